@@ -1,0 +1,3 @@
+//! The `kakuremichi-agent` binary.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `kakuremichi-control` binary.
+
+fn main() {}

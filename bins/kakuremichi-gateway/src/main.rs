@@ -1,0 +1,3 @@
+//! The `kakuremichi-gateway` binary.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `kakuremichi` binary.
+
+fn main() {}
