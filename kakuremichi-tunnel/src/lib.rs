@@ -1,1 +1,22 @@
-//! kakuremichi-tunnel.
+//! The tunnel engine of kakuremichi.
+//!
+//! The pure layer (always built, no runtime, no sockets; time and randomness are arguments):
+//!
+//! - [`packet`]: checked views of IP, TCP and ICMP echo packets.
+//! - [`wg`]: WireGuard for many peers as a state machine over boringtun.
+//! - [`netstack`]: TCP flows as state machines over smoltcp.
+//! - [`lane`]: whether the path to a peer works, told by probes through it.
+//! - [`arena`]: memory for the flows' buffers.
+//!
+//! The shell (feature `engine`) drives them: one named thread per shard, with the sockets it serves.
+
+pub mod arena;
+pub mod lane;
+pub mod netstack;
+pub mod packet;
+pub mod wg;
+
+#[cfg(feature = "engine")]
+pub(crate) mod engine;
+#[cfg(feature = "engine")]
+pub mod stream;

@@ -1,0 +1,1 @@
+//! Memory for the buffers of flows.

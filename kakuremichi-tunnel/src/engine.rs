@@ -1,0 +1,1 @@
+//! The shard: one thread that runs the data path.

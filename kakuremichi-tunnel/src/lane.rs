@@ -1,0 +1,1 @@
+//! Whether the path to a peer works.

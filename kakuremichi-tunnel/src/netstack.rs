@@ -1,0 +1,1 @@
+//! TCP flows as state machines.

@@ -1,0 +1,1 @@
+//! Checked views of packets.

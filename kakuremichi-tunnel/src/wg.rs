@@ -1,0 +1,1 @@
+//! WireGuard for many peers as a state machine.
