@@ -3,6 +3,7 @@
 //! The pure layer (always built, no runtime, no sockets; time and randomness are arguments):
 //!
 //! - [`packet`]: checked views of IP, TCP and ICMP echo packets.
+//! - [`peer`]: the name of a peer, which all of these share.
 //! - [`wg`]: WireGuard for many peers as a state machine over boringtun.
 //! - [`netstack`]: TCP flows as state machines over smoltcp.
 //! - [`lane`]: whether the path to a peer works, told by probes through it.
@@ -14,6 +15,7 @@ pub mod arena;
 pub mod lane;
 pub mod netstack;
 pub mod packet;
+pub mod peer;
 pub mod wg;
 
 #[cfg(feature = "engine")]
