@@ -1,0 +1,93 @@
+//! Installs what is missing, and nothing else.
+
+use std::process::Command;
+
+use crate::component::{self, Component, Need, Source};
+use crate::step::{Error, Steps};
+
+/// Installs the missing components of one kind.
+///
+/// # Errors
+///
+/// Names the component that could not be had, and how to do without it.
+pub(crate) fn run(steps: &mut Steps, need: Need, without: &[String]) -> Result<(), Error> {
+    for component in component::ALL.iter().filter(|component| component.need == need) {
+        let name = component.name;
+        if without.iter().any(|left_out| left_out == name) {
+            steps.not_run(&format!("setup of {name}"), "left out by --without");
+        } else if !component.present() {
+            steps.step(&format!("setup: {name}, {}", component.purpose), || {
+                install(component)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn install(component: &Component) -> Result<(), Error> {
+    match component.source {
+        Source::Apt(package) => apt(package),
+        Source::Cargo(package) => cargo(package),
+    }
+    .and_then(|()| {
+        if component.present() {
+            Ok(())
+        } else {
+            Err("installed, but its programs are not found".to_owned())
+        }
+    })
+    .map_err(|why| {
+        let name = component.name;
+        Error::Refused(format!(
+            "{name} cannot be had: {why}; `--without {name}` leaves it out"
+        ))
+    })
+}
+
+fn apt(package: &str) -> Result<(), String> {
+    let install = ["install", "--yes", "--no-install-recommends", package];
+    // The package lists may be missing or old: once more after reading them anew.
+    if apt_get(&install).is_err() {
+        apt_get(&["update"])?;
+        apt_get(&install)?;
+    }
+    Ok(())
+}
+
+fn apt_get(words: &[&str]) -> Result<(), String> {
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|id| id.stdout.trim_ascii() == b"0");
+    let mut command = Command::new(if root { "apt-get" } else { "sudo" });
+    if !root {
+        command.args(["--non-interactive", "apt-get"]);
+    }
+    run_program(
+        command
+            .arg("--quiet")
+            .args(words)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}
+
+/// A tool that runs for seconds is not worth minutes of optimising.
+fn cargo(package: &str) -> Result<(), String> {
+    run_program(
+        Command::new("cargo")
+            .args(["install", "--locked", package])
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "0"),
+    )
+}
+
+fn run_program(command: &mut Command) -> Result<(), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{program}: {status}")),
+        Err(error) => Err(format!("{program}: {error}")),
+    }
+}
