@@ -1,1 +1,37 @@
-//! TCP flows as state machines.
+//! TCP flows through tunnels, as one state machine per shard.
+//!
+//! A [`Stack`] ends the TCP connections that travel inside the tunnels of many peers. It does no IO,
+//! reads no clock and draws no random numbers: packets, time and a seed are arguments, packets go out
+//! through a [`PacketSink`].
+//!
+//! # One turn
+//!
+//! 1. [`handle_packet`](Stack::handle_packet) for each packet that was decrypted (whole batches pass
+//!    through a [`Coalescer`](crate::packet::Coalescer) first), then
+//!    [`handle_timeout`](Stack::handle_timeout).
+//! 2. [`poll_event`](Stack::poll_event) until it returns `None`. On [`Event::Ready`], and when the
+//!    local socket of a flow became ready, [`recv`](Stack::recv) and [`send`](Stack::send) until one
+//!    of them is not called back or the local socket would block.
+//! 3. [`transmit`](Stack::transmit). When it returns `true` there is more to send: have another turn
+//!    without sleeping, or, when the sink was not ready, as soon as it is.
+//! 4. Sleep until [`poll_timeout`](Stack::poll_timeout) or the next packet or socket event.
+//!
+//! # Bounds
+//!
+//! Flows, half-open flows and buffers are bounded, in all and per peer ([`Limits`]); a connection
+//! attempt beyond a bound is reset and counted ([`Counters`]). The work of one turn is bounded by
+//! [`TURN_BYTES`], and within it each flow by [`QUANTUM`], flows that had nothing to send before
+//! first. Back-pressure is TCP's own: what the engine does not take stays in the flow's ring, and the
+//! window closes.
+
+mod api;
+
+mod egress;
+
+mod stack;
+
+pub use api::{
+    BuildError, CloseReason, ConnectError, Counters, Event, FlowId, Limits, PacketSink, PingError, Settings,
+};
+pub use egress::{QUANTUM, TURN_BYTES};
+pub use stack::Stack;
