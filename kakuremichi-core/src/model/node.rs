@@ -1,0 +1,96 @@
+//! Organizations, nodes and sites.
+
+use std::net::Ipv4Addr;
+
+use crate::{
+    id::{NodeId, OrganizationId, SiteId, TokenId},
+    key::{IdentityKey, WireGuardKey},
+    model::{DeclareScope, VirtualPort},
+    name::Label,
+    net::{Cidr, Endpoint},
+    time::Timestamp,
+};
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Organization {
+    /// Its identifier.
+    pub id: OrganizationId,
+    /// Its name, unique in this Control.
+    pub name: Label,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// A process that enrolled: an agent or a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its identifier, which tells the role.
+    pub id: NodeId,
+    /// The owner.
+    pub organization: OrganizationId,
+    /// Its name, unique in the organization.
+    pub name: Label,
+    /// Who it is; made on the node, only the public half is known here.
+    pub identity: IdentityKey,
+    /// Its WireGuard key; likewise.
+    pub wireguard: WireGuardKey,
+    /// The token it enrolled with.
+    pub token: TokenId,
+    /// When it enrolled.
+    pub created: Timestamp,
+    /// When it was revoked, if it was: its connections are refused and it is in nobody's plan.
+    pub revoked: Option<Timestamp>,
+    /// What only an agent, or only a gateway, has.
+    pub kind: NodeKind,
+}
+
+impl Node {
+    /// Whether the node takes part.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        self.revoked.is_none()
+    }
+}
+
+/// What only one role has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeKind {
+    /// An agent.
+    Agent {
+        /// What it may declare, copied from its token.
+        declare: DeclareScope,
+        /// The virtual port that the next target gets. It only grows: a port is never given twice.
+        next_port: VirtualPort,
+    },
+    /// A gateway.
+    Gateway {
+        /// Where agents reach its WireGuard socket, best first.
+        endpoints: Vec<Endpoint>,
+        /// The port at which visitors reach its HTTPS listener.
+        https_port: u16,
+    },
+}
+
+/// A stock WireGuard device and the networks behind it. It speaks to every gateway of its
+/// organization under one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// Its identifier.
+    pub id: SiteId,
+    /// The owner.
+    pub organization: OrganizationId,
+    /// Its name, unique in the organization.
+    pub name: Label,
+    /// The device's public key.
+    pub wireguard: WireGuardKey,
+    /// The device's own IPv4 address in the overlay, from [`OVERLAY_V4`](crate::net::OVERLAY_V4). Its
+    /// IPv6 address follows from its identifier.
+    pub address_v4: Ipv4Addr,
+    /// The networks behind the device.
+    pub networks: Vec<Cidr>,
+    /// Where the device listens, if gateways are to reach out; otherwise it dials.
+    pub endpoint: Option<Endpoint>,
+    /// When it was made.
+    pub created: Timestamp,
+}

@@ -1,0 +1,212 @@
+//! What a gateway is told to be.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{Plan, Record};
+use crate::{
+    id::{AgentId, GatewayId, OrganizationId, PeerId, RouteId, ServiceId, SiteId, TargetId},
+    key::WireGuardKey,
+    model::{TargetScheme, VirtualPort},
+    name::{HostPattern, Hostname, Label, PathPattern},
+    net::{Cidr, Endpoint},
+    policy::Policy,
+};
+
+/// The desired state of one gateway.
+pub type GatewayPlan = Plan<GatewayRecord>;
+
+/// A part of a gateway's plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GatewayRecord {
+    /// The gateway itself.
+    Node(GatewayNode),
+    /// An agent or a site.
+    Peer(GatewayPeer),
+    /// A service.
+    Service(GatewayService),
+}
+
+/// The key of a [`GatewayRecord`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GatewayKey {
+    /// The gateway itself.
+    Node,
+    /// A peer.
+    Peer(PeerId),
+    /// A service.
+    Service(ServiceId),
+}
+
+impl Record for GatewayRecord {
+    type Key = GatewayKey;
+
+    fn key(&self) -> GatewayKey {
+        match self {
+            Self::Node(_) => GatewayKey::Node,
+            Self::Peer(peer) => GatewayKey::Peer(peer.id),
+            Self::Service(service) => GatewayKey::Service(service.id),
+        }
+    }
+
+    fn service(&self) -> Option<ServiceId> {
+        match self {
+            Self::Service(service) => Some(service.id),
+            Self::Node(_) | Self::Peer(_) => None,
+        }
+    }
+}
+
+impl GatewayPlan {
+    /// The gateway itself; absent only in the empty plan.
+    #[must_use]
+    pub fn node(&self) -> Option<&GatewayNode> {
+        match self.get(GatewayKey::Node) {
+            Some(GatewayRecord::Node(node)) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// The peers, in the order of their identifiers.
+    pub fn peers(&self) -> impl Iterator<Item = &GatewayPeer> {
+        self.records().filter_map(|record| match record {
+            GatewayRecord::Peer(peer) => Some(peer),
+            GatewayRecord::Node(_) | GatewayRecord::Service(_) => None,
+        })
+    }
+
+    /// The services, in the order of their identifiers.
+    pub fn services(&self) -> impl Iterator<Item = &GatewayService> {
+        self.records().filter_map(|record| match record {
+            GatewayRecord::Service(service) => Some(service),
+            GatewayRecord::Node(_) | GatewayRecord::Peer(_) => None,
+        })
+    }
+
+    /// One service.
+    #[must_use]
+    pub fn service(&self, id: ServiceId) -> Option<&GatewayService> {
+        match self.get(GatewayKey::Service(id)) {
+            Some(GatewayRecord::Service(service)) => Some(service),
+            _ => None,
+        }
+    }
+}
+
+/// The gateway itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayNode {
+    /// Its identifier.
+    pub id: GatewayId,
+    /// The owner.
+    pub organization: OrganizationId,
+    /// Its name.
+    pub name: Label,
+    /// Its address in the overlay.
+    pub address: Ipv6Addr,
+    /// Its IPv4 address toward stock WireGuard sites.
+    pub address_v4: Ipv4Addr,
+}
+
+/// Somebody to whom the gateway's WireGuard device speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayPeer {
+    /// An agent or a site.
+    pub id: PeerId,
+    /// Its name.
+    pub name: Label,
+    /// Its key.
+    pub wireguard: WireGuardKey,
+    /// The peer's own address in the overlay, where probes go.
+    pub address: Ipv6Addr,
+    /// The only networks from which its packets may come.
+    pub allowed_ips: Vec<Cidr>,
+    /// Where it listens, if the gateway is to reach out.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// A service as a gateway serves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayService {
+    /// Its identifier.
+    pub id: ServiceId,
+    /// The owner.
+    pub organization: OrganizationId,
+    /// Its name.
+    pub name: Label,
+    /// What is published.
+    pub kind: PlannedKind,
+    /// Who may reach it.
+    pub policy: Policy,
+}
+
+/// What is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlannedKind {
+    /// HTTP at host names.
+    Http {
+        /// The hosts.
+        hosts: Vec<HostPattern>,
+        /// The routes.
+        routes: Vec<PlannedRoute>,
+    },
+    /// Raw TCP on a port.
+    Tcp {
+        /// The port.
+        port: u16,
+        /// Where connections go.
+        pool: PlannedPool,
+    },
+}
+
+/// A route of an HTTP service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedRoute {
+    /// Its identifier.
+    pub id: RouteId,
+    /// The paths.
+    pub path: PathPattern,
+    /// Where requests go.
+    pub pool: PlannedPool,
+}
+
+/// Targets that serve the same thing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlannedPool {
+    /// The targets.
+    pub targets: Vec<PlannedTarget>,
+}
+
+/// A target, as a gateway reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedTarget {
+    /// Its identifier, under which agents report its health.
+    pub id: TargetId,
+    /// How to get there.
+    pub via: Via,
+    /// What is spoken to it.
+    pub scheme: TargetScheme,
+    /// The name that an `https` target's certificate must have.
+    pub server_name: Option<Hostname>,
+    /// Whether its agent checks it: without a passing report it then gets no traffic while another
+    /// target passes.
+    pub checked: bool,
+}
+
+/// How to get to a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Via {
+    /// Through an agent's virtual port.
+    Agent {
+        /// The agent.
+        agent: AgentId,
+        /// The port.
+        port: VirtualPort,
+    },
+    /// Straight to an address behind a stock WireGuard device.
+    Site {
+        /// The site.
+        site: SiteId,
+        /// The address.
+        address: SocketAddr,
+    },
+}

@@ -1,0 +1,197 @@
+//! Where Control keeps the model.
+//!
+//! A [`Store`] is small so that others can write one: it reads records by identifier, by page and by
+//! unique value, and writes whole batches. A batch is applied completely or not at all, together with
+//! its audit entry and its rows in the change feed, from which plans are made.
+
+mod batch;
+mod memory;
+mod record;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+pub use batch::{Batch, CommitError, Committed, Mutation};
+pub use memory::{MAX_FEED, MAX_RECORDS, MemoryStore};
+pub use record::{Entity, RecordId, RecordKind, StoreRecord, Stored, UniqueKey, Version};
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::{audit::AuditEntry, id::OrganizationId, net::Overlay};
+
+/// The most records of one [`Page`], and entries of one read of a feed.
+pub const MAX_PAGE: usize = 500;
+
+/// Keeps the model. See the [module](self) for the idea, and `conformance` (a cargo feature) for the
+/// suite that an implementation must pass.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// The overlay of this Control. The first call of all stores `fresh` and returns it; each later one
+    /// returns what the first stored.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn overlay(&self, fresh: Overlay) -> Result<Overlay, StoreError>;
+
+    /// Reads one record.
+    ///
+    /// # Errors
+    /// When the storage fails or holds something that cannot be understood.
+    async fn get(&self, id: RecordId) -> Result<Option<Stored<StoreRecord>>, StoreError>;
+
+    /// Reads the record that has this unique value.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    async fn find(&self, key: &UniqueKey) -> Result<Option<Stored<StoreRecord>>, StoreError>;
+
+    /// Reads records of a kind in the order of their identifiers.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    async fn list(&self, query: Query) -> Result<Page, StoreError>;
+
+    /// Applies a batch: all its mutations, its audit entry and one change-feed row for each mutation, in
+    /// one transaction.
+    ///
+    /// # Errors
+    /// When a precondition does not hold or the storage fails; then nothing of the batch remains.
+    async fn commit(&self, batch: Batch) -> Result<Committed, CommitError>;
+
+    /// Reads the change feed: at most [`MAX_PAGE`] rows behind `after`, oldest first. A row that is
+    /// returned once is never preceded later by one with a smaller sequence number.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn changes(&self, after: Sequence) -> Result<Vec<Change>, StoreError>;
+
+    /// Reads the audit: at most [`MAX_PAGE`] entries behind `after`, oldest first, with the sequence
+    /// number of each.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError>;
+}
+
+/// A place in a feed. Feeds start behind [`Sequence::START`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Sequence(pub u64);
+
+impl Sequence {
+    /// Before the first entry.
+    pub const START: Self = Self(0);
+}
+
+/// A row of the change feed: something about this record changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// Its place.
+    pub sequence: Sequence,
+    /// The record.
+    pub record: RecordId,
+    /// The organization of the record (of itself, if it is one).
+    pub organization: OrganizationId,
+}
+
+/// Which records to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query {
+    /// The kind.
+    pub kind: RecordKind,
+    /// Only those of this organization.
+    pub organization: Option<OrganizationId>,
+    /// Only those behind this identifier.
+    pub after: Option<RecordId>,
+    /// At most so many, and never more than [`MAX_PAGE`].
+    pub limit: usize,
+}
+
+impl Query {
+    /// All records of a kind, a full page of them.
+    #[must_use]
+    pub const fn all(kind: RecordKind) -> Self {
+        Self {
+            kind,
+            organization: None,
+            after: None,
+            limit: MAX_PAGE,
+        }
+    }
+
+    /// Only those of `organization`.
+    #[must_use]
+    pub const fn of(self, organization: OrganizationId) -> Self {
+        Self {
+            organization: Some(organization),
+            ..self
+        }
+    }
+}
+
+/// A page of records.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// The records.
+    pub records: Vec<Stored<StoreRecord>>,
+    /// Where the next page starts, if there is one: pass it as [`Query::after`].
+    pub next: Option<RecordId>,
+}
+
+/// The storage failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The storage could not be asked.
+    #[error("the storage failed")]
+    Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A stored record cannot be understood.
+    #[error("the stored record {record:?} cannot be understood")]
+    Corrupt {
+        /// The record.
+        record: RecordId,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The storage is at a bound of its own.
+    #[error("the storage is full")]
+    Full,
+}
+
+impl dyn Store {
+    /// Reads one record as what it is.
+    ///
+    /// # Errors
+    /// As for [`Store::get`].
+    pub async fn entity<E: Entity>(
+        &self,
+        id: impl Into<RecordId> + Send,
+    ) -> Result<Option<Stored<E>>, StoreError> {
+        Ok(self.get(id.into()).await?.and_then(Stored::narrow))
+    }
+
+    /// Reads every record of a kind, page by page.
+    ///
+    /// # Errors
+    /// As for [`Store::list`].
+    pub async fn all<E: Entity>(
+        &self,
+        organization: Option<OrganizationId>,
+    ) -> Result<Vec<Stored<E>>, StoreError> {
+        let mut query = Query {
+            organization,
+            ..Query::all(E::KIND)
+        };
+        let mut found = Vec::new();
+        loop {
+            let page = self.list(query).await?;
+            found.extend(page.records.into_iter().filter_map(Stored::narrow));
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(found),
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The suite that every implementation of [`Store`](super::Store) must pass.

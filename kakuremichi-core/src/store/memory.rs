@@ -1,0 +1,239 @@
+//! A store in memory: for tests, and for set-ups that may forget.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+
+use super::{
+    Batch, Change, CommitError, Committed, MAX_PAGE, Mutation, Page, Query, RecordId, Sequence, Store,
+    StoreError, StoreRecord, Stored, UniqueKey, Version,
+};
+use crate::{audit::AuditEntry, model::TokenUnusable, net::Overlay};
+
+/// The most records of a [`MemoryStore`]. What would be more is refused as [`StoreError::Full`].
+pub const MAX_RECORDS: usize = 1_000_000;
+/// The rows that the feeds of a [`MemoryStore`] keep; older ones are forgotten.
+pub const MAX_FEED: usize = 100_000;
+
+/// Keeps everything in memory, and forgets it when dropped.
+#[derive(Default)]
+pub struct MemoryStore(Mutex<State>);
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    overlay: Option<Overlay>,
+    records: BTreeMap<RecordId, Stored<StoreRecord>>,
+    unique: BTreeMap<UniqueKey, RecordId>,
+    changes: BTreeMap<Sequence, Change>,
+    audit: BTreeMap<Sequence, AuditEntry>,
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("records", &self.state().records.len())
+            .finish()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held left the state as it was before: commits work on a copy of
+        // what they change and swap it in whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn overlay(&self, fresh: Overlay) -> Result<Overlay, StoreError> {
+        Ok(*self.state().overlay.get_or_insert(fresh))
+    }
+
+    async fn get(&self, id: RecordId) -> Result<Option<Stored<StoreRecord>>, StoreError> {
+        Ok(self.state().records.get(&id).cloned())
+    }
+
+    async fn find(&self, key: &UniqueKey) -> Result<Option<Stored<StoreRecord>>, StoreError> {
+        let state = self.state();
+        Ok(state
+            .unique
+            .get(key)
+            .and_then(|id| state.records.get(id))
+            .cloned())
+    }
+
+    async fn list(&self, query: Query) -> Result<Page, StoreError> {
+        let limit = query.limit.clamp(1, MAX_PAGE);
+        let state = self.state();
+        let mut records: Vec<_> = state
+            .records
+            .iter()
+            .filter(|(id, _)| id.kind() == query.kind && query.after.is_none_or(|after| **id > after))
+            .filter(|(_, stored)| {
+                query
+                    .organization
+                    .is_none_or(|wanted| stored.value.organization() == wanted)
+            })
+            .map(|(_, stored)| stored.clone())
+            .take(limit + 1)
+            .collect();
+        let more = records.len() > limit;
+        records.truncate(limit);
+        let next = records.last().filter(|_| more).map(|stored| stored.value.id());
+        Ok(Page { records, next })
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
+        let mut state = self.state();
+        let mut undo = Undo::default();
+        for mutation in batch.mutations {
+            if let Err(error) = state.apply(mutation, &mut undo) {
+                state.roll_back(undo);
+                return Err(error);
+            }
+        }
+        state.record(undo.changed, batch.audit);
+        let sequence = state.changes.keys().next_back().copied().unwrap_or_default();
+        Ok(Committed { sequence })
+    }
+
+    async fn changes(&self, after: Sequence) -> Result<Vec<Change>, StoreError> {
+        let state = self.state();
+        Ok(state
+            .changes
+            .range(Sequence(after.0 + 1)..)
+            .take(MAX_PAGE)
+            .map(|(_, change)| *change)
+            .collect())
+    }
+
+    async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError> {
+        let state = self.state();
+        let entries = state.audit.range(Sequence(after.0 + 1)..).take(MAX_PAGE);
+        Ok(entries
+            .map(|(sequence, entry)| (*sequence, entry.clone()))
+            .collect())
+    }
+}
+
+/// What a half-applied batch replaced, newest last, and what it changed.
+#[derive(Default)]
+struct Undo {
+    replaced: Vec<(RecordId, Option<Stored<StoreRecord>>)>,
+    changed: Vec<(RecordId, crate::id::OrganizationId)>,
+}
+
+impl State {
+    fn apply(&mut self, mutation: Mutation, undo: &mut Undo) -> Result<(), CommitError> {
+        let id = mutation.record();
+        let old = self.records.get(&id);
+        let organization = match (&mutation, old) {
+            (Mutation::Create(record), None) => record.organization(),
+            (Mutation::Create(_), Some(_)) => return Err(CommitError::Exists(id)),
+            (Mutation::ConsumeToken { .. }, None) => return Err(TokenUnusable::Unknown.into()),
+            (_, None) => return Err(CommitError::Missing(id)),
+            (_, Some(old)) => old.value.organization(),
+        };
+        let version = old.map_or(Version(0), |old| old.version);
+        let new = match mutation {
+            Mutation::Create(_) if self.records.len() >= MAX_RECORDS => return Err(StoreError::Full.into()),
+            Mutation::Create(record) => Some(record),
+            Mutation::Update(_, expected) | Mutation::Delete(_, Some(expected)) if expected != version => {
+                return Err(CommitError::Stale(id));
+            }
+            Mutation::Update(record, _) => Some(record),
+            Mutation::Delete(..) => None,
+            Mutation::ConsumeToken { role, now, .. } => match old.map(|old| old.value.clone()) {
+                Some(StoreRecord::Token(mut token)) => {
+                    token.usable(role, now)?;
+                    token.uses_left = token.uses_left.map(|uses| uses.saturating_sub(1));
+                    Some(token.into())
+                }
+                _ => return Err(TokenUnusable::Unknown.into()),
+            },
+        };
+        if let Some(new) = &new {
+            self.check_unique(new)?;
+        }
+        let new = new.map(|value| Stored {
+            value,
+            version: Version(version.0 + 1),
+        });
+        undo.replaced.push((id, self.replace(id, new)));
+        undo.changed.push((id, organization));
+        Ok(())
+    }
+
+    fn check_unique(&self, record: &StoreRecord) -> Result<(), CommitError> {
+        for key in record.unique_keys() {
+            if let Some(holder) = self
+                .unique
+                .get(&key)
+                .copied()
+                .filter(|holder| *holder != record.id())
+            {
+                return Err(CommitError::Taken { key, holder });
+            }
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, id: RecordId, new: Option<Stored<StoreRecord>>) -> Option<Stored<StoreRecord>> {
+        let old = match new {
+            Some(new) => self.records.insert(id, new),
+            None => self.records.remove(&id),
+        };
+        for key in old.iter().flat_map(|old| old.value.unique_keys()) {
+            self.unique.remove(&key);
+        }
+        for key in self
+            .records
+            .get(&id)
+            .iter()
+            .flat_map(|new| new.value.unique_keys())
+        {
+            self.unique.insert(key, id);
+        }
+        old
+    }
+
+    fn roll_back(&mut self, undo: Undo) {
+        for (id, old) in undo.replaced.into_iter().rev() {
+            self.replace(id, old);
+        }
+    }
+
+    fn record(&mut self, changed: Vec<(RecordId, crate::id::OrganizationId)>, audit: AuditEntry) {
+        let next = |last: Option<&Sequence>| Sequence(last.map_or(0, |last| last.0) + 1);
+        for (record, organization) in changed {
+            let sequence = next(self.changes.keys().next_back());
+            self.changes.insert(
+                sequence,
+                Change {
+                    sequence,
+                    record,
+                    organization,
+                },
+            );
+        }
+        let sequence = next(self.audit.keys().next_back());
+        self.audit.insert(sequence, audit);
+        while self.changes.len() > MAX_FEED {
+            self.changes.pop_first();
+        }
+        while self.audit.len() > MAX_FEED {
+            self.audit.pop_first();
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What a store holds.
+
+use std::{fmt, net::Ipv4Addr, str::FromStr};
+
+use crate::{
+    id::{AgentId, ApiKeyId, GatewayId, NodeId, OrganizationId, ParseIdError, ServiceId, SiteId, TokenId},
+    key::{IdentityKey, WireGuardKey},
+    model::{ApiKey, EnrolmentToken, Node, Organization, Service, ServiceKind, Site},
+    name::{HostPattern, Label},
+};
+
+/// Counts the changes of one record, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u64);
+
+/// A record and its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored<T> {
+    /// The record.
+    pub value: T,
+    /// How often it was written.
+    pub version: Version,
+}
+
+impl Stored<StoreRecord> {
+    /// The record as what it is, if it is that.
+    #[must_use]
+    pub fn narrow<E: Entity>(self) -> Option<Stored<E>> {
+        Some(Stored {
+            value: E::from_record(self.value)?,
+            version: self.version,
+        })
+    }
+}
+
+macro_rules! records {
+    ($($(#[$doc:meta])* $variant:ident($entity:ty, $id:ty);)*) => {
+        /// A record of any kind.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum StoreRecord {
+            $($(#[$doc])* $variant($entity),)*
+        }
+
+        /// The identifier of a record. Its text is that of the identifier inside.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum RecordId {
+            $($(#[$doc])* $variant($id),)*
+        }
+
+        /// The kind of a record.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum RecordKind {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl RecordKind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+        }
+
+        impl RecordId {
+            /// The kind of the record.
+            #[must_use]
+            pub const fn kind(&self) -> RecordKind {
+                match self {
+                    $(Self::$variant(_) => RecordKind::$variant,)*
+                }
+            }
+        }
+
+        impl fmt::Display for RecordId {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$variant(id) => fmt::Display::fmt(id, f),)*
+                }
+            }
+        }
+
+        impl StoreRecord {
+            /// The identifier.
+            #[must_use]
+            pub const fn id(&self) -> RecordId {
+                match self {
+                    $(Self::$variant(entity) => RecordId::$variant(entity.id),)*
+                }
+            }
+        }
+
+        $(
+            impl From<$entity> for StoreRecord {
+                fn from(entity: $entity) -> Self {
+                    Self::$variant(entity)
+                }
+            }
+
+            impl From<$id> for RecordId {
+                fn from(id: $id) -> Self {
+                    Self::$variant(id)
+                }
+            }
+
+            impl Entity for $entity {
+                const KIND: RecordKind = RecordKind::$variant;
+
+                fn from_record(record: StoreRecord) -> Option<Self> {
+                    match record {
+                        StoreRecord::$variant(entity) => Some(entity),
+                        _ => None,
+                    }
+                }
+            }
+        )*
+    };
+}
+
+records! {
+    /// An organization.
+    Organization(Organization, OrganizationId);
+    /// A node.
+    Node(Node, NodeId);
+    /// A site.
+    Site(Site, SiteId);
+    /// A service with its routes and targets.
+    Service(Service, ServiceId);
+    /// An enrolment token.
+    Token(EnrolmentToken, TokenId);
+    /// An API key.
+    ApiKey(ApiKey, ApiKeyId);
+}
+
+impl From<AgentId> for RecordId {
+    fn from(id: AgentId) -> Self {
+        Self::Node(id.into())
+    }
+}
+
+impl From<GatewayId> for RecordId {
+    fn from(id: GatewayId) -> Self {
+        Self::Node(id.into())
+    }
+}
+
+impl fmt::Debug for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for RecordId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        fn of<T: FromStr<Err = ParseIdError> + Into<RecordId>>(text: &str) -> Result<RecordId, ParseIdError> {
+            text.parse::<T>().map(Into::into)
+        }
+        of::<OrganizationId>(text)
+            .or_else(|_| of::<NodeId>(text))
+            .or_else(|_| of::<SiteId>(text))
+            .or_else(|_| of::<ServiceId>(text))
+            .or_else(|_| of::<TokenId>(text))
+            .or_else(|_| of::<ApiKeyId>(text))
+    }
+}
+
+/// Something that is stored as a record of its own.
+pub trait Entity: Into<StoreRecord> + Sized {
+    /// The kind of its records.
+    const KIND: RecordKind;
+
+    /// Takes the entity out of a record of its kind.
+    fn from_record(record: StoreRecord) -> Option<Self>;
+}
+
+/// A value that only one record of the store may have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UniqueKey {
+    /// The name of an organization.
+    OrganizationName(Label),
+    /// The name of a node or a site in its organization.
+    NodeName(OrganizationId, Label),
+    /// The name of a service in its organization.
+    ServiceName(OrganizationId, Label),
+    /// A host of an HTTP service.
+    Host(HostPattern),
+    /// The port of a TCP service. Gateways belong to one organization, so ports do too.
+    TcpPort(OrganizationId, u16),
+    /// A node's identity.
+    Identity(IdentityKey),
+    /// The WireGuard key of a node or a site.
+    WireGuard(WireGuardKey),
+    /// A site's IPv4 address in the overlay.
+    SiteAddress(Ipv4Addr),
+    /// The hash of an enrolment token's secret.
+    TokenSecret([u8; 32]),
+    /// The hash of an API key's secret.
+    ApiKeySecret([u8; 32]),
+}
+
+impl fmt::Display for UniqueKey {
+    /// One line that differs for different keys: for use as a key in a database.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |bytes: &[u8; 32]| data_encoding::HEXLOWER.encode(bytes);
+        match self {
+            Self::OrganizationName(name) => write!(f, "organization/{name}"),
+            Self::NodeName(organization, name) => write!(f, "node/{organization}/{name}"),
+            Self::ServiceName(organization, name) => write!(f, "service/{organization}/{name}"),
+            Self::Host(host) => write!(f, "host/{host}"),
+            Self::TcpPort(organization, port) => write!(f, "tcp/{organization}/{port}"),
+            Self::Identity(key) => write!(f, "identity/{}", hex(key.as_bytes())),
+            Self::WireGuard(key) => write!(f, "wireguard/{}", hex(key.as_bytes())),
+            Self::SiteAddress(address) => write!(f, "site/{address}"),
+            Self::TokenSecret(hash) => write!(f, "token/{}", hex(hash)),
+            Self::ApiKeySecret(hash) => write!(f, "api-key/{}", hex(hash)),
+        }
+    }
+}
+
+impl StoreRecord {
+    /// The organization that the record belongs to (itself, if it is one).
+    #[must_use]
+    pub const fn organization(&self) -> OrganizationId {
+        match self {
+            Self::Organization(organization) => organization.id,
+            Self::Node(node) => node.organization,
+            Self::Site(site) => site.organization,
+            Self::Service(service) => service.organization,
+            Self::Token(token) => token.organization,
+            Self::ApiKey(key) => key.organization,
+        }
+    }
+
+    /// The values that no other record may have.
+    #[must_use]
+    pub fn unique_keys(&self) -> Vec<UniqueKey> {
+        match self {
+            Self::Organization(organization) => vec![UniqueKey::OrganizationName(organization.name.clone())],
+            Self::Node(node) => vec![
+                UniqueKey::NodeName(node.organization, node.name.clone()),
+                UniqueKey::Identity(node.identity),
+                UniqueKey::WireGuard(node.wireguard),
+            ],
+            Self::Site(site) => vec![
+                UniqueKey::NodeName(site.organization, site.name.clone()),
+                UniqueKey::WireGuard(site.wireguard),
+                UniqueKey::SiteAddress(site.address_v4),
+            ],
+            Self::Service(service) => {
+                let mut keys = vec![UniqueKey::ServiceName(service.organization, service.name.clone())];
+                match &service.kind {
+                    ServiceKind::Http { hosts, .. } => {
+                        keys.extend(hosts.iter().cloned().map(UniqueKey::Host))
+                    }
+                    ServiceKind::Tcp { port, .. } => {
+                        keys.push(UniqueKey::TcpPort(service.organization, *port))
+                    }
+                }
+                keys
+            }
+            Self::Token(token) => vec![UniqueKey::TokenSecret(token.secret_hash)],
+            Self::ApiKey(key) => vec![UniqueKey::ApiKeySecret(key.secret_hash)],
+        }
+    }
+}
