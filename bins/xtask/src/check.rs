@@ -58,7 +58,7 @@ fn deny(steps: &mut Steps, without: &[String]) -> Result<(), Error> {
     let rules = ["deny", "check", "licenses", "bans", "sources"];
     steps.program("check: licences, bans and sources", &mut cargo(&rules))?;
     if advisory_database().is_dir() {
-        let advisories = ["deny", "check", "--disable-fetch", "advisories"];
+        let advisories = ["deny", "--offline", "check", "advisories"];
         steps.program("check: advisories", &mut cargo(&advisories))
     } else {
         steps.not_run("check of advisories", "no advisory database here");
