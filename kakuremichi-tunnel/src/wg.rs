@@ -1,1 +1,37 @@
-//! WireGuard for many peers as a state machine.
+//! WireGuard for many peers, as a state machine without sockets.
+//!
+//! [`Device`] finds the peer of a datagram (by receiver index, or by public key at a handshake),
+//! checks the source of what it opens against the peer's allowed networks, follows roaming peers,
+//! bounds the work that strangers can cause, and keeps packets that wait for a session. The protocol
+//! itself, its handshake and its cipher, is boringtun's, and only `wg/tunn.rs` knows that.
+//!
+//! boringtun reads the clock and draws random numbers by itself; everything else in here takes both
+//! as arguments.
+
+mod allowed_ips;
+mod bucket;
+mod config;
+mod counters;
+mod device;
+mod index;
+mod limiter;
+mod peer;
+mod reconcile;
+mod tunn;
+
+pub use config::{DeviceConfig, HandshakeLimits, PeerConfig};
+pub use counters::Counters;
+pub use device::{DatagramSink, Device, OVERHEAD, PeerStatus, Sealed};
+pub use index::MAX_PEERS;
+pub use reconcile::Reconciled;
+
+/// The public half of a WireGuard private key.
+#[must_use]
+pub fn public_key(
+    private: &kakuremichi_core::secret::Secret<[u8; 32]>,
+) -> kakuremichi_core::key::WireGuardKey {
+    tunn::public_key(private)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! What became of datagrams and packets.
+
+/// How often something happened since the device was made. What is dropped is counted in exactly one
+/// field.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// IP packets that were opened and handed on.
+    pub opened: u64,
+    /// IP packets that were sealed.
+    pub sealed: u64,
+    /// Handshakes that were answered, by us or by the peer.
+    pub sessions: u64,
+    /// Peers that were seen at a new address.
+    pub roamed: u64,
+    /// Cookies sent to handshake messages that came too fast.
+    pub challenged: u64,
+
+    /// Dropped: no message of WireGuard, or too long for the buffer.
+    pub malformed: u64,
+    /// Dropped: a handshake message whose sender does not know our key.
+    pub bad_mac: u64,
+    /// Dropped: a handshake message beyond a rate, without or in spite of proof of its address.
+    pub limited: u64,
+    /// Dropped: a handshake of a key that is no peer's.
+    pub unknown_peer: u64,
+    /// Dropped: for a receiver index, a session or a handshake that does not exist (any more).
+    pub unknown_session: u64,
+    /// Dropped: a message that was received before.
+    pub replayed: u64,
+    /// Dropped: a message that is not what its peer sent.
+    pub forged: u64,
+    /// Dropped: an opened packet whose source address is not the peer's.
+    pub disallowed: u64,
+    /// Dropped: a packet to a peer whose address is not known.
+    pub unreachable: u64,
+    /// Dropped: the oldest packets of a full queue, those whose handshake was given up, and those
+    /// that are too long to wait.
+    pub overflowed: u64,
+}

@@ -1,0 +1,81 @@
+//! Receiver indices: how a datagram names the peer it comes from.
+//!
+//! ```text
+//! 31      26 25                8 7        0
+//! | shard  | random            | session  |
+//! ```
+//! The session's byte is boringtun's; the rest names the peer.
+
+use rustc_hash::FxHashMap;
+
+/// Bits that name the peer within its shard.
+const RANDOM_BITS: u32 = 18;
+
+/// How many peers a device can have: a quarter of the indices, so that a free one is soon found. Those
+/// beyond are left out.
+pub const MAX_PEERS: usize = 1 << (RANDOM_BITS - 2);
+
+#[derive(Debug)]
+pub(super) struct IndexTable {
+    shard: u32,
+    state: u64,
+    slots: FxHashMap<u32, u32>,
+}
+
+impl IndexTable {
+    pub(super) fn new(shard: u8, seed: u64) -> Self {
+        Self {
+            shard: u32::from(shard & 0x3f) << RANDOM_BITS,
+            state: seed,
+            slots: FxHashMap::default(),
+        }
+    }
+
+    /// Gives `slot` an index, 24 bits; `None` when [`MAX_PEERS`] have one.
+    pub(super) fn insert(&mut self, slot: u32) -> Option<u32> {
+        if self.slots.len() >= MAX_PEERS {
+            return None;
+        }
+        loop {
+            let index = self.shard | (self.next() >> (64 - RANDOM_BITS)) as u32;
+            if !self.slots.contains_key(&index) {
+                self.slots.insert(index, slot);
+                return Some(index);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, index: u32) {
+        self.slots.remove(&index);
+    }
+
+    /// The slot that a receiver index, 32 bits, belongs to.
+    pub(super) fn slot(&self, receiver: u32) -> Option<u32> {
+        self.slots.get(&(receiver >> 8)).copied()
+    }
+
+    /// SplitMix64. Guessing an index gains nothing: what names it must still be authentic.
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_are_distinct_and_carry_the_shard() {
+        let mut table = IndexTable::new(5, 42);
+        let indices: Vec<u32> = (0..1000).map(|slot| table.insert(slot).unwrap()).collect();
+        for (slot, index) in indices.iter().enumerate() {
+            assert_eq!(index >> RANDOM_BITS, 5);
+            assert_eq!(table.slot(index << 8 | 0x7f), Some(slot as u32));
+        }
+        table.remove(indices[3]);
+        assert_eq!(table.slot(indices[3] << 8), None);
+    }
+}

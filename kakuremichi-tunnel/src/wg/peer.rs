@@ -1,0 +1,73 @@
+//! One peer of a device.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use kakuremichi_core::{key::WireGuardKey, net::Cidr, secret::Secret};
+
+use super::tunn::Tunnel;
+use crate::peer::PeerId;
+
+/// Packets of one peer that wait for a session. One more drops the oldest.
+pub(super) const MAX_QUEUED: usize = 32;
+
+/// The longest packet that waits; longer ones are dropped. No tunnel has a larger MTU.
+pub(super) const MAX_QUEUED_LENGTH: usize = 2048;
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: PeerId,
+    pub(super) key: WireGuardKey,
+    pub(super) preshared: Option<Secret<[u8; 32]>>,
+    pub(super) allowed: Vec<Cidr>,
+    pub(super) hint: Option<SocketAddr>,
+    pub(super) keepalive: Option<Duration>,
+    /// The upper 24 bits of its receiver indices.
+    pub(super) index: u32,
+    pub(super) tunnel: Tunnel,
+    pub(super) endpoint: Option<SocketAddr>,
+    pub(super) queue: VecDeque<Vec<u8>>,
+    pub(super) last_sent: Option<Instant>,
+    pub(super) last_received: Option<Instant>,
+    pub(super) last_initiation: Option<Instant>,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+    /// Whether it stands in the device's list of changed peers.
+    pub(super) changed: bool,
+}
+
+impl Peer {
+    /// Keeps a packet until there is a session and returns how many were dropped for it.
+    pub(super) fn enqueue(&mut self, packet: &[u8]) -> u64 {
+        if packet.len() > MAX_QUEUED_LENGTH {
+            return 1;
+        }
+        // The oldest one's memory is used again.
+        let (mut buffer, dropped) = match self.queue.len() {
+            MAX_QUEUED => (self.queue.pop_front().unwrap_or_default(), 1),
+            _ => (Vec::new(), 0),
+        };
+        buffer.clear();
+        buffer.extend_from_slice(packet);
+        self.queue.push_back(buffer);
+        dropped
+    }
+
+    /// Whether so much time has passed since nothing was sent that a sign of life is due.
+    pub(super) fn keepalive_due(&self, now: Instant) -> bool {
+        let Some(interval) = self.keepalive else {
+            return false;
+        };
+        self.last_sent
+            .is_none_or(|sent| now.saturating_duration_since(sent) >= interval)
+    }
+
+    /// Whether an initiation was sent so recently that another would be impatient.
+    pub(super) fn initiated_within(&self, pause: Duration, now: Instant) -> bool {
+        self.last_initiation
+            .is_some_and(|last| now.saturating_duration_since(last) < pause)
+    }
+}
