@@ -7,6 +7,7 @@
 mod batch;
 mod memory;
 mod record;
+mod usage;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -14,12 +15,17 @@ pub mod conformance;
 pub use batch::{Batch, CommitError, Committed, Mutation};
 pub use memory::{MAX_FEED, MAX_RECORDS, MemoryStore};
 pub use record::{Entity, RecordId, RecordKind, StoreRecord, Stored, UniqueKey, Version};
+pub use usage::{UsageCounts, UsageEntry};
 
 use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::{audit::AuditEntry, id::OrganizationId, net::Overlay};
+use crate::{
+    audit::AuditEntry,
+    id::{NodeId, OrganizationId, ServiceId},
+    net::Overlay,
+};
 
 /// The most records of one [`Page`], and entries of one read of a feed.
 pub const MAX_PAGE: usize = 500;
@@ -73,6 +79,25 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the storage fails.
     async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError>;
+
+    /// Adds what `node` counted to the totals, once: a report whose number is not larger than the last
+    /// one recorded for the node changes nothing. Returns the number of the last recorded report, up to
+    /// which the node may forget.
+    ///
+    /// # Errors
+    /// When the storage fails; then nothing of the report was added.
+    async fn record_usage(
+        &self,
+        node: NodeId,
+        report: u64,
+        entries: &[UsageEntry],
+    ) -> Result<u64, StoreError>;
+
+    /// What was counted for a service by all nodes together; zero for one that nobody knows.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn usage_totals(&self, service: ServiceId) -> Result<UsageCounts, StoreError>;
 }
 
 /// A place in a feed. Feeds start behind [`Sequence::START`].

@@ -10,9 +10,14 @@ use async_trait::async_trait;
 
 use super::{
     Batch, Change, CommitError, Committed, MAX_PAGE, Mutation, Page, Query, RecordId, Sequence, Store,
-    StoreError, StoreRecord, Stored, UniqueKey, Version,
+    StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, Version,
 };
-use crate::{audit::AuditEntry, model::TokenUnusable, net::Overlay};
+use crate::{
+    audit::AuditEntry,
+    id::{NodeId, OrganizationId, ServiceId},
+    model::TokenUnusable,
+    net::Overlay,
+};
 
 /// The most records of a [`MemoryStore`]. What would be more is refused as [`StoreError::Full`].
 pub const MAX_RECORDS: usize = 1_000_000;
@@ -30,6 +35,9 @@ struct State {
     unique: BTreeMap<UniqueKey, RecordId>,
     changes: BTreeMap<Sequence, Change>,
     audit: BTreeMap<Sequence, AuditEntry>,
+    /// The last usage report of each node.
+    reports: BTreeMap<NodeId, u64>,
+    totals: BTreeMap<ServiceId, UsageCounts>,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -125,13 +133,39 @@ impl Store for MemoryStore {
             .map(|(sequence, entry)| (*sequence, entry.clone()))
             .collect())
     }
+
+    async fn record_usage(
+        &self,
+        node: NodeId,
+        report: u64,
+        entries: &[UsageEntry],
+    ) -> Result<u64, StoreError> {
+        let mut state = self.state();
+        let last = state.reports.get(&node).copied().unwrap_or_default();
+        if report <= last {
+            return Ok(last);
+        }
+        if state.reports.len() + state.totals.len() + entries.len() >= MAX_RECORDS {
+            return Err(StoreError::Full);
+        }
+        state.reports.insert(node, report);
+        for entry in entries {
+            let total = state.totals.entry(entry.service).or_default();
+            *total = total.plus(entry.counts);
+        }
+        Ok(report)
+    }
+
+    async fn usage_totals(&self, service: ServiceId) -> Result<UsageCounts, StoreError> {
+        Ok(self.state().totals.get(&service).copied().unwrap_or_default())
+    }
 }
 
 /// What a half-applied batch replaced, newest last, and what it changed.
 #[derive(Default)]
 struct Undo {
     replaced: Vec<(RecordId, Option<Stored<StoreRecord>>)>,
-    changed: Vec<(RecordId, crate::id::OrganizationId)>,
+    changed: Vec<(RecordId, OrganizationId)>,
 }
 
 impl State {
@@ -214,7 +248,7 @@ impl State {
         }
     }
 
-    fn record(&mut self, changed: Vec<(RecordId, crate::id::OrganizationId)>, audit: AuditEntry) {
+    fn record(&mut self, changed: Vec<(RecordId, OrganizationId)>, audit: AuditEntry) {
         let next = |last: Option<&Sequence>| Sequence(last.map_or(0, |last| last.0) + 1);
         for (record, organization) in changed {
             let sequence = next(self.changes.keys().next_back());

@@ -1,0 +1,289 @@
+//! Records to test with. `n` makes them differ.
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use crate::{
+    audit::AuditEntry,
+    auth::Principal,
+    id::{AgentId, ApiKeyId, GatewayId, OrganizationId, RouteId, ServiceId, SiteId, TargetId, TokenId},
+    key::{IdentityKey, WireGuardKey},
+    model::{
+        ApiKey, DeclareScope, EnrolmentToken, Health, HealthCheck, Lifetime, Node, NodeKind, Organization,
+        Pool, Role, Route, Service, ServiceKind, Site, Target, TargetAddress, TargetPlace, TargetScheme,
+        VirtualPort,
+    },
+    name::{Hostname, Label},
+    net::{Cidr, Endpoint},
+    policy::{Access, BasicUser, Condition, Effect, Method, Policy, Rule},
+    time::Timestamp,
+};
+
+/// The time of all samples.
+pub const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_123);
+
+/// Sixteen bytes that are `n`, but for the last.
+#[must_use]
+pub const fn bytes(n: u8) -> [u8; 16] {
+    let mut bytes = [n; 16];
+    bytes[15] = 0xa5;
+    bytes
+}
+
+fn label(text: &str) -> Label {
+    text.parse().expect("a valid label")
+}
+
+fn endpoint(text: &str) -> Endpoint {
+    text.parse().expect("a valid endpoint")
+}
+
+fn cidr(text: &str) -> Cidr {
+    text.parse().expect("a valid network")
+}
+
+fn host(text: &str) -> Hostname {
+    text.parse().expect("a valid name")
+}
+
+/// A deed by a principal.
+#[must_use]
+pub fn audit(action: &str) -> AuditEntry {
+    AuditEntry {
+        at: NOW,
+        actor: Some(Principal::new("api-key", "key of somebody")),
+        organization: Some(OrganizationId::from_bytes(bytes(0))),
+        action: action.to_owned(),
+        subject: Some(ServiceId::from_bytes(bytes(1)).into()),
+    }
+}
+
+/// An organization.
+#[must_use]
+pub fn organization(n: u8) -> Organization {
+    Organization {
+        id: OrganizationId::from_bytes(bytes(n)),
+        name: label(&format!("organization-{n}")),
+        created: NOW,
+    }
+}
+
+/// An agent of [`organization`]`(organization)`.
+#[must_use]
+pub fn agent(organization: u8, n: u8) -> Node {
+    Node {
+        id: AgentId::from_bytes(bytes(n)).into(),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        name: label(&format!("agent-{n}")),
+        identity: IdentityKey::from_bytes([n; 32]),
+        wireguard: WireGuardKey::from_bytes([n; 32]),
+        token: TokenId::from_bytes(bytes(n)),
+        created: NOW,
+        revoked: None,
+        kind: NodeKind::Agent {
+            declare: DeclareScope {
+                hosts: vec!["*.example.net".parse().expect("a valid pattern")],
+                ports: vec!["5000-5999".parse().expect("a valid range")],
+            },
+            next_port: VirtualPort::FIRST,
+        },
+    }
+}
+
+/// A gateway of [`organization`]`(organization)`.
+#[must_use]
+pub fn gateway(organization: u8, n: u8) -> Node {
+    Node {
+        id: GatewayId::from_bytes(bytes(n)).into(),
+        name: label(&format!("gateway-{n}")),
+        identity: IdentityKey::from_bytes([!n; 32]),
+        wireguard: WireGuardKey::from_bytes([!n; 32]),
+        revoked: Some(NOW),
+        kind: NodeKind::Gateway {
+            endpoints: vec![endpoint("gw.example.net:51820"), endpoint("[2001:db8::1]:51820")],
+            https_port: 8443,
+        },
+        ..agent(organization, n)
+    }
+}
+
+/// A site of [`organization`]`(organization)`.
+#[must_use]
+pub fn site(organization: u8, n: u8) -> Site {
+    Site {
+        id: SiteId::from_bytes(bytes(n)),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        name: label(&format!("site-{n}")),
+        wireguard: WireGuardKey::from_bytes([n ^ 0x55; 32]),
+        address_v4: Ipv4Addr::new(100, 64, 1, n),
+        networks: vec![cidr("192.168.7.0/24"), cidr("2001:db8:7::/48")],
+        endpoint: Some(endpoint("192.0.2.7:51820")),
+        created: NOW,
+    }
+}
+
+/// An enrolment token of [`organization`]`(organization)`.
+#[must_use]
+pub fn token(organization: u8, n: u8) -> EnrolmentToken {
+    EnrolmentToken {
+        id: TokenId::from_bytes(bytes(n)),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        name: label(&format!("token-{n}")),
+        role: Role::Agent,
+        secret_hash: [n; 32],
+        uses_left: Some(3),
+        expires: Some(NOW.after(Duration::from_secs(60))),
+        revoked: None,
+        declare: DeclareScope {
+            hosts: vec!["one.example.net".parse().expect("a valid pattern")],
+            ports: vec!["1-65535".parse().expect("a valid range")],
+        },
+        created: NOW,
+    }
+}
+
+/// An API key of [`organization`]`(organization)`.
+#[must_use]
+pub fn api_key(organization: u8, n: u8) -> ApiKey {
+    ApiKey {
+        id: ApiKeyId::from_bytes(bytes(n)),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        name: label(&format!("key-{n}")),
+        secret_hash: [n; 32],
+        expires: None,
+        created: NOW,
+    }
+}
+
+/// A TCP service of [`organization`]`(organization)` on the port 5000 + `n`.
+#[must_use]
+pub fn tcp_service(organization: u8, n: u8) -> Service {
+    let target = Target {
+        id: TargetId::from_bytes(bytes(n)),
+        place: TargetPlace::Site {
+            site: SiteId::from_bytes(bytes(n)),
+            address: "[2001:db8:7::5]:5432".parse().expect("a valid address"),
+        },
+        scheme: TargetScheme::Plain,
+    };
+    Service {
+        id: ServiceId::from_bytes(bytes(n)),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        name: label(&format!("tcp-{n}")),
+        kind: ServiceKind::Tcp {
+            port: 5000 + u16::from(n),
+            pool: Pool {
+                targets: vec![target],
+                health: None,
+            },
+        },
+        policy: Policy::public(),
+        lifetime: Lifetime::Ephemeral(AgentId::from_bytes(bytes(n))),
+        created: NOW,
+    }
+}
+
+/// An HTTP service of [`organization`]`(organization)` that uses everything a service can have.
+#[must_use]
+pub fn http_service(organization: u8, n: u8) -> Service {
+    let at_agent = |k: u8, address, scheme| Target {
+        id: TargetId::from_bytes(bytes(k)),
+        place: TargetPlace::Agent {
+            agent: AgentId::from_bytes(bytes(n)),
+            port: VirtualPort::new(2000 + u16::from(k)).unwrap_or(VirtualPort::FIRST),
+            address,
+        },
+        scheme,
+    };
+    let tls = |server_name, roots| TargetScheme::Tls { server_name, roots };
+    let check = |check| HealthCheck {
+        check,
+        interval: Duration::from_millis(1500),
+        timeout: Duration::from_secs(1),
+        unhealthy_after: 3,
+        healthy_after: 2,
+    };
+    let route = |k, path: &str, targets, health| Route {
+        id: RouteId::from_bytes(bytes(k)),
+        path: path.parse().expect("a valid path"),
+        pool: Pool { targets, health },
+    };
+    let everything = vec![
+        at_agent(
+            1,
+            TargetAddress::Tcp(endpoint("backend.internal:8080")),
+            TargetScheme::Plain,
+        ),
+        at_agent(
+            2,
+            TargetAddress::Tcp(endpoint("[::1]:443")),
+            tls(Some(host("backend")), vec![vec![1, 2], vec![3]]),
+        ),
+        at_agent(
+            3,
+            TargetAddress::Unix(PathBuf::from("/run/app.sock")),
+            TargetScheme::Plain,
+        ),
+    ];
+    let http = Health::Http {
+        path: "/healthz?deep=1".to_owned(),
+        host: Some(host("app.example.net")),
+    };
+    Service {
+        id: ServiceId::from_bytes(bytes(n)),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        name: label(&format!("http-{n}")),
+        kind: ServiceKind::Http {
+            hosts: vec![
+                format!("app-{n}.example.net").parse().expect("a valid pattern"),
+                format!("*.app-{n}.example.net").parse().expect("a valid pattern"),
+            ],
+            routes: vec![
+                route(1, "/", everything, Some(check(http))),
+                route(
+                    2,
+                    "=/exact",
+                    vec![at_agent(4, TargetAddress::InProcess, TargetScheme::Plain)],
+                    Some(check(Health::Tcp)),
+                ),
+                route(3, "/none", Vec::new(), None),
+            ],
+        },
+        policy: policy(),
+        lifetime: Lifetime::Configured,
+        created: NOW,
+    }
+}
+
+fn policy() -> Policy {
+    let office = Condition::All(vec![
+        Condition::Source(cidr("192.0.2.0/24")),
+        Condition::Not(Box::new(Condition::Any(vec![
+            Condition::Method("POST".to_owned()),
+            Condition::Path("/admin".parse().expect("a valid path")),
+        ]))),
+    ]);
+    let rule = |name, when, effect| Rule {
+        name: label(name),
+        when,
+        effect,
+    };
+    Policy {
+        rules: vec![
+            rule("office", office, Effect::Allow),
+            rule(
+                "mallory",
+                Condition::Subject("mallory \"quoted\" 悪".to_owned()),
+                Effect::Deny,
+            ),
+        ],
+        access: Access::AnyOf(vec![
+            Method::SignedIn,
+            Method::Basic {
+                users: vec![BasicUser {
+                    name: "alice".to_owned(),
+                    password_hash: "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned(),
+                }],
+            },
+        ]),
+    }
+}

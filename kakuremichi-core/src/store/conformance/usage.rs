@@ -1,0 +1,61 @@
+//! Usage.
+
+use super::sample;
+use crate::{
+    id::ServiceId,
+    store::{Store, UsageCounts, UsageEntry},
+};
+
+/// A report counts once, however often it is sent, and each node has numbers of its own.
+pub async fn usage_is_counted_once(store: &dyn Store) {
+    let (one, two) = (sample::gateway(0, 1).id, sample::gateway(0, 2).id);
+    let (a, b) = (
+        ServiceId::from_bytes(sample::bytes(1)),
+        ServiceId::from_bytes(sample::bytes(2)),
+    );
+    let counts = UsageCounts {
+        connections: 1,
+        requests: 20,
+        bytes_in: 300,
+        bytes_out: 1 << 53,
+    };
+    let entry = |service| UsageEntry { service, counts };
+    assert_eq!(totals(store, a).await, UsageCounts::default());
+    assert_eq!(record(store, one, 1, &[entry(a), entry(b)]).await, 1);
+    assert_eq!(record(store, one, 1, &[entry(a), entry(b)]).await, 1);
+    assert_eq!(totals(store, a).await, counts);
+    assert_eq!(record(store, two, 1, &[entry(a)]).await, 1);
+    assert_eq!(totals(store, a).await, counts.plus(counts));
+    // Numbers may skip, but an older one is a repetition.
+    assert_eq!(record(store, one, 5, &[entry(a), entry(a)]).await, 5);
+    assert_eq!(record(store, one, 4, &[entry(a)]).await, 5);
+    assert_eq!(record(store, one, 6, &[]).await, 6);
+    assert_eq!(
+        totals(store, a).await,
+        counts.plus(counts).plus(counts).plus(counts)
+    );
+    assert_eq!(totals(store, b).await, counts);
+
+    // A count stops at its end.
+    let huge = UsageCounts {
+        connections: u64::MAX,
+        requests: 1,
+        bytes_in: 0,
+        bytes_out: UsageCounts::MAX,
+    };
+    let entry = UsageEntry {
+        service: b,
+        counts: huge,
+    };
+    assert_eq!(record(store, one, 7, &[entry]).await, 7);
+    assert_eq!(totals(store, b).await, counts.plus(huge));
+    assert_eq!(totals(store, b).await.connections, UsageCounts::MAX);
+}
+
+async fn record(store: &dyn Store, node: crate::id::NodeId, report: u64, entries: &[UsageEntry]) -> u64 {
+    store.record_usage(node, report, entries).await.expect("works")
+}
+
+async fn totals(store: &dyn Store, service: ServiceId) -> UsageCounts {
+    store.usage_totals(service).await.expect("works")
+}
