@@ -18,6 +18,11 @@ pub mod packet;
 pub mod peer;
 pub mod wg;
 
+#[cfg(feature = "link")]
+pub mod keys;
+#[cfg(feature = "link")]
+pub mod state;
+
 #[cfg(feature = "engine")]
 pub(crate) mod engine;
 #[cfg(feature = "engine")]

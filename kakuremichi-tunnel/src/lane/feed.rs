@@ -1,0 +1,1 @@
+//! What an agent tells its gateways about its targets.
