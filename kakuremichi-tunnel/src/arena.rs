@@ -1,1 +1,324 @@
 //! Memory for the buffers of flows.
+//!
+//! All rings of a stack lie in one anonymous map that is reserved at the start and gets pages only
+//! where it is written. So an idle flow with large rings costs what it has used, ten thousand flows
+//! need one map instead of twenty thousand, and the bound on flows is a bound on memory.
+//!
+//! What uses two rings (a socket) is built and kept inside a [`Lease`], which drops it before the
+//! rings go back: no reference into a ring outlives the ring's turn.
+
+#![expect(unsafe_code, reason = "rings are cut out of one raw map, and handed to a socket that wants owned buffers")]
+
+use std::{
+    fmt, io, slice,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+/// Ring sizes are multiples of this, the largest page size in use.
+pub const RING_GRANULE: usize = 64 * 1024;
+
+/// How many free pairs of rings keep their pages for the next flow. Beyond, pages go back to the
+/// system at once.
+const WARM_PAIRS: usize = 16;
+
+/// A bounded supply of pairs of rings.
+#[derive(Clone)]
+pub struct Arena {
+    shared: Arc<Shared>,
+}
+
+/// The type that holds on to two rings, for any life they may have.
+pub trait Holder {
+    /// The type, with rings that live for `'a`.
+    type Of<'a>;
+}
+
+/// A value together with the two rings it uses.
+pub struct Lease<H: Holder> {
+    // Declared first, hence dropped first: then nothing refers to the rings any more.
+    value: H::Of<'static>,
+    pair: Pair,
+}
+
+struct Shared {
+    map: MmapRaw,
+    /// The size of one ring.
+    ring: usize,
+    pairs: usize,
+    free: Mutex<Free>,
+}
+
+struct Free {
+    /// Last in, first out: the pages of the newest are still in the cache.
+    warm: Vec<u32>,
+    cold: Vec<u32>,
+}
+
+/// The right to one pair of rings.
+struct Pair {
+    shared: Arc<Shared>,
+    index: u32,
+}
+
+impl Arena {
+    /// Reserves address space for `pairs` pairs of rings of `ring` bytes each, rounded up to
+    /// [`RING_GRANULE`].
+    ///
+    /// # Errors
+    /// When the system refuses, or the size is beyond the address space.
+    pub fn new(pairs: usize, ring: usize) -> io::Result<Self> {
+        let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let last = u32::try_from(pairs).map_err(|_| too_large())?;
+        let ring = ring.max(1).checked_next_multiple_of(RING_GRANULE).ok_or_else(too_large)?;
+        let total = ring.checked_mul(2).and_then(|pair| pair.checked_mul(pairs)).ok_or_else(too_large)?;
+        // One granule of slack: a map cannot be empty.
+        let map = MmapOptions::new().len(total.max(RING_GRANULE)).no_reserve_swap().map_anon()?;
+        // A huge page per ring would make every idle flow cost megabytes. Where there are none the
+        // call fails, and nothing is lost.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::NoHugePage);
+        let free = Free { warm: Vec::with_capacity(WARM_PAIRS), cold: (0..last).rev().collect() };
+        Ok(Self { shared: Arc::new(Shared { map: map.into(), ring, pairs, free: Mutex::new(free) }) })
+    }
+
+    /// Builds a value on two rings, or nothing when all are in use. The rings hold old bytes.
+    pub fn lease<H: Holder>(
+        &self,
+        build: impl for<'a> FnOnce(&'a mut [u8], &'a mut [u8]) -> H::Of<'a>,
+    ) -> Option<Lease<H>> {
+        let index = {
+            let mut free = self.shared.free();
+            free.warm.pop().or_else(|| free.cold.pop())?
+        };
+        let pair = Pair { shared: Arc::clone(&self.shared), index };
+        let (first, second) = pair.rings();
+        Some(Lease { value: build(first, second), pair })
+    }
+
+    /// The size of one ring.
+    #[must_use]
+    pub fn ring(&self) -> usize {
+        self.shared.ring
+    }
+
+    /// How many pairs there are.
+    #[must_use]
+    pub fn pairs(&self) -> usize {
+        self.shared.pairs
+    }
+
+    /// How many pairs are free.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        let free = self.shared.free();
+        free.warm.len() + free.cold.len()
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena")
+            .field("pairs", &self.pairs())
+            .field("free", &self.free())
+            .field("ring", &self.ring())
+            .finish()
+    }
+}
+
+impl<H: Holder> Lease<H> {
+    /// Looks at the value.
+    pub fn get<R>(&self, look: impl for<'a> FnOnce(&H::Of<'a>) -> R) -> R {
+        look(&self.value)
+    }
+
+    /// Works with the value. Since the rings' life is any the caller cannot name, nothing that refers
+    /// to them can be carried out of `work`.
+    pub fn with<R>(&mut self, work: impl for<'a> FnOnce(&mut H::Of<'a>) -> R) -> R {
+        work(&mut self.value)
+    }
+
+    /// Gives the pages of both rings back to the system; the rings read as zero afterwards, or as
+    /// before where the system cannot. For a value that has no use for what the rings hold.
+    pub fn discard(&mut self) {
+        self.pair.discard();
+    }
+}
+
+impl<H: Holder> fmt::Debug for Lease<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("pair", &self.pair.index).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn free(&self) -> std::sync::MutexGuard<'_, Free> {
+        // A list of numbers is whole after every step, so a panic elsewhere has not broken it.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pair {
+    /// The two rings. To be called once for each pair, by the lease that will hold it.
+    fn rings(&self) -> (&'static mut [u8], &'static mut [u8]) {
+        let ring = self.shared.ring;
+        // SAFETY: the map is larger than `2 * ring * pairs` and `index` is below `pairs`, so both
+        // slices lie inside of it; its pages are readable, writable and zero or written before. No
+        // other reference to them exists: `index` was taken off the free list, to which only
+        // `Pair::drop` returns it, and the two halves do not overlap. The life is cut to that of the
+        // pair by `Lease`: it hands the slices to a `build` that must work for every life, so they can
+        // be kept only in the value, which `Lease` drops before the pair and lends out for lives that
+        // no caller can name. The map itself lives while any pair does.
+        unsafe {
+            let start = self.shared.map.as_mut_ptr().add(self.index as usize * 2 * ring);
+            (slice::from_raw_parts_mut(start, ring), slice::from_raw_parts_mut(start.add(ring), ring))
+        }
+    }
+
+    fn discard(&self) {
+        #[cfg(unix)]
+        {
+            let length = 2 * self.shared.ring;
+            let at = self.index as usize * length;
+            // SAFETY: the range is this pair's, page-aligned because rings are whole granules. It is
+            // called by the only owner of the pair, at rest: no slice of it is being read or written.
+            // The pages read as zero afterwards, and any byte is a valid `u8`.
+            let result =
+                unsafe { self.shared.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, length) };
+            if let Err(error) = result {
+                tracing::debug!(%error, "pages of a ring were not given back");
+            }
+        }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if self.shared.free().warm.len() >= WARM_PAIRS {
+            self.discard();
+            self.shared.free().cold.push(self.index);
+        } else {
+            self.shared.free().warm.push(self.index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Slices;
+
+    impl Holder for Slices {
+        type Of<'a> = (&'a mut [u8], &'a mut [u8]);
+    }
+
+    fn lease(arena: &Arena) -> Option<Lease<Slices>> {
+        arena.lease::<Slices>(|first, second| (first, second))
+    }
+
+    #[test]
+    fn rings_are_distinct_and_of_the_size_asked_for() {
+        let arena = Arena::new(3, 1).unwrap();
+        assert_eq!(arena.ring(), RING_GRANULE);
+        let mut leases: Vec<_> = (0..3).map(|_| lease(&arena).unwrap()).collect();
+        for (number, lease) in leases.iter_mut().enumerate() {
+            lease.with(|(first, second)| {
+                assert_eq!((first.len(), second.len()), (RING_GRANULE, RING_GRANULE));
+                first.fill(2 * number as u8);
+                second.fill(2 * number as u8 + 1);
+            });
+        }
+        for (number, lease) in leases.iter().enumerate() {
+            lease.get(|(first, second)| {
+                assert!(first.iter().all(|&byte| byte == 2 * number as u8));
+                assert!(second.iter().all(|&byte| byte == 2 * number as u8 + 1));
+            });
+        }
+    }
+
+    #[test]
+    fn the_supply_is_bounded_and_what_comes_back_is_given_again() {
+        let arena = Arena::new(2, 1).unwrap();
+        let first = lease(&arena).unwrap();
+        let second = lease(&arena).unwrap();
+        assert!(lease(&arena).is_none());
+        assert_eq!(arena.free(), 0);
+        drop(second);
+        assert_eq!(arena.free(), 1);
+        let again = lease(&arena).unwrap();
+        assert!(lease(&arena).is_none());
+        drop((first, again));
+        assert_eq!(arena.free(), 2);
+    }
+
+    #[test]
+    fn the_pair_returned_last_is_given_first() {
+        let arena = Arena::new(4, 1).unwrap();
+        let leases: Vec<_> = (0..4).map(|_| lease(&arena).unwrap()).collect();
+        let last = leases[3].pair.index;
+        drop(leases);
+        assert_eq!(lease(&arena).unwrap().pair.index, last);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn discarded_rings_read_as_zero() {
+        let arena = Arena::new(2, 1).unwrap();
+        let mut kept = lease(&arena).unwrap();
+        let mut gone = lease(&arena).unwrap();
+        kept.with(|(first, second)| {
+            first.fill(1);
+            second.fill(1);
+        });
+        gone.with(|(first, second)| {
+            first.fill(2);
+            second.fill(2);
+        });
+        gone.discard();
+        gone.get(|(first, second)| assert!(first.iter().chain(second.iter()).all(|&byte| byte == 0)));
+        kept.get(|(first, second)| assert!(first.iter().chain(second.iter()).all(|&byte| byte == 1)));
+    }
+
+    #[test]
+    fn only_some_free_pairs_stay_warm() {
+        let pairs = 3 * WARM_PAIRS;
+        let arena = Arena::new(pairs, 1).unwrap();
+        let leases: Vec<_> = (0..pairs).map(|_| lease(&arena).unwrap()).collect();
+        drop(leases);
+        assert_eq!(arena.free(), pairs);
+        assert_eq!(arena.shared.free().warm.len(), WARM_PAIRS);
+    }
+
+    #[test]
+    fn the_value_is_dropped_before_its_rings_go_back() {
+        struct Watch(Arena);
+        impl Drop for Watch {
+            fn drop(&mut self) {
+                assert_eq!(self.0.free(), 0);
+            }
+        }
+        struct Watching;
+        impl Holder for Watching {
+            type Of<'a> = (Watch, &'a mut [u8]);
+        }
+        let arena = Arena::new(1, 1).unwrap();
+        let lease = arena.lease::<Watching>(|first, _| (Watch(arena.clone()), first)).unwrap();
+        drop(lease);
+        assert_eq!(arena.free(), 1);
+    }
+
+    #[test]
+    fn a_size_beyond_the_address_space_is_refused() {
+        assert!(Arena::new(usize::MAX, 1).is_err());
+        assert!(Arena::new(2, usize::MAX).is_err());
+        assert!(Arena::new(u32::MAX as usize, usize::MAX / 4).is_err());
+    }
+
+    #[test]
+    fn an_arena_without_rings_is_possible() {
+        let arena = Arena::new(0, 1).unwrap();
+        assert!(lease(&arena).is_none());
+    }
+}

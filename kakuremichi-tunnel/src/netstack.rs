@@ -25,13 +25,21 @@
 //! window closes.
 
 mod api;
-
+mod device;
 mod egress;
-
+mod flow;
+mod icmp;
+mod ingress;
+mod ports;
+mod rim;
 mod stack;
+mod tcp;
+mod time_wait;
+mod wheel;
 
 pub use api::{
-    BuildError, CloseReason, ConnectError, Counters, Event, FlowId, Limits, PacketSink, PingError, Settings,
+    BuildError, CloseReason, ConnectError, Counters, Event, FlowId, InvalidAddress, Limits, PacketSink,
+    PingError, Settings,
 };
 pub use egress::{QUANTUM, TURN_BYTES};
 pub use stack::Stack;

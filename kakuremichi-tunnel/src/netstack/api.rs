@@ -160,7 +160,15 @@ pub enum BuildError {
     /// The MTU is below 1,280 or above 65,535.
     #[error("an MTU of {0} is out of range")]
     Mtu(usize),
+    /// An address is no host's.
+    #[error(transparent)]
+    Address(#[from] InvalidAddress),
 }
+
+/// An address that no host can have: unspecified, multicast or broadcast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not the address of a host")]
+pub struct InvalidAddress(pub IpAddr);
 
 /// How many flows a stack keeps. Beyond each bound an attempt is reset and counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,7 +207,8 @@ pub struct Settings {
     pub ipv4: Option<Ipv4Addr>,
     /// The longest packet inside the tunnel, 1,280 to 65,535.
     pub mtu: usize,
-    /// The size of each of a flow's two rings, in bytes; rounded up to whole pages. It bounds a flow's
+    /// The size of each of a flow's two rings, in bytes; rounded up to
+    /// [`RING_GRANULE`](crate::arena::RING_GRANULE). It bounds a flow's
     /// throughput to one ring per round trip, and the memory of a flow whose reader is slow.
     pub ring: usize,
     /// Bounds.

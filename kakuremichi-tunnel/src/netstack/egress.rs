@@ -1,8 +1,122 @@
-//! What leaves the stack, and in which order.
+//! What leaves the stack, in which order and when.
 
-/// How many bytes one [`Stack::transmit`](super::Stack::transmit) sends at most, give or take one
-/// large segment: new packets are looked at in between.
+use std::time::Instant;
+
+use super::{
+    FlowId, PacketSink, Stack,
+    flow::{Queued, Stage},
+    stack::Cause,
+    tcp::IDLE,
+};
+
+/// How many bytes one [`Stack::transmit`] sends at most, give or take one large segment: new packets
+/// are looked at in between.
 pub const TURN_BYTES: usize = 256 * 1024;
 
 /// How many bytes one flow sends before the next one has its turn, give or take one large segment.
 pub const QUANTUM: usize = 64 * 1024;
+
+/// A flow that sends no more than this in a turn is light: it goes ahead of those that do. A request,
+/// a small answer and every acknowledgement is; a transfer is not.
+const LIGHT_BYTES: usize = 8 * 1024;
+
+/// One turn in so many belongs to a heavy flow however many light ones wait.
+const HEAVY_SHARE: usize = 16;
+
+impl Stack {
+    /// Sends what flows have to send, up to [`TURN_BYTES`] or until the sink is full. Returns whether
+    /// something may be left.
+    pub fn transmit(&mut self, now: Instant, sink: &mut (impl PacketSink + ?Sized)) -> bool {
+        let mut left = TURN_BYTES as isize;
+        let mut turns = 0_usize;
+        while left > 0 && sink.ready() {
+            turns += 1;
+            let next = if turns.is_multiple_of(HEAVY_SHARE) {
+                self.heavy.pop_front().or_else(|| self.light.pop_front())
+            } else {
+                self.light.pop_front().or_else(|| self.heavy.pop_front())
+            };
+            let Some(id) = next else { break };
+            left -= self.serve(id, now, sink) as isize;
+        }
+        !self.light.is_empty() || !self.heavy.is_empty()
+    }
+
+    /// Lets every timer that is due by `now` run out. What follows from it is sent by
+    /// [`transmit`](Self::transmit).
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let tick = self.host.tick(now);
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(tick, &mut due);
+        for slot in due.drain(..) {
+            self.enqueue(slot);
+        }
+        self.due = due;
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called next, if at all. May be
+    /// earlier than a timer needs it, and changes with every other call.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.wheel.next().map(|tick| self.host.instant(tick))
+    }
+
+    /// One flow's turn; returns how many bytes it sent.
+    fn serve(&mut self, id: FlowId, now: Instant, sink: &mut (impl PacketSink + ?Sized)) -> usize {
+        let Some(flow) = self.table.get_mut(id) else { return 0 };
+        flow.queued = Queued::No;
+        if matches!(flow.stage, Stage::Draining | Stage::Ended) {
+            return 0;
+        }
+        let Some(tcp) = &mut flow.tcp else { return 0 };
+        let tick = self.host.tick(now);
+        flow.credit = (flow.credit + QUANTUM as isize).min(QUANTUM as isize);
+        let mut sent = 0;
+        while flow.credit > 0 {
+            let bytes = tcp.egress(&mut self.host, &mut self.rim, flow.peer, now, sink);
+            if bytes == 0 {
+                break;
+            }
+            sent += bytes;
+            flow.credit -= bytes as isize;
+        }
+        let more = flow.credit <= 0 || !sink.ready();
+        if !more {
+            flow.credit = 0;
+        }
+        flow.heavy = sent > LIGHT_BYTES;
+        if sent > 0 {
+            flow.active = tick;
+        }
+        self.settle(id.slot, Cause::Turn, tick);
+        if more {
+            self.enqueue(id.slot);
+        }
+        self.arm(id, now, tick);
+        sent
+    }
+
+    /// Sets the flow's timer to what it waits for next.
+    fn arm(&mut self, id: FlowId, now: Instant, tick: u64) {
+        let Some(flow) = self.table.get_mut(id) else { return };
+        if matches!(flow.stage, Stage::Draining | Stage::Ended) {
+            return;
+        }
+        let Some(tcp) = &mut flow.tcp else { return };
+        let mut at = tcp.poll_at(&mut self.host, now);
+        if tcp.holds_pages() {
+            if tick >= flow.active + IDLE {
+                tcp.discard();
+                flow.active = tick;
+            }
+            if tcp.holds_pages() {
+                let idle = flow.active + IDLE;
+                at = Some(at.map_or(idle, |at| at.min(idle)));
+            }
+        }
+        match at {
+            Some(at) => self.wheel.set(id.slot, at),
+            None => self.wheel.clear(id.slot),
+        }
+    }
+}

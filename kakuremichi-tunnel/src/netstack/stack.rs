@@ -1,17 +1,60 @@
 //! The stack: its parts, its configuration, and the commands on flows.
 
 use std::{
+    collections::VecDeque,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Instant,
 };
 
-use super::{BuildError, ConnectError, Counters, Event, FlowId, PacketSink, PingError, Settings};
-use crate::peer::PeerId;
+use super::{
+    BuildError, CloseReason, ConnectError, Counters, Event, FlowId, InvalidAddress, Settings,
+    flow::{Flow, Key, Queued, Seeded, Stage, Table},
+    ports::{EPHEMERAL, Ephemeral, PortSet},
+    rim::{LONGEST, Rim},
+    tcp::{Host, Phase, Tcp},
+    time_wait::TimeWait,
+    wheel::Wheel,
+};
+use crate::{arena::Arena, peer::PeerId};
+
+/// The least MTU of IPv6 (RFC 8200 section 5).
+const MIN_MTU: usize = 1_280;
 
 /// The netstack of one shard. See the [module](super) for how to drive it.
 #[derive(Debug)]
 pub struct Stack {
-    settings: Settings,
+    pub(super) settings: Settings,
+    pub(super) host: Host,
+    pub(super) rim: Rim,
+    pub(super) arena: Arena,
+    pub(super) table: Table,
+    pub(super) wheel: Wheel,
+    pub(super) ports: PortSet,
+    pub(super) ephemeral: Ephemeral,
+    pub(super) time_wait: TimeWait,
+    pub(super) counters: Counters,
+    /// What happened. Bounded by the flows, each of which adds two at most, and by
+    /// [`MAX_PONGS`](super::icmp::MAX_PONGS).
+    pub(super) events: VecDeque<Event>,
+    /// How many of the events are pongs.
+    pub(super) pongs: usize,
+    /// Flows to tell the engine about; each is on it once.
+    pub(super) ready: VecDeque<FlowId>,
+    /// Flows that may have something to send, each on one of the two once: those whose last turn sent
+    /// little, and those whose last turn sent much.
+    pub(super) light: VecDeque<FlowId>,
+    pub(super) heavy: VecDeque<FlowId>,
+    /// Timers that ran out; kept for its memory.
+    pub(super) due: Vec<u32>,
+}
+
+/// Why a flow is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A segment came in; whether it was a reset.
+    Segment { reset: bool },
+    /// It had a turn to send.
+    Turn,
 }
 
 impl Stack {
@@ -21,64 +64,78 @@ impl Stack {
     /// # Errors
     /// When a setting is out of range, or the rings' memory cannot be reserved.
     pub fn new(settings: Settings, seed: u64, now: Instant) -> Result<Self, BuildError> {
-        let _ = (seed, now);
-        Ok(Self { settings })
+        if !(MIN_MTU..=LONGEST).contains(&settings.mtu) {
+            return Err(BuildError::Mtu(settings.mtu));
+        }
+        let flows = settings.limits.flows;
+        let arena =
+            Arena::new(flows, settings.ring).map_err(|source| BuildError::Memory { flows, source })?;
+        let mut random = seed;
+        let mut draw = || {
+            // SplitMix64: one seed, several independent numbers.
+            random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        };
+        let mut rim = Rim::new(settings.mtu);
+        let host = Host::new(&mut rim, draw(), now);
+        let hasher = Seeded::new(draw());
+        let (ipv6, ipv4) = (settings.ipv6, settings.ipv4);
+        let mut stack = Self {
+            time_wait: TimeWait::new(settings.limits.time_wait, hasher),
+            settings,
+            host,
+            rim,
+            arena,
+            table: Table::new(hasher),
+            wheel: Wheel::new(),
+            ports: PortSet::new(),
+            ephemeral: Ephemeral::new(draw()),
+            counters: Counters::default(),
+            events: VecDeque::new(),
+            pongs: 0,
+            ready: VecDeque::new(),
+            light: VecDeque::new(),
+            heavy: VecDeque::new(),
+            due: Vec::new(),
+        };
+        stack.set_addresses(ipv6, ipv4)?;
+        Ok(stack)
     }
 
-    /// Sets the stack's addresses. Flows of an address that goes are closed with
-    /// [`CloseReason::AddressGone`](super::CloseReason::AddressGone).
-    pub fn set_addresses(&mut self, ipv6: Option<Ipv6Addr>, ipv4: Option<Ipv4Addr>) {
+    /// Sets the stack's addresses, both at once. Flows of an address that goes are closed with
+    /// [`CloseReason::AddressGone`], and their peers are told nothing.
+    ///
+    /// # Errors
+    /// When an address is no host's; then nothing changes.
+    pub fn set_addresses(
+        &mut self,
+        ipv6: Option<Ipv6Addr>,
+        ipv4: Option<Ipv4Addr>,
+    ) -> Result<(), InvalidAddress> {
+        let unusable = |address: &IpAddr| !is_host(*address);
+        let both = [ipv6.map(IpAddr::from), ipv4.map(IpAddr::from)];
+        if let Some(address) = both.into_iter().flatten().find(unusable) {
+            return Err(InvalidAddress(address));
+        }
         self.settings.ipv6 = ipv6;
         self.settings.ipv4 = ipv4;
+        self.host.set_addresses(ipv6, ipv4);
+        let gone = |stack: &Self, slot| stack.table.at(slot).is_some_and(|flow| !stack.is_ours(flow.local.ip()));
+        let slots: Vec<u32> = self.table.slots().filter(|&slot| gone(self, slot)).collect();
+        for slot in slots {
+            self.drop_flow(slot, CloseReason::AddressGone);
+        }
+        Ok(())
     }
 
     /// Sets the ports that peers may open flows to, all of them at once. Flows that are open stay.
     pub fn listen(&mut self, ports: impl IntoIterator<Item = u16>) {
-        let _ = ports;
-        unimplemented!()
-    }
-
-    /// Takes in one IP packet from a peer, which must be the one its source address belongs to; or
-    /// several segments that were joined to one packet of up to 65,535 bytes. Checksums are not
-    /// verified: the tunnel authenticated the packet. Never fails: what cannot be used is counted.
-    pub fn handle_packet(
-        &mut self,
-        peer: PeerId,
-        packet: &[u8],
-        now: Instant,
-        sink: &mut (impl PacketSink + ?Sized),
-    ) {
-        let _ = (peer, packet, now, sink);
-        unimplemented!()
-    }
-
-    /// Lets every timer that is due by `now` run out.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
-        unimplemented!()
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) wants to be called next, if at all. May be
-    /// earlier than a timer needs it, and changes with every other call.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        unimplemented!()
-    }
-
-    /// The next thing that happened.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        unimplemented!()
-    }
-
-    /// Sends what flows have to send, up to [`TURN_BYTES`](super::TURN_BYTES) or until the sink is
-    /// full. Returns whether something is left.
-    pub fn transmit(&mut self, now: Instant, sink: &mut (impl PacketSink + ?Sized)) -> bool {
-        let _ = (now, sink);
-        unimplemented!()
+        self.ports.replace(ports);
     }
 
     /// Opens a flow to a host behind a peer. [`Event::Established`] or [`Event::Closed`] follows.
-    /// Data may be sent at once; it goes out when the flow is established.
     ///
     /// # Errors
     /// When an address does not fit, or a bound is reached.
@@ -89,108 +146,366 @@ impl Stack {
         remote: SocketAddr,
         now: Instant,
     ) -> Result<FlowId, ConnectError> {
-        let _ = (peer, local, remote, now);
-        unimplemented!()
+        if !self.is_ours(local) {
+            return Err(ConnectError::NotOurs);
+        }
+        if !is_host(remote.ip()) || remote.port() == 0 || remote.is_ipv4() != local.is_ipv4() {
+            return Err(ConnectError::Unaddressable);
+        }
+        let limits = &self.settings.limits;
+        if self.table.len() >= limits.flows || self.table.of_peer(peer) >= limits.flows_per_peer {
+            return Err(ConnectError::TooManyFlows);
+        }
+        let local = (0..EPHEMERAL)
+            .map(|_| SocketAddr::new(local, self.ephemeral.next()))
+            .find(|local| !self.table.contains(&Key::new(peer, *local, remote)))
+            .ok_or(ConnectError::NoPorts)?;
+        let Some(tcp) = Tcp::connect(&self.arena, &self.settings, &mut self.host, local, remote) else {
+            self.counters.no_buffers += 1;
+            return Err(ConnectError::NoBuffers);
+        };
+        let mut flow = Flow::new(peer, local, remote, tcp, Stage::Connecting);
+        flow.active = self.host.tick(now);
+        let slot = self.table.insert(flow);
+        self.enqueue(slot);
+        Ok(self.table.name(slot))
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(event) = self.events.pop_front() {
+            if matches!(event, Event::Pong { .. }) {
+                self.pongs -= 1;
+            }
+            return Some(event);
+        }
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(flow) = self.known_mut(id) {
+                flow.ready = false;
+                return Some(Event::Ready(id));
+            }
+        }
+        None
     }
 
     /// Calls `take` with received bytes, the longest piece that lies in one; `take` returns how many
     /// it used. `None`, and no call, when there are none. Received bytes may lie in two pieces, so
     /// call again until `None`.
+    ///
+    /// # Panics
+    /// When `take` claims to have used more than it was given.
     pub fn recv<R>(&mut self, flow: FlowId, take: impl FnOnce(&[u8]) -> (usize, R)) -> Option<R> {
-        let _ = (flow, take);
-        unimplemented!()
+        let entry = self.known_mut(flow)?;
+        let tcp = entry.tcp.as_mut()?;
+        let result = tcp.recv(take)?;
+        let drained = tcp.received() == 0;
+        match entry.stage {
+            Stage::Connecting | Stage::Accepting | Stage::Open => self.enqueue(flow.slot),
+            Stage::Draining if drained => self.tell_end(flow.slot, CloseReason::Finished),
+            Stage::Ended if drained => entry.tcp = None,
+            Stage::Draining | Stage::Ended => {}
+        }
+        Some(result)
     }
 
     /// Calls `fill` with free room, the longest piece that lies in one; `fill` returns how many bytes
-    /// it wrote to the start of it. `None`, and no call, when there is no room, the flow is not yet
-    /// or no longer open for sending: [`Event::Ready`] tells when that changes. The room holds old
-    /// bytes, which must not be read.
+    /// it wrote to the start of it. `None`, and no call, when there is no room or the flow is not (yet,
+    /// or any more) open for sending; [`Event::Established`] and [`Event::Ready`] tell when that
+    /// changes. The room holds old bytes, which must not be read.
+    ///
+    /// # Panics
+    /// When `fill` claims to have written more than there is room for.
     pub fn send<R>(&mut self, flow: FlowId, fill: impl FnOnce(&mut [u8]) -> (usize, R)) -> Option<R> {
-        let _ = (flow, fill);
-        unimplemented!()
+        let entry = self.known_mut(flow)?;
+        let tcp = entry.tcp.as_mut()?;
+        let result = tcp.send(fill);
+        entry.wants_room = tcp.room() == 0;
+        if result.is_some() {
+            self.enqueue(flow.slot);
+        }
+        result
     }
 
     /// Whether [`recv`](Self::recv) has bytes.
     #[must_use]
     pub fn can_recv(&self, flow: FlowId) -> bool {
-        let _ = flow;
-        unimplemented!()
+        self.known(flow).and_then(|flow| flow.tcp.as_ref()).is_some_and(|tcp| tcp.received() > 0)
     }
 
-    /// Whether the peer ended its direction and all it sent was taken. False for a flow that was
-    /// reset, and for one that is gone.
+    /// Whether the peer ended its direction in order and all it sent was taken. False for a flow that
+    /// is gone.
     #[must_use]
     pub fn recv_finished(&self, flow: FlowId) -> bool {
-        let _ = flow;
-        unimplemented!()
+        self.known(flow)
+            .is_some_and(|flow| flow.peer_finished && flow.tcp.as_ref().is_none_or(|tcp| tcp.received() == 0))
     }
 
     /// Whether [`send`](Self::send) has room.
     #[must_use]
     pub fn can_send(&self, flow: FlowId) -> bool {
-        let _ = flow;
-        unimplemented!()
+        self.known(flow).and_then(|flow| flow.tcp.as_ref()).is_some_and(|tcp| tcp.room() > 0)
     }
 
-    /// Ends our direction behind what was sent (FIN). The peer's direction stays open.
+    /// How many bytes were sent but not acknowledged by the peer, or not yet put on the way.
+    #[must_use]
+    pub fn unacknowledged(&self, flow: FlowId) -> usize {
+        self.known(flow).and_then(|flow| flow.tcp.as_ref()).map_or(0, Tcp::unacknowledged)
+    }
+
+    /// Ends our direction behind what was sent (FIN), as soon as the flow is established. The peer's
+    /// direction stays open.
     pub fn shutdown(&mut self, flow: FlowId) {
-        let _ = flow;
-        unimplemented!()
+        let Some(entry) = self.known_mut(flow) else { return };
+        if entry.shut {
+            return;
+        }
+        entry.shut = true;
+        entry.wants_room = false;
+        if entry.stage == Stage::Open
+            && let Some(tcp) = &mut entry.tcp
+        {
+            tcp.shutdown();
+            self.enqueue(flow.slot);
+        }
     }
 
     /// Resets the flow and gives its name up: no event follows.
     pub fn abort(&mut self, flow: FlowId) {
-        let _ = flow;
-        unimplemented!()
+        let Some(entry) = self.known_mut(flow) else { return };
+        match (entry.stage, &mut entry.tcp) {
+            (Stage::Connecting | Stage::Accepting | Stage::Open, Some(tcp)) => {
+                entry.released = true;
+                tcp.abort();
+                self.enqueue(flow.slot);
+            }
+            (Stage::Draining | Stage::Ended, _) | (_, None) => {
+                self.remove(flow.slot);
+            }
+        }
     }
 
-    /// Gives the flow's name up: no event follows. A flow whose both directions were ended goes on in
-    /// the background until the peer has everything; any other open flow is reset.
+    /// Gives the flow's name up: no event follows. A flow whose both directions were ended, and whose
+    /// received bytes were all taken, goes on in the background until the peer has everything; any
+    /// other open flow is reset.
     pub fn release(&mut self, flow: FlowId) {
-        let _ = flow;
-        unimplemented!()
+        let Some(entry) = self.known_mut(flow) else { return };
+        let complete = entry.stage == Stage::Open
+            && entry.shut
+            && entry.peer_finished
+            && entry.tcp.as_ref().is_some_and(|tcp| tcp.received() == 0);
+        if complete {
+            entry.released = true;
+        } else {
+            self.abort(flow);
+        }
     }
 
-    /// Drops all flows of a peer at once, sending nothing;
-    /// [`CloseReason::PeerGone`](super::CloseReason::PeerGone) is told for each.
+    /// Drops all flows of a peer at once, sending nothing; [`CloseReason::PeerGone`] is told for each.
     pub fn remove_peer(&mut self, peer: PeerId) {
-        let _ = peer;
-        unimplemented!()
-    }
-
-    /// Sends an ICMP echo request; [`Event::Pong`] follows if it is answered. The stack keeps no
-    /// record of it: time and match the answer by what it brings back.
-    ///
-    /// # Errors
-    /// When the stack has no address of that family, or the payload is too long.
-    pub fn ping(
-        &mut self,
-        peer: PeerId,
-        destination: IpAddr,
-        identifier: u16,
-        sequence: u16,
-        payload: &[u8],
-        sink: &mut (impl PacketSink + ?Sized),
-    ) -> Result<(), PingError> {
-        let _ = (peer, destination, identifier, sequence, payload, sink);
-        unimplemented!()
+        while let Some(slot) = self.table.first_of(peer) {
+            self.drop_flow(slot, CloseReason::PeerGone);
+        }
     }
 
     /// What was counted.
     #[must_use]
-    pub fn counters(&self) -> &Counters {
-        unimplemented!()
+    pub fn counters(&self) -> Counters {
+        Counters { sent: self.rim.sent, ..self.counters }
     }
 
-    /// How many flows there are: opening, open and closing.
+    /// How many flows there are: opening, open, closing, and ended but not released.
     #[must_use]
     pub fn flows(&self) -> usize {
-        unimplemented!()
+        self.table.len()
     }
 
-    /// How it was set up.
+    /// How many flows have rings.
+    #[must_use]
+    pub fn rings_in_use(&self) -> usize {
+        self.arena.pairs() - self.arena.free()
+    }
+
+    /// How it was set up, with the addresses it has now.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
+
+    pub(super) fn is_ours(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.settings.ipv4 == Some(v4),
+            IpAddr::V6(v6) => self.settings.ipv6 == Some(v6),
+        }
+    }
+
+    /// The flow of that name, unless the engine gave the name up.
+    fn known(&self, id: FlowId) -> Option<&Flow> {
+        self.table.get(id).filter(|flow| !flow.released)
+    }
+
+    fn known_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
+        self.table.get_mut(id).filter(|flow| !flow.released)
+    }
+
+    /// Puts a flow on the list of those with something to send.
+    pub(super) fn enqueue(&mut self, slot: u32) {
+        let id = self.table.name(slot);
+        let Some(flow) = self.table.at_mut(slot) else { return };
+        if flow.queued == Queued::Yes {
+            return;
+        }
+        flow.queued = Queued::Yes;
+        if flow.heavy { &mut self.heavy } else { &mut self.light }.push_back(id);
+    }
+
+    /// Has the engine told that a flow is ready.
+    pub(super) fn notify(&mut self, slot: u32) {
+        let id = self.table.name(slot);
+        let Some(flow) = self.table.at_mut(slot) else { return };
+        if !flow.ready && !flow.released && matches!(flow.stage, Stage::Open | Stage::Draining) {
+            flow.ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Follows a connection's state after something was done with it.
+    pub(super) fn settle(&mut self, slot: u32, cause: Cause, tick: u64) {
+        let Some((phase, stage)) = self.table.at(slot).and_then(|flow| Some((flow.tcp.as_ref()?.phase(), flow.stage)))
+        else {
+            return;
+        };
+        if matches!(stage, Stage::Draining | Stage::Ended) {
+            return;
+        }
+        match phase {
+            // Its SYN was no use, or was taken back.
+            Phase::Listening => self.remove(slot),
+            Phase::Opening => {}
+            Phase::Open | Phase::TimeWait => {
+                self.open(slot);
+                if phase == Phase::TimeWait {
+                    self.wait(slot, tick);
+                }
+            }
+            Phase::Closed => self.closed(slot, stage, cause),
+        }
+    }
+
+    /// The handshake is complete, maybe just now.
+    fn open(&mut self, slot: u32) {
+        let id = self.table.name(slot);
+        let Some(flow) = self.table.at_mut(slot) else { return };
+        let Some(tcp) = &mut flow.tcp else { return };
+        let stage = flow.stage;
+        let finished = tcp.peer_finished() && !flow.peer_finished;
+        flow.peer_finished |= finished;
+        if stage != Stage::Open {
+            tcp.established(&self.settings);
+            if flow.shut {
+                tcp.shutdown();
+            }
+            flow.wants_room = false;
+            let event = if stage == Stage::Accepting {
+                self.counters.accepted += 1;
+                Event::Incoming { flow: id, peer: flow.peer, local: flow.local, remote: flow.remote }
+            } else {
+                self.counters.connected += 1;
+                Event::Established(id)
+            };
+            if !flow.released {
+                self.events.push_back(event);
+            }
+            self.table.set_stage(slot, Stage::Open);
+        }
+        if finished {
+            self.notify(slot);
+        }
+    }
+
+    /// Both directions ended: once the peer's FIN is acknowledged, only the addresses are kept.
+    fn wait(&mut self, slot: u32, tick: u64) {
+        let Some(flow) = self.table.at_mut(slot) else { return };
+        flow.waits = true;
+        let Some((next, expected)) = flow.tcp.as_ref().and_then(Tcp::waiting) else { return };
+        self.time_wait.insert(flow.key, next, expected, tick);
+        self.end(slot, CloseReason::Finished);
+    }
+
+    fn closed(&mut self, slot: u32, stage: Stage, cause: Cause) {
+        let Some(flow) = self.table.at(slot) else { return };
+        let delivered = flow.shut
+            && flow.peer_finished
+            && flow.tcp.as_ref().is_some_and(|tcp| tcp.unacknowledged() == 0);
+        let reason = match (stage, cause) {
+            (Stage::Accepting, _) => {
+                self.remove(slot);
+                return;
+            }
+            (Stage::Connecting, Cause::Segment { reset: true }) => CloseReason::Refused,
+            (Stage::Connecting, _) => CloseReason::Timeout,
+            // The peer forgot the flow before it acknowledged our FIN; all data had been.
+            (_, Cause::Segment { reset: true }) if delivered => CloseReason::Finished,
+            (_, Cause::Segment { reset: true }) => CloseReason::Reset,
+            (_, Cause::Segment { reset: false }) => CloseReason::Finished,
+            (_, Cause::Turn) if flow.waits => CloseReason::Finished,
+            (_, Cause::Turn) => CloseReason::Timeout,
+        };
+        self.end(slot, reason);
+    }
+
+    /// The connection is over.
+    fn end(&mut self, slot: u32, reason: CloseReason) {
+        let Some(flow) = self.table.at(slot) else { return };
+        if flow.released {
+            self.remove(slot);
+            return;
+        }
+        if reason == CloseReason::Timeout {
+            self.counters.timed_out += 1;
+        }
+        let unread = flow.tcp.as_ref().is_some_and(|tcp| tcp.received() > 0);
+        self.table.forget_key(slot);
+        self.wheel.clear(slot);
+        if reason == CloseReason::Finished && unread {
+            self.table.set_stage(slot, Stage::Draining);
+            self.notify(slot);
+        } else {
+            self.tell_end(slot, reason);
+        }
+    }
+
+    fn tell_end(&mut self, slot: u32, reason: CloseReason) {
+        let flow = self.table.name(slot);
+        self.table.set_stage(slot, Stage::Ended);
+        self.events.push_back(Event::Closed { flow, reason });
+        if let Some(entry) = self.table.at_mut(slot)
+            && entry.tcp.as_ref().is_some_and(|tcp| tcp.received() == 0)
+        {
+            entry.tcp = None;
+        }
+    }
+
+    /// Takes a flow out of everything, and tells the engine if it knew the flow.
+    fn drop_flow(&mut self, slot: u32, reason: CloseReason) {
+        let id = self.table.name(slot);
+        let known = self.table.at(slot).is_some_and(|flow| {
+            !flow.released && matches!(flow.stage, Stage::Connecting | Stage::Open | Stage::Draining)
+        });
+        self.remove(slot);
+        if known {
+            self.events.push_back(Event::Closed { flow: id, reason });
+        }
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) {
+        self.wheel.clear(slot);
+        self.table.remove(slot);
+    }
+}
+
+/// Whether an address may be a host's.
+pub(super) fn is_host(address: IpAddr) -> bool {
+    !address.is_unspecified()
+        && !address.is_multicast()
+        && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }

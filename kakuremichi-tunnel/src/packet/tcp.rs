@@ -22,6 +22,12 @@ impl TcpFlags {
     /// The acknowledgement number counts.
     pub const ACK: Self = Self(0x10);
 
+    /// As they stand in the header.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
     /// Both sets of bits.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
@@ -104,6 +110,12 @@ impl<'a> TcpSegment<'a> {
     #[must_use]
     pub const fn header_len(&self) -> usize {
         self.header
+    }
+
+    /// The options in the header, padding included.
+    #[must_use]
+    pub fn options(&self) -> &'a [u8] {
+        &self.bytes[HEADER..self.header]
     }
 
     /// The data it carries.
