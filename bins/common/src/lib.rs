@@ -16,6 +16,7 @@ pub mod logging;
 pub mod metrics;
 pub mod process;
 pub mod role;
+pub mod run;
 pub mod settings;
 pub mod signal;
 
