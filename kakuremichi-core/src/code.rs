@@ -133,6 +133,8 @@ codes! {
     OVERLOADED = "KKM-G012";
     /// The agent does not accept the flow: its plan has no such target.
     AGENT_DENIED = "KKM-G013";
+    /// Too many wrong credentials came from the visitor's address.
+    TOO_MANY_ATTEMPTS = "KKM-G014";
 }
 
 #[cfg(test)]
