@@ -1,1 +1,35 @@
-//! The harness of the end to end tests.
+//! The harness of the end to end tests: real binaries, in network namespaces of their own, visited by real clients.
+//!
+//! - [`net`]: hosts with addresses, on one network or behind a NAT that nothing gets through from outside.
+//! - [`process`]: a binary with its output captured, killed when dropped.
+//! - [`origin`]: what is published: pages, uploads, WebSockets, raw TCP, all checkable byte by byte.
+//! - [`client`]: visitors with a CA of their choice and names that resolve where they say.
+//! - [`stock`]: a WireGuard device that is not ours.
+//!
+//! Tests wait for conditions ([`wait`]), never for time. Without root, or without a component, they fail and name
+//! it, unless `KAKUREMICHI_TEST_WITHOUT` says to do without ([`component`]).
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a harness fails by panicking, and explains on stderr"
+)]
+
+pub mod binaries;
+pub mod ca;
+pub mod client;
+pub mod component;
+pub mod net;
+pub mod origin;
+pub mod pattern;
+pub mod process;
+pub mod stock;
+pub mod wait;
+
+pub use ca::TestCa;
+pub use client::{Connection, Reply, Version, Visitor, VisitorError};
+pub use net::{Families, Host, Namespace, Network};
+pub use origin::{Echo, Origin};
+pub use pattern::Pattern;
+pub use process::{Process, Program};
+pub use stock::StockPeer;

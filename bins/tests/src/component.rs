@@ -1,0 +1,69 @@
+//! Programs that tests need and that are not ours; `cargo xtask setup` installs them.
+
+use std::env;
+use std::path::PathBuf;
+
+/// Names of components to do without, separated by commas; set by `cargo xtask test --without NAME`.
+pub const WITHOUT: &str = "KAKUREMICHI_TEST_WITHOUT";
+
+/// A component: what `--without` calls it, and the program that must be there.
+#[derive(Debug, Clone, Copy)]
+pub struct Component {
+    name: &'static str,
+    program: &'static str,
+}
+
+/// Network namespaces.
+pub const IPROUTE2: Component = Component {
+    name: "iproute2",
+    program: "ip",
+};
+/// The NAT before an agent.
+pub const NFTABLES: Component = Component {
+    name: "nftables",
+    program: "nft",
+};
+/// A stock WireGuard device.
+pub const WIREGUARD_GO: Component = Component {
+    name: "wireguard-go",
+    program: "wireguard-go",
+};
+/// What configures it.
+pub const WIREGUARD_TOOLS: Component = Component {
+    name: "wireguard-tools",
+    program: "wg",
+};
+
+/// True when a test can have all of these; false when it was asked to do without one, which is said on stderr: then
+/// the test returns at once.
+///
+/// # Panics
+///
+/// One is missing and nobody asked to do without it.
+#[must_use]
+pub fn have(components: &[Component]) -> bool {
+    let without = env::var(WITHOUT).unwrap_or_default();
+    for component in components {
+        let Component { name, program } = component;
+        if without.split(',').any(|left_out| left_out == *name) {
+            eprintln!("left out: this test needs {name}");
+            return false;
+        }
+        assert!(
+            path(program).is_some(),
+            "{name} is missing: `cargo xtask setup` installs it, {WITHOUT}={name} does without"
+        );
+    }
+    true
+}
+
+/// Where a program is. Directories of administrators count, though they are not always in PATH.
+#[must_use]
+pub fn path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path)
+        .chain(sbin)
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
+}
