@@ -101,6 +101,7 @@ pub fn gateway(organization: u8, n: u8) -> Node {
         kind: NodeKind::Gateway {
             endpoints: vec![endpoint("gw.example.net:51820"), endpoint("[2001:db8::1]:51820")],
             https_port: 8443,
+            address_v4: Ipv4Addr::new(100, 64, 2, n),
         },
         ..agent(organization, n)
     }

@@ -1,0 +1,243 @@
+//! The model in an SQL database.
+//!
+//! [`SqlStore`] implements core's [`Store`] on SQLite through sea-orm: a table for each kind of record, one
+//! for unique values, and the feeds. Rows are no domain types: they are converted at this edge, and what
+//! cannot be understood is an error that names the record.
+
+mod connect;
+mod document;
+mod entity;
+mod feed;
+mod migration;
+mod row;
+mod table;
+mod write;
+
+pub use connect::{ConnectError, MAX_READERS};
+
+use std::fmt;
+
+use async_trait::async_trait;
+use kakuremichi_core::{
+    audit::AuditEntry,
+    id::{NodeId, ServiceId},
+    net::Overlay,
+    store::{
+        Batch, Change, CommitError, Committed, Page, Query, RecordId, Sequence, Store, StoreError,
+        StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry,
+    },
+};
+use sea_orm::{DatabaseConnection, DbErr};
+
+/// Keeps the model in an SQLite database. Clones share its connections.
+#[derive(Clone)]
+pub struct SqlStore {
+    /// One connection, so that writes queue here and not at the file's lock.
+    writer: DatabaseConnection,
+    readers: DatabaseConnection,
+}
+
+impl fmt::Debug for SqlStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlStore").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for SqlStore {
+    async fn overlay(&self, fresh: Overlay) -> Result<Overlay, StoreError> {
+        write::overlay(&self.writer, fresh).await
+    }
+
+    async fn get(&self, id: RecordId) -> Result<Option<Stored<StoreRecord>>, StoreError> {
+        table::get(&self.readers, id).await
+    }
+
+    async fn find(&self, key: &UniqueKey) -> Result<Option<Stored<StoreRecord>>, StoreError> {
+        table::find(&self.readers, key).await
+    }
+
+    async fn list(&self, query: Query) -> Result<Page, StoreError> {
+        table::list(&self.readers, query).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
+        write::commit(&self.writer, batch).await
+    }
+
+    async fn changes(&self, after: Sequence) -> Result<Vec<Change>, StoreError> {
+        feed::changes(&self.readers, after).await
+    }
+
+    async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError> {
+        feed::audit(&self.readers, after).await
+    }
+
+    async fn record_usage(
+        &self,
+        node: NodeId,
+        report: u64,
+        entries: &[UsageEntry],
+    ) -> Result<u64, StoreError> {
+        feed::record_usage(&self.writer, node, report, entries).await
+    }
+
+    async fn usage_totals(&self, service: ServiceId) -> Result<UsageCounts, StoreError> {
+        feed::usage_totals(&self.readers, service).await
+    }
+}
+
+fn backend(error: DbErr) -> StoreError {
+    StoreError::Backend(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::PermissionsExt,
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+    };
+
+    use kakuremichi_core::store::{Mutation, conformance};
+    use sea_orm::ConnectionTrait;
+
+    use super::*;
+
+    fn create(record: impl Into<StoreRecord>) -> Batch {
+        Batch {
+            mutations: vec![Mutation::Create(record.into())],
+            audit: conformance::sample::audit("test.create"),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_sql_store_conforms() {
+        let directory = tempfile::tempdir().unwrap();
+        let number = AtomicU32::new(0);
+        conformance::run(async || {
+            let name = format!("{}.db", number.fetch_add(1, Ordering::Relaxed));
+            let store = SqlStore::open(directory.path().join(name)).await.unwrap();
+            Arc::new(store) as Arc<dyn Store>
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_there_after_a_restart_and_for_another_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("control.db").display());
+        let (organization, node) = (
+            conformance::sample::organization(0),
+            conformance::sample::agent(0, 1),
+        );
+        let first = SqlStore::connect(&url).await.unwrap();
+        let overlay = first.overlay(Overlay::from_global_id([1; 5])).await.unwrap();
+        first.commit(create(organization)).await.unwrap();
+
+        let second = SqlStore::connect(&url).await.unwrap();
+        let committed = second.commit(create(node.clone())).await.unwrap();
+        let seen = first.get(node.id.into()).await.unwrap().unwrap();
+        assert_eq!(seen.value, node.clone().into());
+        first.close().await.unwrap();
+        second.close().await.unwrap();
+
+        let third = SqlStore::connect(&url).await.unwrap();
+        assert_eq!(
+            third.overlay(Overlay::from_global_id([2; 5])).await.unwrap(),
+            overlay
+        );
+        let mut deletion = create(node.clone());
+        deletion.mutations = vec![Mutation::Delete(node.id.into(), None)];
+        // Sequence numbers go on where they were, so plans made of them never go back.
+        let later = third.commit(deletion).await.unwrap();
+        assert!(later.sequence > committed.sequence);
+    }
+
+    /// DESIGN, invariant 10: every secret file is 0600.
+    #[tokio::test]
+    async fn the_files_are_their_owners_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqlStore::open(directory.path().join("control.db")).await.unwrap();
+        store
+            .commit(create(conformance::sample::organization(0)))
+            .await
+            .unwrap();
+        let mut files = 0;
+        for entry in std::fs::read_dir(directory.path()).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{:?}", entry.file_name());
+            files += 1;
+        }
+        assert_eq!(files, 3, "the database, its journal and its index");
+    }
+
+    /// LESSONS: "upgrade fails, control plane will not start".
+    #[tokio::test]
+    async fn a_newer_schema_is_refused_with_a_sentence() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.db");
+        let store = SqlStore::open(&path).await.unwrap();
+        store
+            .writer
+            .execute_unprepared(
+                "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_future', 0)",
+            )
+            .await
+            .unwrap();
+        store.close().await.unwrap();
+        let error = SqlStore::open(&path).await.unwrap_err();
+        assert!(matches!(&error, ConnectError::Newer { migration } if migration == "m9999_future"));
+        assert!(error.to_string().contains("newer version"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_database_is_refused() {
+        for url in [
+            "postgres://host/db",
+            "sqlite::memory:",
+            "sqlite://",
+            "sqlite://:memory:",
+            "x.db",
+        ] {
+            assert!(
+                matches!(SqlStore::connect(url).await, Err(ConnectError::Url(_))),
+                "{url}"
+            );
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("no/such/directory.db");
+        assert!(matches!(
+            SqlStore::open(missing).await,
+            Err(ConnectError::File { .. })
+        ));
+        let garbage = directory.path().join("garbage");
+        std::fs::write(&garbage, "this is no database, whatever it is".repeat(100)).unwrap();
+        assert!(matches!(
+            SqlStore::open(garbage).await,
+            Err(ConnectError::Database(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_row_that_cannot_be_understood_names_its_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqlStore::open(directory.path().join("control.db")).await.unwrap();
+        let service = conformance::sample::http_service(0, 1);
+        store
+            .commit(create(conformance::sample::organization(0)))
+            .await
+            .unwrap();
+        store.commit(create(service.clone())).await.unwrap();
+        store
+            .writer
+            .execute_unprepared("UPDATE service SET policy = '{\"rules\":[],\"access\":\"everybody\"}'")
+            .await
+            .unwrap();
+        let error = store.get(service.id.into()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { record, .. } if record == service.id.into()));
+    }
+}

@@ -1,0 +1,120 @@
+//! Opening a database: its file, its connections, its schema.
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
+
+use super::{SqlStore, migration};
+
+/// The most connections that read at once. Who finds all of them taken waits, for as long as
+/// [`ACQUIRE_TIMEOUT`]; then reading fails.
+pub const MAX_READERS: u32 = 4;
+/// How long to wait for a connection of the pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for another process (the command line) to end its write.
+const BUSY_TIMEOUT_MS: u64 = 10_000;
+
+/// A database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URL is not of a database that is supported.
+    #[error("a database URL is `sqlite://` and the path of a file, not {0:?}")]
+    Url(String),
+    /// The file cannot be created or opened.
+    #[error("the database file {} cannot be opened", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The schema has migrations that this version does not know.
+    #[error(
+        "the database was written by a newer version (its schema has {migration}, which this one does not \
+         know): run that version, or restore the backup from before the upgrade"
+    )]
+    Newer {
+        /// The first unknown migration.
+        migration: String,
+    },
+    /// The database answers with an error, or is none.
+    #[error("the database cannot be used")]
+    Database(#[from] DbErr),
+}
+
+impl SqlStore {
+    /// Opens the database at `url`: `sqlite://` and a path. The file is created, readable by its owner
+    /// only, if it is not there, and its schema is brought up to date.
+    ///
+    /// # Errors
+    /// When the URL is of another kind, the file cannot be opened, or its schema is newer than this
+    /// version.
+    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
+        let path = url
+            .strip_prefix("sqlite://")
+            .filter(|path| !path.is_empty() && !path.starts_with(':') && !path.contains('?'))
+            .ok_or_else(|| ConnectError::Url(url.to_owned()))?;
+        Self::open(path).await
+    }
+
+    /// Opens the database in the file at `path`; see [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, ConnectError> {
+        let path = path.as_ref();
+        // SQLite gives the files beside it (`-wal`, `-shm`) the mode of this one.
+        fs::OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|source| ConnectError::File {
+                path: path.to_owned(),
+                source,
+            })?;
+        let writer = pool(path, 1, false).await?;
+        migration::run(&writer).await?;
+        let readers = pool(path, MAX_READERS, true).await?;
+        Ok(Self { writer, readers })
+    }
+
+    /// Closes the connections, after what runs on them has ended.
+    ///
+    /// # Errors
+    /// When the database fails to.
+    pub async fn close(&self) -> Result<(), ConnectError> {
+        self.readers.close_by_ref().await?;
+        Ok(self.writer.close_by_ref().await?)
+    }
+}
+
+async fn pool(path: &Path, connections: u32, read_only: bool) -> Result<DatabaseConnection, DbErr> {
+    let mut options = ConnectOptions::new("sqlite://");
+    let path = path.to_owned();
+    options
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // Statements carry what should not be in a log.
+        .sqlx_logging(false)
+        .map_sqlx_sqlite_opts(move |options| {
+            options
+                .filename(&path)
+                .create_if_missing(false)
+                .foreign_keys(true)
+                .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
+                .pragma("journal_mode", "WAL")
+                // A commit that was answered survives a power cut: a plan's revision must not go back.
+                .pragma("synchronous", "FULL")
+                .pragma("query_only", if read_only { "ON" } else { "OFF" })
+        });
+    Database::connect(options).await
+}

@@ -1,0 +1,74 @@
+//! Nodes. What only one role has is a document.
+
+use kakuremichi_core::{
+    id::TokenId,
+    key::{IdentityKey, WireGuardKey},
+    model::Node,
+    store::Version,
+};
+use sea_orm::{ActiveValue::Set, entity::prelude::*};
+
+use crate::store::{
+    document::NodeDocument,
+    row::{self, RowError},
+    table::Table,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "node")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Vec<u8>,
+    pub organization: Vec<u8>,
+    pub version: i64,
+    pub name: String,
+    pub identity: Vec<u8>,
+    pub wireguard: Vec<u8>,
+    pub token: Vec<u8>,
+    pub created: i64,
+    pub revoked: Option<i64>,
+    pub details: String,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+impl Table for Entity {
+    type Domain = Node;
+    const ID: Column = Column::Id;
+    const ORGANIZATION: Column = Column::Organization;
+
+    fn write(domain: &Node, version: Version) -> Result<ActiveModel, RowError> {
+        let details = NodeDocument::from(&domain.kind);
+        Ok(ActiveModel {
+            id: Set(row::key(domain.id.into())),
+            organization: Set(row::key(domain.organization.into())),
+            version: Set(row::count(version.0)),
+            name: Set(domain.name.to_string()),
+            identity: Set(domain.identity.as_bytes().to_vec()),
+            wireguard: Set(domain.wireguard.as_bytes().to_vec()),
+            token: Set(row::key(domain.token.into())),
+            created: Set(domain.created.as_millis()),
+            revoked: Set(domain.revoked.map(|at| at.as_millis())),
+            details: Set(row::to_json("details", &details)?),
+        })
+    }
+
+    fn read(row: Model) -> Result<(Node, Version), RowError> {
+        let details: NodeDocument = row::json("details", &row.details)?;
+        let node = Node {
+            id: row::node_id(&row.id)?,
+            organization: row::organization(&row.organization)?,
+            name: row::text("name", &row.name)?,
+            identity: IdentityKey::from_bytes(row::bytes("identity", &row.identity)?),
+            wireguard: WireGuardKey::from_bytes(row::bytes("wireguard", &row.wireguard)?),
+            token: TokenId::from_bytes(row::bytes("token", &row.token)?),
+            created: row::time(row.created),
+            revoked: row.revoked.map(row::time),
+            kind: details.into(),
+        };
+        Ok((node, row::version(row.version)))
+    }
+}

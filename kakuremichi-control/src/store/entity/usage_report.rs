@@ -1,0 +1,16 @@
+//! The last usage report of each node.
+
+use sea_orm::entity::prelude::*;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "usage_report")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub node: String,
+    pub report: i64,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

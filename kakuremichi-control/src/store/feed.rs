@@ -1,0 +1,163 @@
+//! The change feed, the audit, and usage.
+
+use kakuremichi_core::{
+    audit::AuditEntry,
+    auth::Principal,
+    id::{NodeId, ServiceId},
+    store::{Change, MAX_PAGE, Sequence, StoreError, UsageCounts, UsageEntry},
+};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, IntoActiveModel,
+    QueryFilter, QueryOrder, QuerySelect, TransactionTrait, sea_query::OnConflict,
+};
+
+use super::{
+    backend,
+    entity::{audit, change, usage_report, usage_total},
+    migration::immediate,
+    row::{self, RowError},
+};
+
+pub(super) async fn changes(
+    database: &impl ConnectionTrait,
+    after: Sequence,
+) -> Result<Vec<Change>, StoreError> {
+    let rows = change::Entity::find()
+        .filter(change::Column::Sequence.gt(row::count(after.0)))
+        .order_by_asc(change::Column::Sequence)
+        .limit(MAX_PAGE as u64)
+        .all(database)
+        .await
+        .map_err(backend)?;
+    rows.into_iter()
+        .map(|row| read_change(&row).map_err(unreadable))
+        .collect()
+}
+
+pub(super) async fn last_change(database: &impl ConnectionTrait) -> Result<Sequence, StoreError> {
+    let last = change::Entity::find()
+        .order_by_desc(change::Column::Sequence)
+        .one(database)
+        .await
+        .map_err(backend)?;
+    Ok(last.map_or(Sequence::START, |row| Sequence(row::number(row.sequence))))
+}
+
+fn read_change(row: &change::Model) -> Result<Change, RowError> {
+    Ok(Change {
+        sequence: Sequence(row::number(row.sequence)),
+        record: row::text("record", &row.record)?,
+        organization: row::organization(&row.organization)?,
+    })
+}
+
+pub(super) async fn audit(
+    database: &impl ConnectionTrait,
+    after: Sequence,
+) -> Result<Vec<(Sequence, AuditEntry)>, StoreError> {
+    let rows = audit::Entity::find()
+        .filter(audit::Column::Sequence.gt(row::count(after.0)))
+        .order_by_asc(audit::Column::Sequence)
+        .limit(MAX_PAGE as u64)
+        .all(database)
+        .await
+        .map_err(backend)?;
+    rows.into_iter()
+        .map(|row| read_audit(row).map_err(unreadable))
+        .collect()
+}
+
+fn read_audit(row: audit::Model) -> Result<(Sequence, AuditEntry), RowError> {
+    let organization = row.organization.as_deref().map(row::organization).transpose()?;
+    let subject = row.subject.map(|text| row::text("subject", &text)).transpose()?;
+    let entry = AuditEntry {
+        at: row::time(row.at),
+        actor: row
+            .authority
+            .zip(row.actor)
+            .map(|(authority, actor)| Principal::new(authority, actor)),
+        organization,
+        action: row.action,
+        subject,
+    };
+    Ok((Sequence(row::number(row.sequence)), entry))
+}
+
+fn unreadable(error: RowError) -> StoreError {
+    StoreError::Backend(Box::new(error))
+}
+
+pub(super) async fn record_usage(
+    database: &DatabaseConnection,
+    node: NodeId,
+    report: u64,
+    entries: &[UsageEntry],
+) -> Result<u64, StoreError> {
+    let transaction = database.begin_with_options(immediate()).await.map_err(backend)?;
+    let node = node.to_string();
+    let last = usage_report::Entity::find_by_id(node.as_str())
+        .one(&transaction)
+        .await
+        .map_err(backend)?
+        .map_or(0, |row| row::number(row.report));
+    if report <= last {
+        return Ok(last);
+    }
+    let row = usage_report::ActiveModel {
+        node: Set(node),
+        report: Set(row::count(report)),
+    };
+    usage_report::Entity::insert(row)
+        .on_conflict(
+            OnConflict::column(usage_report::Column::Node)
+                .update_column(usage_report::Column::Report)
+                .to_owned(),
+        )
+        .exec_without_returning(&transaction)
+        .await
+        .map_err(backend)?;
+    for entry in entries {
+        let total = usage_totals(&transaction, entry.service)
+            .await?
+            .plus(entry.counts);
+        let row = usage_total::Model {
+            service: row::key(entry.service.into()),
+            connections: row::count(total.connections),
+            requests: row::count(total.requests),
+            bytes_in: row::count(total.bytes_in),
+            bytes_out: row::count(total.bytes_out),
+        };
+        usage_total::Entity::insert(row.into_active_model())
+            .on_conflict(
+                OnConflict::column(usage_total::Column::Service)
+                    .update_columns([
+                        usage_total::Column::Connections,
+                        usage_total::Column::Requests,
+                        usage_total::Column::BytesIn,
+                        usage_total::Column::BytesOut,
+                    ])
+                    .to_owned(),
+            )
+            .exec_without_returning(&transaction)
+            .await
+            .map_err(backend)?;
+    }
+    transaction.commit().await.map_err(backend)?;
+    Ok(report)
+}
+
+pub(super) async fn usage_totals(
+    database: &impl ConnectionTrait,
+    service: ServiceId,
+) -> Result<UsageCounts, StoreError> {
+    let row = usage_total::Entity::find_by_id(row::key(service.into()))
+        .one(database)
+        .await
+        .map_err(backend)?;
+    Ok(row.map_or_else(UsageCounts::default, |row| UsageCounts {
+        connections: row::number(row.connections),
+        requests: row::number(row.requests),
+        bytes_in: row::number(row.bytes_in),
+        bytes_out: row::number(row.bytes_out),
+    }))
+}

@@ -1,0 +1,265 @@
+//! Writing batches.
+
+use kakuremichi_core::{
+    audit::AuditEntry,
+    id::{OrganizationId, TokenId},
+    model::{EnrolmentToken, Role, TokenUnusable},
+    net::{Cidr, Overlay},
+    store::{
+        Batch, CommitError, Committed, MAX_FEED, Mutation, RecordId, Sequence, StoreError, StoreRecord,
+        Stored, UniqueKey, Version,
+    },
+    time::Timestamp,
+};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait, ExprTrait,
+    QueryFilter, TransactionTrait, TryInsertResult,
+    sea_query::Expr,
+};
+
+use super::{
+    backend,
+    entity::{audit, change, meta, token, unique_key},
+    feed,
+    migration::immediate,
+    row,
+    table::{self, Table, with_record, with_table},
+};
+
+/// The key of the overlay in `meta`.
+const OVERLAY: &str = "overlay";
+
+pub(super) async fn overlay(database: &DatabaseConnection, fresh: Overlay) -> Result<Overlay, StoreError> {
+    let row = meta::ActiveModel {
+        key: Set(OVERLAY.to_owned()),
+        value: Set(fresh.cidr().to_string()),
+    };
+    meta::Entity::insert(row)
+        .on_conflict_do_nothing()
+        .exec_without_returning(database)
+        .await
+        .map_err(backend)?;
+    let row = meta::Entity::find_by_id(OVERLAY)
+        .one(database)
+        .await
+        .map_err(backend)?;
+    let Some(row) = row else { return Ok(fresh) };
+    let network: Cidr = row.value.parse().map_err(unreadable)?;
+    Overlay::try_from(network).map_err(unreadable)
+}
+
+fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Backend(Box::new(error))
+}
+
+pub(super) async fn commit(database: &DatabaseConnection, batch: Batch) -> Result<Committed, CommitError> {
+    let transaction = database.begin_with_options(immediate()).await.map_err(backend)?;
+    // An error returns here, and the transaction is rolled back when it is dropped.
+    let mut sequence = None;
+    for mutation in batch.mutations {
+        let record = mutation.record();
+        let organization = apply(&transaction, mutation).await?;
+        sequence = Some(feed_change(&transaction, record, organization).await?);
+    }
+    write_audit(&transaction, batch.audit).await?;
+    let sequence = match sequence {
+        Some(sequence) => sequence,
+        None => feed::last_change(&transaction).await?,
+    };
+    transaction.commit().await.map_err(backend)?;
+    Ok(Committed { sequence })
+}
+
+/// Applies a mutation, and says whose record it changed.
+async fn apply(transaction: &DatabaseTransaction, mutation: Mutation) -> Result<OrganizationId, CommitError> {
+    match mutation {
+        Mutation::Create(record) => create(transaction, record).await,
+        Mutation::Update(record, expected) => update(transaction, record, expected).await,
+        Mutation::Delete(id, expected) => delete(transaction, id, expected).await,
+        Mutation::ConsumeToken { token, role, now } => consume(transaction, token, role, now).await,
+    }
+}
+
+async fn create(
+    transaction: &DatabaseTransaction,
+    record: StoreRecord,
+) -> Result<OrganizationId, CommitError> {
+    let id = record.id();
+    if table::get(transaction, id).await?.is_some() {
+        return Err(CommitError::Exists(id));
+    }
+    take_unique(transaction, &record).await?;
+    with_record!(&record, T, entity => {
+        let row = T::write(entity, Version(1)).map_err(|error| error.of(id))?;
+        T::insert(row).exec_without_returning(transaction).await.map_err(backend)?;
+    });
+    Ok(record.organization())
+}
+
+async fn update(
+    transaction: &DatabaseTransaction,
+    record: StoreRecord,
+    expected: Version,
+) -> Result<OrganizationId, CommitError> {
+    let id = record.id();
+    let old = at_version(transaction, id, Some(expected)).await?;
+    free_unique(transaction, id).await?;
+    take_unique(transaction, &record).await?;
+    with_record!(&record, T, entity => {
+        let row = T::write(entity, Version(expected.0 + 1)).map_err(|error| error.of(id))?;
+        T::update_many()
+            .set(row)
+            .filter(T::ID.eq(row::key(id)))
+            .exec(transaction)
+            .await
+            .map_err(backend)?;
+    });
+    Ok(old.value.organization())
+}
+
+async fn delete(
+    transaction: &DatabaseTransaction,
+    id: RecordId,
+    expected: Option<Version>,
+) -> Result<OrganizationId, CommitError> {
+    let old = at_version(transaction, id, expected).await?;
+    free_unique(transaction, id).await?;
+    with_table!(id.kind(), T => {
+        T::delete_many()
+            .filter(T::ID.eq(row::key(id)))
+            .exec(transaction)
+            .await
+            .map_err(backend)?;
+    });
+    Ok(old.value.organization())
+}
+
+async fn at_version(
+    transaction: &DatabaseTransaction,
+    id: RecordId,
+    expected: Option<Version>,
+) -> Result<Stored<StoreRecord>, CommitError> {
+    let old = table::get(transaction, id)
+        .await?
+        .ok_or(CommitError::Missing(id))?;
+    match expected {
+        Some(expected) if expected != old.version => Err(CommitError::Stale(id)),
+        Some(_) | None => Ok(old),
+    }
+}
+
+/// Takes a use by one statement whose condition is the whole of [`EnrolmentToken::usable`]; only if it
+/// changed nothing is the reason looked for.
+async fn consume(
+    transaction: &DatabaseTransaction,
+    id: TokenId,
+    role: Role,
+    now: Timestamp,
+) -> Result<OrganizationId, CommitError> {
+    use token::Column;
+    let open = |column: Column, holds: sea_orm::sea_query::SimpleExpr| {
+        Condition::any().add(column.is_null()).add(holds)
+    };
+    let taken = token::Entity::update_many()
+        .col_expr(Column::UsesLeft, Expr::col(Column::UsesLeft).sub(1))
+        .col_expr(Column::Version, Expr::col(Column::Version).add(1))
+        .filter(Column::Id.eq(row::key(id.into())))
+        .filter(Column::Role.eq(role.as_str()))
+        .filter(Column::Revoked.is_null())
+        .filter(open(Column::Expires, Column::Expires.gt(now.as_millis())))
+        .filter(open(Column::UsesLeft, Column::UsesLeft.gt(0)))
+        .exec(transaction)
+        .await
+        .map_err(backend)?;
+    let token = table::get(transaction, id.into()).await?;
+    let Some(token) = token.and_then(Stored::narrow::<EnrolmentToken>) else {
+        return Err(TokenUnusable::Unknown.into());
+    };
+    if taken.rows_affected == 0 {
+        token.value.usable(role, now)?;
+        // The row was there, usable, and not changed: it was locked against others all the time.
+        return Err(CommitError::Stale(id.into()));
+    }
+    Ok(token.value.organization)
+}
+
+async fn take_unique(transaction: &DatabaseTransaction, record: &StoreRecord) -> Result<(), CommitError> {
+    for key in record.unique_keys() {
+        let row = unique_key::ActiveModel {
+            key: Set(key.to_string()),
+            holder: Set(record.id().to_string()),
+        };
+        let outcome = unique_key::Entity::insert(row)
+            .on_conflict_do_nothing()
+            .exec_without_returning(transaction)
+            .await
+            .map_err(backend)?;
+        if !matches!(outcome, TryInsertResult::Inserted(1)) {
+            return Err(taken(transaction, key, record.id()).await?);
+        }
+    }
+    Ok(())
+}
+
+async fn taken(
+    transaction: &DatabaseTransaction,
+    key: UniqueKey,
+    record: RecordId,
+) -> Result<CommitError, StoreError> {
+    let holder = table::holder(transaction, &key).await?.unwrap_or(record);
+    Ok(CommitError::Taken { key, holder })
+}
+
+async fn free_unique(transaction: &DatabaseTransaction, id: RecordId) -> Result<(), StoreError> {
+    unique_key::Entity::delete_many()
+        .filter(unique_key::Column::Holder.eq(id.to_string()))
+        .exec(transaction)
+        .await
+        .map_err(backend)?;
+    Ok(())
+}
+
+async fn feed_change(
+    transaction: &DatabaseTransaction,
+    record: RecordId,
+    organization: OrganizationId,
+) -> Result<Sequence, StoreError> {
+    let row = change::ActiveModel {
+        sequence: NotSet,
+        record: Set(record.to_string()),
+        organization: Set(row::key(organization.into())),
+    };
+    let last = change::Entity::insert(row)
+        .exec(transaction)
+        .await
+        .map_err(backend)?
+        .last_insert_id;
+    change::Entity::delete_many()
+        .filter(change::Column::Sequence.lte(last.saturating_sub(row::count(MAX_FEED as u64))))
+        .exec(transaction)
+        .await
+        .map_err(backend)?;
+    Ok(Sequence(row::number(last)))
+}
+
+async fn write_audit(transaction: &impl ConnectionTrait, entry: AuditEntry) -> Result<(), StoreError> {
+    let (authority, actor) = entry
+        .actor
+        .map(|actor| (actor.authority().to_owned(), actor.subject().to_owned()))
+        .unzip();
+    let row = audit::ActiveModel {
+        sequence: NotSet,
+        at: Set(entry.at.as_millis()),
+        authority: Set(authority),
+        actor: Set(actor),
+        organization: Set(entry.organization.map(|id| row::key(id.into()))),
+        action: Set(entry.action),
+        subject: Set(entry.subject.map(|id| id.to_string())),
+    };
+    audit::Entity::insert(row)
+        .exec_without_returning(transaction)
+        .await
+        .map_err(backend)?;
+    Ok(())
+}
