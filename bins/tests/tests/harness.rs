@@ -256,6 +256,18 @@ fn a_process_is_read_measured_stopped_and_started_again() {
 }
 
 #[test]
+fn the_binaries_are_there_or_are_built() {
+    for name in [
+        "kakuremichi",
+        "kakuremichi-control",
+        "kakuremichi-gateway",
+        "kakuremichi-agent",
+    ] {
+        assert!(kakuremichi_tests::binaries::binary(name).is_file());
+    }
+}
+
+#[test]
 fn two_stock_devices_shake_hands() {
     if !component::have(&net::COMPONENTS) || !component::have(&stock::COMPONENTS) {
         return;
