@@ -1,5 +1,7 @@
 //! Properties of plans: a difference always leads where it says.
 
+#![expect(clippy::unwrap_used, reason = "what is unwrapped here is constant")]
+
 use kakuremichi_core::{
     id::{AgentId, OrganizationId, ServiceId},
     plan::{AgentNode, AgentPlan, AgentRecord, AgentService, Revision},

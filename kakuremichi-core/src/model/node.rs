@@ -69,6 +69,8 @@ pub enum NodeKind {
         endpoints: Vec<Endpoint>,
         /// The port at which visitors reach its HTTPS listener.
         https_port: u16,
+        /// Its IPv4 address toward stock WireGuard sites, from [`OVERLAY_V4`](crate::net::OVERLAY_V4).
+        address_v4: Ipv4Addr,
     },
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 use crate::{
     id::{AgentId, ApiKeyId, GatewayId, NodeId, OrganizationId, ParseIdError, ServiceId, SiteId, TokenId},
     key::{IdentityKey, WireGuardKey},
-    model::{ApiKey, EnrolmentToken, Node, Organization, Service, ServiceKind, Site},
+    model::{ApiKey, EnrolmentToken, Node, NodeKind, Organization, Service, ServiceKind, Site},
     name::{HostPattern, Label},
 };
 
@@ -188,8 +188,8 @@ pub enum UniqueKey {
     Identity(IdentityKey),
     /// The WireGuard key of a node or a site.
     WireGuard(WireGuardKey),
-    /// A site's IPv4 address in the overlay.
-    SiteAddress(Ipv4Addr),
+    /// The IPv4 address of a site or a gateway in the overlay.
+    OverlayV4(Ipv4Addr),
     /// The hash of an enrolment token's secret.
     TokenSecret([u8; 32]),
     /// The hash of an API key's secret.
@@ -208,7 +208,7 @@ impl fmt::Display for UniqueKey {
             Self::TcpPort(organization, port) => write!(f, "tcp/{organization}/{port}"),
             Self::Identity(key) => write!(f, "identity/{}", hex(key.as_bytes())),
             Self::WireGuard(key) => write!(f, "wireguard/{}", hex(key.as_bytes())),
-            Self::SiteAddress(address) => write!(f, "site/{address}"),
+            Self::OverlayV4(address) => write!(f, "overlay/{address}"),
             Self::TokenSecret(hash) => write!(f, "token/{}", hex(hash)),
             Self::ApiKeySecret(hash) => write!(f, "api-key/{}", hex(hash)),
         }
@@ -234,15 +234,21 @@ impl StoreRecord {
     pub fn unique_keys(&self) -> Vec<UniqueKey> {
         match self {
             Self::Organization(organization) => vec![UniqueKey::OrganizationName(organization.name.clone())],
-            Self::Node(node) => vec![
-                UniqueKey::NodeName(node.organization, node.name.clone()),
-                UniqueKey::Identity(node.identity),
-                UniqueKey::WireGuard(node.wireguard),
-            ],
+            Self::Node(node) => {
+                let mut keys = vec![
+                    UniqueKey::NodeName(node.organization, node.name.clone()),
+                    UniqueKey::Identity(node.identity),
+                    UniqueKey::WireGuard(node.wireguard),
+                ];
+                if let NodeKind::Gateway { address_v4, .. } = &node.kind {
+                    keys.push(UniqueKey::OverlayV4(*address_v4));
+                }
+                keys
+            }
             Self::Site(site) => vec![
                 UniqueKey::NodeName(site.organization, site.name.clone()),
                 UniqueKey::WireGuard(site.wireguard),
-                UniqueKey::SiteAddress(site.address_v4),
+                UniqueKey::OverlayV4(site.address_v4),
             ],
             Self::Service(service) => {
                 let mut keys = vec![UniqueKey::ServiceName(service.organization, service.name.clone())];
