@@ -18,12 +18,14 @@ pub mod packet;
 pub mod peer;
 pub mod wg;
 
+mod random;
+
 #[cfg(feature = "link")]
 pub mod keys;
 #[cfg(feature = "link")]
 pub mod state;
 
 #[cfg(feature = "engine")]
-pub(crate) mod engine;
+pub mod engine;
 #[cfg(feature = "engine")]
 pub mod stream;

@@ -133,6 +133,12 @@ impl PathState {
         matches!(self.health, PathHealth::Up { .. })
     }
 
+    /// How many probes stayed without an answer since the last one that came.
+    #[must_use]
+    pub const fn misses(&self) -> u8 {
+        self.misses
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout) or [`poll_probe`](Self::poll_probe) next.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {

@@ -8,6 +8,8 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::random::SplitMix64;
+
 /// Bits that name the peer within its shard.
 const RANDOM_BITS: u32 = 18;
 
@@ -18,7 +20,8 @@ pub const MAX_PEERS: usize = 1 << (RANDOM_BITS - 2);
 #[derive(Debug)]
 pub(super) struct IndexTable {
     shard: u32,
-    state: u64,
+    /// Guessing an index gains nothing: what names it must still be authentic.
+    random: SplitMix64,
     slots: FxHashMap<u32, u32>,
 }
 
@@ -26,7 +29,7 @@ impl IndexTable {
     pub(super) fn new(shard: u8, seed: u64) -> Self {
         Self {
             shard: u32::from(shard & 0x3f) << RANDOM_BITS,
-            state: seed,
+            random: SplitMix64::new(seed),
             slots: FxHashMap::default(),
         }
     }
@@ -37,7 +40,7 @@ impl IndexTable {
             return None;
         }
         loop {
-            let index = self.shard | (self.next() >> (64 - RANDOM_BITS)) as u32;
+            let index = self.shard | (self.random.next() >> (64 - RANDOM_BITS)) as u32;
             if !self.slots.contains_key(&index) {
                 self.slots.insert(index, slot);
                 return Some(index);
@@ -52,14 +55,6 @@ impl IndexTable {
     /// The slot that a receiver index, 32 bits, belongs to.
     pub(super) fn slot(&self, receiver: u32) -> Option<u32> {
         self.slots.get(&(receiver >> 8)).copied()
-    }
-
-    /// SplitMix64. Guessing an index gains nothing: what names it must still be authentic.
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

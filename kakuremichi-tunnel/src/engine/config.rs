@@ -1,0 +1,117 @@
+//! What a shard is told.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use kakuremichi_core::secret::Secret;
+
+use super::PrefaceLength;
+use crate::{
+    lane::Timing,
+    netstack,
+    wg::{HandshakeLimits, PeerConfig},
+};
+
+/// What a shard is made of.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// The thread is named `kakuremichi-` and this.
+    pub name: String,
+    /// The node's X25519 private key.
+    pub private_key: Secret<[u8; 32]>,
+    /// Where to receive WireGuard's datagrams: at most one address of each family. `[::]` without an
+    /// IPv4 address stands for both families. A family that the host lacks is left out, as long as
+    /// one socket is bound.
+    pub bind: Vec<SocketAddr>,
+    /// From a cryptographic random source: ports, sequence numbers and indices follow from it.
+    pub seed: [u8; 16],
+    /// Rings, MTU, bounds and timeouts of flows.
+    pub flows: netstack::Settings,
+    /// Bounds of the engine itself.
+    pub limits: EngineLimits,
+    /// What handshakes may cost.
+    pub handshakes: HandshakeLimits,
+    /// How lanes are probed.
+    pub probes: Timing,
+}
+
+impl ShardConfig {
+    /// A shard with the default bounds.
+    #[must_use]
+    pub fn new(name: &str, private_key: Secret<[u8; 32]>, bind: Vec<SocketAddr>, seed: [u8; 16]) -> Self {
+        Self {
+            name: name.to_owned(),
+            private_key,
+            bind,
+            seed,
+            flows: netstack::Settings::default(),
+            limits: EngineLimits::default(),
+            handshakes: HandshakeLimits::default(),
+            probes: Timing::default(),
+        }
+    }
+}
+
+/// Bounds of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineLimits {
+    /// An incoming flow whose preface is not complete by then is reset.
+    pub preface_timeout: Duration,
+    /// An incoming flow whose preface is longer is reset. In bytes.
+    pub preface_length: usize,
+    /// A flow that both its users have left, but whose peer has not ended, is reset after this.
+    pub linger: Duration,
+    /// The flows of a peer whose lane has been down for so long are closed.
+    pub peer_lost: Duration,
+    /// Each of the two buffers between a [`TunnelStream`](crate::stream::TunnelStream) and its flow,
+    /// in bytes; memory is used for what they held at most.
+    pub stream_buffer: usize,
+    /// Requests (connect, splice, metrics) that wait for the engine; more are refused.
+    pub requests: usize,
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        Self {
+            preface_timeout: Duration::from_secs(10),
+            preface_length: 16 * 1024,
+            linger: Duration::from_secs(10),
+            peer_lost: Duration::from_secs(30),
+            stream_buffer: 256 * 1024,
+            requests: 4096,
+        }
+    }
+}
+
+/// The network that a shard is to be part of: the whole desired state, applied idempotently.
+#[derive(Debug, Clone, Default)]
+pub struct Network {
+    /// Our overlay addresses: an IPv6 one, an IPv4 one, or both. Further ones are ignored.
+    pub addresses: Vec<IpAddr>,
+    /// All peers.
+    pub peers: Vec<PeerSettings>,
+    /// All ports that peers may open flows to.
+    pub listen: Vec<Listen>,
+}
+
+/// One peer.
+#[derive(Debug, Clone)]
+pub struct PeerSettings {
+    /// Keys, networks and address.
+    pub wireguard: PeerConfig,
+    /// The overlay address that answers probes. Without one, the peer counts as online while a
+    /// session exists.
+    pub probe: Option<IpAddr>,
+}
+
+/// One port that peers may open flows to.
+#[derive(Debug, Clone, Copy)]
+pub struct Listen {
+    /// The TCP port.
+    pub port: u16,
+    /// How long the preface is with which flows to it begin. Such flows are answered with a
+    /// [`FlowReply`](super::FlowReply); those to a port without a preface are not.
+    pub preface: Option<PrefaceLength>,
+}

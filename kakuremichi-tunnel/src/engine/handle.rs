@@ -1,0 +1,250 @@
+//! Handles to a shard.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    future::Future,
+    io,
+    net::{SocketAddr, TcpStream},
+    ops::Deref,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+
+use super::{
+    Connect, ConnectError, EndReason, IncomingFlow, Link, Metrics, Network, Peers, ShardConfig, Splice,
+    SpliceEnd,
+    command::{Command, Inbox, Opener, SocketUser},
+    shard,
+};
+use crate::{netstack::BuildError, stream::TunnelStream};
+
+/// Why a shard could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// No address was given, or two of one family.
+    #[error("one UDP address of each family can be bound, and one is needed")]
+    Addresses,
+    /// An address cannot be bound.
+    #[error("cannot receive datagrams at {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The netstack's settings are unusable, or its memory cannot be had.
+    #[error("the netstack cannot be set up")]
+    Stack(#[from] BuildError),
+    /// The thread or its runtime cannot be had.
+    #[error("the shard's thread cannot be started")]
+    Thread(#[source] io::Error),
+}
+
+/// What a shutdown did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Flows that were still open when the time was up, and were reset.
+    pub cut: usize,
+}
+
+/// A shard, for as long as it runs. Does not keep it running.
+#[derive(Clone)]
+pub struct Shard {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) peers: watch::Receiver<Arc<Peers>>,
+    pub(super) addresses: Arc<[SocketAddr]>,
+}
+
+impl Shard {
+    /// Brings the shard to a desired state. Flows of peers, addresses and ports that stay go on.
+    /// Takes effect soon; when called again before that, only the newest state is applied.
+    pub fn configure(&self, network: Network) {
+        self.inbox.set_network(network);
+    }
+
+    /// Opens a flow to be used as a stream.
+    ///
+    /// # Errors
+    /// When the flow cannot be opened, or the time is up. Dropping the future gives the attempt up.
+    pub async fn connect(&self, connect: Connect) -> Result<TunnelStream, ConnectError> {
+        let (sender, receiver) = oneshot::channel();
+        self.inbox
+            .request(Command::Connect(connect, Opener::Stream(sender)))?;
+        receiver.await.unwrap_or(Err(ConnectError::Stopped))
+    }
+
+    /// Opens a flow and serves a connected socket with it inside the engine: the fastest way from a
+    /// TCP connection to a flow and back.
+    pub fn splice(&self, socket: TcpStream, connect: Connect) -> Splice {
+        let (sender, done) = oneshot::channel();
+        let link = Arc::new(Link::new(Arc::clone(&self.inbox)));
+        let user = SocketUser {
+            socket,
+            done: sender,
+            link: Arc::clone(&link),
+        };
+        if let Err(error) = self
+            .inbox
+            .request(Command::Connect(connect, Opener::Socket(user)))
+        {
+            // The socket went with the request.
+            let (sender, done) = oneshot::channel();
+            let reason = EndReason::NotConnected(error);
+            let _ = sender.send(SpliceEnd {
+                sent: 0,
+                received: 0,
+                reason,
+            });
+            return Splice { done, link };
+        }
+        Splice { done, link }
+    }
+
+    /// The peers as they are: published on every change, and their counters once per second.
+    #[must_use]
+    pub fn watch_peers(&self) -> watch::Receiver<Arc<Peers>> {
+        self.peers.clone()
+    }
+
+    /// What was counted; `None` when the shard has stopped or is overloaded.
+    pub async fn metrics(&self) -> Option<Metrics> {
+        let (sender, receiver) = oneshot::channel();
+        self.inbox.request(Command::Metrics(sender)).ok()?;
+        receiver.await.ok()
+    }
+
+    /// The addresses at which datagrams are received.
+    #[must_use]
+    pub fn local_addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Whether the shard has stopped.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.inbox.is_closed()
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A shard, kept running: it stops when the last clone is dropped, resetting all flows.
+#[derive(Debug, Clone)]
+pub struct ShardHandle {
+    shard: Shard,
+    _keeper: Arc<Keeper>,
+}
+
+impl ShardHandle {
+    /// Starts a shard. `build` runs on its thread before anything else, and sets up what belongs to
+    /// the node there.
+    ///
+    /// # Errors
+    /// When no socket can be bound, or memory or a thread cannot be had. Nothing is left running.
+    pub fn spawn(
+        config: ShardConfig,
+        build: impl FnOnce(LocalShard) + Send + 'static,
+    ) -> Result<Self, SpawnError> {
+        let shard = shard::spawn(config, build)?;
+        let keeper = Arc::new(Keeper(Arc::clone(&shard.inbox)));
+        Ok(Self {
+            shard,
+            _keeper: keeper,
+        })
+    }
+
+    /// Stops taking new flows, waits for those that are open, and resets what is left after `grace`.
+    /// The thread ends then.
+    pub async fn shutdown(&self, grace: Duration) -> Drained {
+        let (sender, receiver) = oneshot::channel();
+        self.inbox.push(Command::Shutdown(grace, sender));
+        receiver.await.unwrap_or_default()
+    }
+
+    /// The shard without the right to keep it running.
+    #[must_use]
+    pub fn downgrade(&self) -> Shard {
+        self.shard.clone()
+    }
+}
+
+impl Deref for ShardHandle {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+#[derive(Debug)]
+struct Keeper(Arc<Inbox>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.orphan();
+    }
+}
+
+/// What takes incoming flows.
+pub(super) type Handler = Rc<dyn Fn(IncomingFlow)>;
+/// Where it stands.
+pub(super) type HandlerSlot = Rc<RefCell<Option<Handler>>>;
+
+/// A shard, seen from its own thread.
+#[derive(Clone)]
+pub struct LocalShard {
+    pub(super) shard: Shard,
+    pub(super) handler: HandlerSlot,
+}
+
+impl LocalShard {
+    /// Sets what takes incoming flows, from now on. It is called on the shard's thread and must not
+    /// block: what takes time is for a task of its own, see [`spawn`](Self::spawn). Without it,
+    /// incoming flows are reset.
+    pub fn on_incoming(&self, handler: impl Fn(IncomingFlow) + 'static) {
+        *self.handler.borrow_mut() = Some(Rc::new(handler));
+    }
+
+    /// Runs a task on the shard's thread. It is dropped with the shard.
+    #[expect(clippy::disallowed_methods, reason = "the shard owns the task")]
+    pub fn spawn<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> JoinHandle<T> {
+        tokio::task::spawn_local(task)
+    }
+
+    /// The shard, for other threads too.
+    #[must_use]
+    pub const fn shard(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+impl Deref for LocalShard {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+impl fmt::Debug for LocalShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalShard")
+            .field("shard", &self.shard)
+            .finish_non_exhaustive()
+    }
+}

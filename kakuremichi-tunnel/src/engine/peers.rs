@@ -1,0 +1,299 @@
+//! The peers as the engine knows them: probes through their lanes, and what is told about them.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use kakuremichi_core::key::WireGuardKey;
+
+use super::EngineLimits;
+use crate::{
+    lane::{PathHealth, PathState, Probe, Timing},
+    netstack,
+    peer::PeerId,
+    random::SplitMix64,
+    wg::{self, Device},
+};
+
+/// How soon a change is published: changes that come together are told together.
+const PUBLISH_SOON: Duration = Duration::from_millis(20);
+/// How often counters are published.
+const PUBLISH: Duration = Duration::from_secs(1);
+/// So many probes without an answer suggest that the peer lost its session.
+const SUSPICIOUS: u8 = 2;
+/// Without probes, a peer that was heard from within this time is online: sessions are renewed every
+/// two minutes and die after three.
+const SESSION_LIFE: Duration = Duration::from_secs(180);
+
+/// All peers by their public key.
+pub type Peers = BTreeMap<WireGuardKey, PeerView>;
+
+/// One peer, as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerView {
+    /// Whether a probe through the lane was answered recently; for a peer that is not probed, whether
+    /// it has a session.
+    pub health: PathHealth,
+    /// Since when there is a session, by the last handshake.
+    pub session_since: Option<Instant>,
+    /// When an authentic message of it came last.
+    pub last_received: Option<Instant>,
+    /// Where it is.
+    pub endpoint: Option<SocketAddr>,
+    /// Bytes of the IP packets it sent, in this process.
+    pub received_bytes: u64,
+    /// Bytes of the IP packets sent to it, in this process.
+    pub sent_bytes: u64,
+}
+
+impl PeerView {
+    /// Whether the data path to it works.
+    #[must_use]
+    pub const fn is_online(&self) -> bool {
+        matches!(self.health, PathHealth::Up { .. })
+    }
+}
+
+/// What the engine itself counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EngineCounters {
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// System calls that sent them.
+    pub sends: u64,
+    /// Datagrams dropped: the socket was full or refused them.
+    pub datagrams_dropped: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Flows that were opened with a broken or slow preface; reset.
+    pub bad_prefaces: u64,
+}
+
+/// What a shard counted since it was started.
+#[derive(Debug, Clone, Copy)]
+pub struct Metrics {
+    /// Of WireGuard.
+    pub wireguard: wg::Counters,
+    /// Of TCP.
+    pub netstack: netstack::Counters,
+    /// Of the engine.
+    pub engine: EngineCounters,
+    /// Flows that are open now.
+    pub flows: usize,
+}
+
+/// The probes of all peers, by slot.
+pub(super) struct PeerTable {
+    peers: Vec<Option<Entry>>,
+    timing: Timing,
+    peer_lost: Duration,
+    /// For the nonces of probes.
+    random: SplitMix64,
+    publish_at: Option<Instant>,
+}
+
+struct Entry {
+    id: PeerId,
+    key: WireGuardKey,
+    probe: Option<(IpAddr, PathState)>,
+    health: PathHealth,
+    /// Its flows were closed since the lane is down.
+    abandoned: bool,
+}
+
+/// What is to be done for a peer.
+pub(super) enum Task {
+    /// Send an echo request.
+    Ping(PeerId, IpAddr, Probe),
+    /// Begin a handshake: the peer may have lost its session.
+    Initiate(PeerId),
+    /// Close its flows.
+    Abandon(PeerId),
+}
+
+impl PeerTable {
+    pub(super) const fn new(timing: Timing, limits: &EngineLimits, seed: u64) -> Self {
+        Self {
+            peers: Vec::new(),
+            timing,
+            peer_lost: limits.peer_lost,
+            random: SplitMix64::new(seed),
+            publish_at: None,
+        }
+    }
+
+    /// Takes note of a peer that was configured.
+    pub(super) fn set(&mut self, id: PeerId, key: WireGuardKey, probe: Option<IpAddr>, now: Instant) {
+        if self.peers.len() <= id.slot() {
+            self.peers.resize_with(id.slot() + 1, || None);
+        }
+        let nonce = self.random.next();
+        let fresh = |address| (address, PathState::new(self.timing, nonce, now));
+        let place = &mut self.peers[id.slot()];
+        match place {
+            Some(entry) if entry.id == id => {
+                if entry.probe.as_ref().map(|(address, _)| *address) != probe {
+                    entry.probe = probe.map(fresh);
+                }
+            }
+            _ => {
+                let health = PathHealth::Unknown;
+                *place = Some(Entry {
+                    id,
+                    key,
+                    probe: probe.map(fresh),
+                    health,
+                    abandoned: false,
+                });
+            }
+        }
+        self.changed(now);
+    }
+
+    pub(super) fn remove(&mut self, id: PeerId, now: Instant) {
+        if let Some(place) = self.peers.get_mut(id.slot()) {
+            *place = None;
+        }
+        self.changed(now);
+    }
+
+    pub(super) fn key(&self, id: PeerId) -> Option<WireGuardKey> {
+        self.entry(id).map(|entry| entry.key)
+    }
+
+    /// Whether the lane is known to be down.
+    pub(super) fn is_down(&self, id: PeerId) -> bool {
+        self.entry(id)
+            .is_some_and(|entry| matches!(entry.health, PathHealth::Down { .. }))
+    }
+
+    pub(super) fn handle_pong(&mut self, id: PeerId, sequence: u16, payload: [u8; 8], now: Instant) {
+        let Some(Some(entry)) = self.peers.get_mut(id.slot()) else {
+            return;
+        };
+        let Some((_, path)) = entry.probe.as_mut().filter(|_| entry.id == id) else {
+            return;
+        };
+        let change = path.handle_answer(sequence, payload, now);
+        entry.health = path.health();
+        if change.is_some() {
+            self.changed(now);
+        }
+    }
+
+    /// Looks at all peers; `tasks` gets what is to be done.
+    pub(super) fn handle_timeout(&mut self, device: &Device, now: Instant, tasks: &mut Vec<Task>) {
+        let mut changed = false;
+        for entry in self.peers.iter_mut().flatten() {
+            changed |= entry.check(device, self.peer_lost, now, tasks);
+        }
+        if changed {
+            self.changed(now);
+        }
+    }
+
+    /// Something happened to a peer's session or address: asks at once.
+    pub(super) fn nudge(&mut self, id: PeerId, device: &Device, now: Instant, tasks: &mut Vec<Task>) {
+        let Some(Some(entry)) = self.peers.get_mut(id.slot()) else {
+            return;
+        };
+        if let Some((_, path)) = entry.probe.as_mut().filter(|_| entry.id == id) {
+            path.nudge(now);
+            entry.check(device, self.peer_lost, now, tasks);
+        }
+        self.changed(now);
+    }
+
+    /// The next time at which there is something to publish.
+    pub(super) const fn publish_at(&self) -> Option<Instant> {
+        self.publish_at
+    }
+
+    /// What is to be published, if it is time.
+    pub(super) fn publish(&mut self, device: &Device, now: Instant) -> Option<Peers> {
+        self.publish_at.filter(|at| *at <= now)?;
+        self.publish_at = (!self.peers.is_empty()).then_some(now + PUBLISH);
+        Some(
+            self.peers
+                .iter()
+                .flatten()
+                .filter_map(|entry| view(entry, device, now))
+                .collect(),
+        )
+    }
+
+    fn entry(&self, id: PeerId) -> Option<&Entry> {
+        self.peers.get(id.slot())?.as_ref().filter(|entry| entry.id == id)
+    }
+
+    fn changed(&mut self, now: Instant) {
+        let soon = now + PUBLISH_SOON;
+        self.publish_at = Some(self.publish_at.map_or(soon, |at| at.min(soon)));
+    }
+}
+
+impl Entry {
+    /// Judges the path as of now; returns whether it went up or down.
+    fn check(&mut self, device: &Device, peer_lost: Duration, now: Instant, tasks: &mut Vec<Task>) -> bool {
+        let Some(status) = device.status(self.id) else {
+            return false;
+        };
+        let before = self.health;
+        match &mut self.probe {
+            Some((address, path)) if status.endpoint.is_some() => {
+                let misses = path.misses();
+                path.handle_timeout(now);
+                if path.misses() > misses && path.misses() >= SUSPICIOUS {
+                    tasks.push(Task::Initiate(self.id));
+                }
+                if let Some(probe) = path.poll_probe(now) {
+                    tasks.push(Task::Ping(self.id, *address, probe));
+                }
+                self.health = path.health();
+            }
+            // Nowhere to send a probe to.
+            Some(_) => {}
+            None => self.health = by_session(before, &status, now),
+        }
+        if let PathHealth::Down { since } = self.health
+            && !self.abandoned
+            && now.saturating_duration_since(since) >= peer_lost
+        {
+            self.abandoned = true;
+            tasks.push(Task::Abandon(self.id));
+        }
+        self.abandoned &= matches!(self.health, PathHealth::Down { .. });
+        std::mem::discriminant(&before) != std::mem::discriminant(&self.health)
+    }
+}
+
+fn view(entry: &Entry, device: &Device, now: Instant) -> Option<(WireGuardKey, PeerView)> {
+    let status = device.status(entry.id)?;
+    let view = PeerView {
+        health: entry.health,
+        session_since: status.session_age.and_then(|age| now.checked_sub(age)),
+        last_received: status.last_received,
+        endpoint: status.endpoint,
+        received_bytes: status.received_bytes,
+        sent_bytes: status.sent_bytes,
+    };
+    Some((entry.key, view))
+}
+
+fn by_session(before: PathHealth, status: &wg::PeerStatus, now: Instant) -> PathHealth {
+    let heard = status
+        .last_received
+        .is_some_and(|at| now.saturating_duration_since(at) < SESSION_LIFE);
+    match (status.session_age.is_some() && heard, before) {
+        (true, PathHealth::Up { .. }) | (false, PathHealth::Down { .. } | PathHealth::Unknown) => before,
+        (true, _) => PathHealth::Up {
+            since: now,
+            rtt: Duration::ZERO,
+        },
+        (false, PathHealth::Up { .. }) => PathHealth::Down { since: now },
+    }
+}
