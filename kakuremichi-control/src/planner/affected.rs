@@ -23,16 +23,29 @@ impl Affects {
     pub fn by(record: RecordId, before: Option<&StoreRecord>, after: Option<&StoreRecord>) -> Self {
         match record {
             // A gateway is in every agent's plan, and its port is in every URL.
-            RecordId::Node(NodeId::Gateway(_)) => Self { gateways: true, all_agents: true, agents: Vec::new() },
+            RecordId::Node(NodeId::Gateway(_)) => Self {
+                gateways: true,
+                all_agents: true,
+                agents: Vec::new(),
+            },
             // Only what gateways and the agent itself are told of an agent: not its port counter.
-            RecordId::Node(NodeId::Agent(id)) => {
-                Self { gateways: !same_peer(before, after), all_agents: false, agents: vec![id] }
-            }
-            RecordId::Site(_) => Self { gateways: true, ..Self::default() },
+            RecordId::Node(NodeId::Agent(id)) => Self {
+                gateways: !same_peer(before, after),
+                all_agents: false,
+                agents: vec![id],
+            },
+            RecordId::Site(_) => Self {
+                gateways: true,
+                ..Self::default()
+            },
             RecordId::Service(_) => Self {
                 gateways: true,
                 all_agents: false,
-                agents: [before, after].into_iter().flatten().flat_map(agents_of).collect(),
+                agents: [before, after]
+                    .into_iter()
+                    .flatten()
+                    .flat_map(agents_of)
+                    .collect(),
             },
             RecordId::Organization(_) | RecordId::Token(_) | RecordId::ApiKey(_) => Self::default(),
         }
@@ -77,7 +90,9 @@ fn same_peer(before: Option<&StoreRecord>, after: Option<&StoreRecord>) -> bool 
 }
 
 fn agents_of(record: &StoreRecord) -> Vec<AgentId> {
-    let StoreRecord::Service(service) = record else { return Vec::new() };
+    let StoreRecord::Service(service) = record else {
+        return Vec::new();
+    };
     let by_target = Service::targets(service).filter_map(|target| match &target.place {
         TargetPlace::Agent { agent, .. } => Some(*agent),
         TargetPlace::Site { .. } => None,

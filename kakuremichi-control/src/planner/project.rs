@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, PeerId},
     model::{
-        Node, NodeKind, Pool, Route, Service, ServiceKind, Site, Target, TargetAddress, TargetPlace, TargetScheme,
+        Node, NodeKind, Pool, Route, Service, ServiceKind, Site, Target, TargetAddress, TargetPlace,
+        TargetScheme,
     },
     name::{HostPattern, Hostname},
     net::{Cidr, Host, Overlay},
     plan::{
         AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
-        GatewayPlan, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Revision,
-        Via,
+        GatewayPlan, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget,
+        Revision, Via,
     },
 };
 
@@ -39,7 +40,9 @@ impl Landscape {
     #[must_use]
     pub fn gateway_plan(&self, id: GatewayId, revision: Revision) -> Option<GatewayPlan> {
         let node = self.active(id.into())?;
-        let NodeKind::Gateway { address_v4, .. } = &node.kind else { return None };
+        let NodeKind::Gateway { address_v4, .. } = &node.kind else {
+            return None;
+        };
         let own = GatewayRecord::Node(GatewayNode {
             id,
             organization: node.organization,
@@ -47,10 +50,21 @@ impl Landscape {
             address: self.overlay.address(id.as_bytes()),
             address_v4: *address_v4,
         });
-        let agents = self.agents().map(|(id, agent)| GatewayRecord::Peer(self.agent_peer(id, agent)));
-        let sites = self.sites.iter().map(|site| GatewayRecord::Peer(self.site_peer(site)));
-        let services = self.services.iter().map(|service| GatewayRecord::Service(self.gateway_service(service)));
-        Some(GatewayPlan::new(revision, std::iter::once(own).chain(agents).chain(sites).chain(services)))
+        let agents = self
+            .agents()
+            .map(|(id, agent)| GatewayRecord::Peer(self.agent_peer(id, agent)));
+        let sites = self
+            .sites
+            .iter()
+            .map(|site| GatewayRecord::Peer(self.site_peer(site)));
+        let services = self
+            .services
+            .iter()
+            .map(|service| GatewayRecord::Service(self.gateway_service(service)));
+        Some(GatewayPlan::new(
+            revision,
+            std::iter::once(own).chain(agents).chain(sites).chain(services),
+        ))
     }
 
     /// The plan of an agent; `None` when it is not of this organization, or revoked.
@@ -72,9 +86,15 @@ impl Landscape {
                 endpoints: endpoints.to_vec(),
             })
         });
-        let services = self.services.iter().filter_map(|service| self.agent_service(id, service));
+        let services = self
+            .services
+            .iter()
+            .filter_map(|service| self.agent_service(id, service));
         let services = services.map(AgentRecord::Service);
-        Some(AgentPlan::new(revision, std::iter::once(own).chain(gateways).chain(services)))
+        Some(AgentPlan::new(
+            revision,
+            std::iter::once(own).chain(gateways).chain(services),
+        ))
     }
 
     fn active(&self, id: NodeId) -> Option<&Node> {
@@ -82,19 +102,30 @@ impl Landscape {
     }
 
     fn agents(&self) -> impl Iterator<Item = (AgentId, &Node)> {
-        self.nodes.iter().filter(|node| node.is_active()).filter_map(|node| match node.id {
-            NodeId::Agent(id) => Some((id, node)),
-            NodeId::Gateway(_) => None,
-        })
+        self.nodes
+            .iter()
+            .filter(|node| node.is_active())
+            .filter_map(|node| match node.id {
+                NodeId::Agent(id) => Some((id, node)),
+                NodeId::Gateway(_) => None,
+            })
     }
 
     fn gateways(&self) -> impl Iterator<Item = (GatewayId, &Node, &[kakuremichi_core::net::Endpoint], u16)> {
-        self.nodes.iter().filter(|node| node.is_active()).filter_map(|node| match (&node.kind, node.id) {
-            (NodeKind::Gateway { endpoints, https_port, .. }, NodeId::Gateway(id)) => {
-                Some((id, node, endpoints.as_slice(), *https_port))
-            }
-            _ => None,
-        })
+        self.nodes
+            .iter()
+            .filter(|node| node.is_active())
+            .filter_map(|node| match (&node.kind, node.id) {
+                (
+                    NodeKind::Gateway {
+                        endpoints,
+                        https_port,
+                        ..
+                    },
+                    NodeId::Gateway(id),
+                ) => Some((id, node, endpoints.as_slice(), *https_port)),
+                _ => None,
+            })
     }
 
     fn agent_peer(&self, id: AgentId, agent: &Node) -> GatewayPeer {
@@ -124,10 +155,14 @@ impl Landscape {
 
     fn gateway_service(&self, service: &Service) -> GatewayService {
         let kind = match &service.kind {
-            ServiceKind::Http { hosts, routes } => {
-                PlannedKind::Http { hosts: hosts.clone(), routes: routes.iter().map(|route| self.route(route)).collect() }
-            }
-            ServiceKind::Tcp { port, pool } => PlannedKind::Tcp { port: *port, pool: self.pool(pool) },
+            ServiceKind::Http { hosts, routes } => PlannedKind::Http {
+                hosts: hosts.clone(),
+                routes: routes.iter().map(|route| self.route(route)).collect(),
+            },
+            ServiceKind::Tcp { port, pool } => PlannedKind::Tcp {
+                port: *port,
+                pool: self.pool(pool),
+            },
         };
         GatewayService {
             id: service.id,
@@ -139,7 +174,11 @@ impl Landscape {
     }
 
     fn route(&self, route: &Route) -> PlannedRoute {
-        PlannedRoute { id: route.id, path: route.path.clone(), pool: self.pool(&route.pool) }
+        PlannedRoute {
+            id: route.id,
+            path: route.path.clone(),
+            pool: self.pool(&route.pool),
+        }
     }
 
     /// Targets whose agent was revoked or whose site is gone are left out: nobody could reach them.
@@ -148,12 +187,18 @@ impl Landscape {
             TargetPlace::Agent { agent, .. } => self.active((*agent).into()).is_some(),
             TargetPlace::Site { site, .. } => self.sites.iter().any(|known| known.id == *site),
         });
-        PlannedPool { targets: reachable.map(|target| planned_target(target, pool)).collect() }
+        PlannedPool {
+            targets: reachable.map(|target| planned_target(target, pool)).collect(),
+        }
     }
 
     fn agent_service(&self, agent: AgentId, service: &Service) -> Option<AgentService> {
         let mine = |target: &Target, pool: &Pool| match &target.place {
-            TargetPlace::Agent { agent: of, port, address } if *of == agent => Some(AgentTarget {
+            TargetPlace::Agent {
+                agent: of,
+                port,
+                address,
+            } if *of == agent => Some(AgentTarget {
                 id: target.id,
                 port: *port,
                 address: address.clone(),
@@ -162,8 +207,10 @@ impl Landscape {
             }),
             TargetPlace::Agent { .. } | TargetPlace::Site { .. } => None,
         };
-        let targets: Vec<_> =
-            service.pools().flat_map(|pool| pool.targets.iter().filter_map(move |target| mine(target, pool))).collect();
+        let targets: Vec<_> = service
+            .pools()
+            .flat_map(|pool| pool.targets.iter().filter_map(move |target| mine(target, pool)))
+            .collect();
         // A service that the agent declared is told to it even when its target moved elsewhere.
         if targets.is_empty() && service.lifetime.declared_by() != Some(agent) {
             return None;
@@ -173,22 +220,47 @@ impl Landscape {
             ServiceKind::Tcp { port, .. } => (Vec::new(), Some(*port)),
         };
         let urls = service_urls(service, &self.nodes);
-        Some(AgentService { id: service.id, name: service.name.clone(), hosts, port, urls, targets })
+        Some(AgentService {
+            id: service.id,
+            name: service.name.clone(),
+            hosts,
+            port,
+            urls,
+            targets,
+        })
     }
 }
 
 fn planned_target(target: &Target, pool: &Pool) -> PlannedTarget {
     let (via, name, checked) = match &target.place {
-        TargetPlace::Agent { agent, port, address } => {
-            (Via::Agent { agent: *agent, port: *port }, target_name(address), pool.health.is_some())
-        }
-        TargetPlace::Site { site, address } => (Via::Site { site: *site, address: *address }, None, false),
+        TargetPlace::Agent { agent, port, address } => (
+            Via::Agent {
+                agent: *agent,
+                port: *port,
+            },
+            target_name(address),
+            pool.health.is_some(),
+        ),
+        TargetPlace::Site { site, address } => (
+            Via::Site {
+                site: *site,
+                address: *address,
+            },
+            None,
+            false,
+        ),
     };
     let server_name = match &target.scheme {
         TargetScheme::Plain => None,
         TargetScheme::Tls { server_name, .. } => server_name.clone().or(name),
     };
-    PlannedTarget { id: target.id, via, scheme: target.scheme.clone(), server_name, checked }
+    PlannedTarget {
+        id: target.id,
+        via,
+        scheme: target.scheme.clone(),
+        server_name,
+        checked,
+    }
 }
 
 /// The name under which a target is dialled, which its certificate has unless told otherwise.
@@ -207,10 +279,17 @@ fn target_name(address: &TargetAddress) -> Option<Hostname> {
 /// each once.
 #[must_use]
 pub fn service_urls(service: &Service, nodes: &[Node]) -> Vec<String> {
-    let gateways = nodes.iter().filter(|node| node.is_active()).filter_map(|node| match &node.kind {
-        NodeKind::Gateway { endpoints, https_port, .. } => Some((endpoints, *https_port)),
-        NodeKind::Agent { .. } => None,
-    });
+    let gateways = nodes
+        .iter()
+        .filter(|node| node.is_active())
+        .filter_map(|node| match &node.kind {
+            NodeKind::Gateway {
+                endpoints,
+                https_port,
+                ..
+            } => Some((endpoints, *https_port)),
+            NodeKind::Agent { .. } => None,
+        });
     let mut urls: Vec<String> = Vec::new();
     for (endpoints, https_port) in gateways {
         let found: Vec<String> = match &service.kind {
@@ -218,7 +297,10 @@ pub fn service_urls(service: &Service, nodes: &[Node]) -> Vec<String> {
             ServiceKind::Tcp { port, .. } => endpoints
                 .first()
                 .map(|endpoint| {
-                    let public = kakuremichi_core::net::Endpoint { host: endpoint.host.clone(), port: *port };
+                    let public = kakuremichi_core::net::Endpoint {
+                        host: endpoint.host.clone(),
+                        port: *port,
+                    };
                     format!("tcp://{public}")
                 })
                 .into_iter()
@@ -234,5 +316,9 @@ pub fn service_urls(service: &Service, nodes: &[Node]) -> Vec<String> {
 }
 
 fn https_url(host: &HostPattern, port: u16) -> String {
-    if port == HTTPS_PORT { format!("https://{host}/") } else { format!("https://{host}:{port}/") }
+    if port == HTTPS_PORT {
+        format!("https://{host}/")
+    } else {
+        format!("https://{host}:{port}/")
+    }
 }
