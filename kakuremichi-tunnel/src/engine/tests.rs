@@ -1,1 +1,6 @@
+//! Two shards over loopback.
 
+mod bulk;
+mod flows;
+mod peers;
+mod support;
