@@ -24,7 +24,7 @@ use kakuremichi_core::{
     net::Overlay,
     store::{
         Batch, Change, CommitError, Committed, Page, Query, RecordId, Sequence, Store, StoreError,
-        StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry,
+        StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport,
     },
 };
 use sea_orm::{DatabaseConnection, DbErr};
@@ -76,9 +76,9 @@ impl Store for SqlStore {
     async fn record_usage(
         &self,
         node: NodeId,
-        report: u64,
+        report: UsageReport,
         entries: &[UsageEntry],
-    ) -> Result<u64, StoreError> {
+    ) -> Result<UsageReport, StoreError> {
         feed::record_usage(&self.writer, node, report, entries).await
     }
 

@@ -15,7 +15,7 @@ pub mod conformance;
 pub use batch::{Batch, CommitError, Committed, Mutation};
 pub use memory::{MAX_FEED, MAX_RECORDS, MemoryStore};
 pub use record::{Entity, RecordId, RecordKind, StoreRecord, Stored, UniqueKey, Version};
-pub use usage::{UsageCounts, UsageEntry};
+pub use usage::{UsageCounts, UsageEntry, UsageReport};
 
 use std::fmt;
 
@@ -80,18 +80,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// When the storage fails.
     async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError>;
 
-    /// Adds what `node` counted to the totals, once: a report whose number is not larger than the last
-    /// one recorded for the node changes nothing. Returns the number of the last recorded report, up to
-    /// which the node may forget.
+    /// Adds what `node` counted to the totals, once: a report that is
+    /// [no news](UsageReport::is_news) changes nothing. Returns the last recorded report, up to which the
+    /// node may forget.
     ///
     /// # Errors
     /// When the storage fails; then nothing of the report was added.
     async fn record_usage(
         &self,
         node: NodeId,
-        report: u64,
+        report: UsageReport,
         entries: &[UsageEntry],
-    ) -> Result<u64, StoreError>;
+    ) -> Result<UsageReport, StoreError>;
 
     /// What was counted for a service by all nodes together; zero for one that nobody knows.
     ///

@@ -4,7 +4,7 @@ use kakuremichi_core::{
     audit::AuditEntry,
     auth::Principal,
     id::{NodeId, ServiceId},
-    store::{Change, MAX_PAGE, Sequence, StoreError, UsageCounts, UsageEntry},
+    store::{Change, MAX_PAGE, Sequence, StoreError, UsageCounts, UsageEntry, UsageReport},
 };
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, IntoActiveModel,
@@ -90,27 +90,31 @@ fn unreadable(error: RowError) -> StoreError {
 pub(super) async fn record_usage(
     database: &DatabaseConnection,
     node: NodeId,
-    report: u64,
+    report: UsageReport,
     entries: &[UsageEntry],
-) -> Result<u64, StoreError> {
+) -> Result<UsageReport, StoreError> {
     let transaction = database.begin_with_options(immediate()).await.map_err(backend)?;
     let node = node.to_string();
     let last = usage_report::Entity::find_by_id(node.as_str())
         .one(&transaction)
         .await
         .map_err(backend)?
-        .map_or(0, |row| row::number(row.report));
-    if report <= last {
+        .map(|row| UsageReport {
+            epoch: row.epoch.cast_unsigned(),
+            sequence: row::number(row.sequence),
+        });
+    if let Some(last) = last.filter(|last| !report.is_news(Some(*last))) {
         return Ok(last);
     }
     let row = usage_report::ActiveModel {
         node: Set(node),
-        report: Set(row::count(report)),
+        epoch: Set(report.epoch.cast_signed()),
+        sequence: Set(row::count(report.sequence)),
     };
     usage_report::Entity::insert(row)
         .on_conflict(
             OnConflict::column(usage_report::Column::Node)
-                .update_column(usage_report::Column::Report)
+                .update_columns([usage_report::Column::Epoch, usage_report::Column::Sequence])
                 .to_owned(),
         )
         .exec_without_returning(&transaction)

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use super::{
     Batch, Change, CommitError, Committed, MAX_PAGE, Mutation, Page, Query, RecordId, Sequence, Store,
-    StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, Version,
+    StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport, Version,
 };
 use crate::{
     audit::AuditEntry,
@@ -36,7 +36,7 @@ struct State {
     changes: BTreeMap<Sequence, Change>,
     audit: BTreeMap<Sequence, AuditEntry>,
     /// The last usage report of each node.
-    reports: BTreeMap<NodeId, u64>,
+    reports: BTreeMap<NodeId, UsageReport>,
     totals: BTreeMap<ServiceId, UsageCounts>,
 }
 
@@ -137,13 +137,16 @@ impl Store for MemoryStore {
     async fn record_usage(
         &self,
         node: NodeId,
-        report: u64,
+        report: UsageReport,
         entries: &[UsageEntry],
-    ) -> Result<u64, StoreError> {
+    ) -> Result<UsageReport, StoreError> {
         let mut state = self.state();
-        let last = state.reports.get(&node).copied().unwrap_or_default();
-        if report <= last {
-            return Ok(last);
+        if let Some(last) = state
+            .reports
+            .get(&node)
+            .filter(|last| !report.is_news(Some(**last)))
+        {
+            return Ok(*last);
         }
         if state.reports.len() + state.totals.len() + entries.len() >= MAX_RECORDS {
             return Err(StoreError::Full);

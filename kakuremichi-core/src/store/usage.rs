@@ -2,6 +2,27 @@
 
 use crate::id::ServiceId;
 
+/// The name of a node's report. A node numbers its reports upwards from 1 in a stream; it starts another
+/// stream only after it lost what it had not yet reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UsageReport {
+    /// The stream.
+    pub epoch: u64,
+    /// The number in the stream.
+    pub sequence: u64,
+}
+
+impl UsageReport {
+    /// Whether this report is yet to be recorded, when `last` was the last of its node.
+    #[must_use]
+    pub const fn is_news(self, last: Option<Self>) -> bool {
+        match last {
+            Some(last) => last.epoch != self.epoch || last.sequence < self.sequence,
+            None => true,
+        }
+    }
+}
+
 /// What one node counted for one service since its previous report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsageEntry {

@@ -7,7 +7,9 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub node: String,
-    pub report: i64,
+    /// All 64 bits are used: a negative number is a large one.
+    pub epoch: i64,
+    pub sequence: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -128,7 +128,10 @@ fn feeds() -> Vec<TableCreateStatement> {
                 optional(text("subject")),
             ],
         ),
-        table("usage_report", [primary(text("node")), integer("report")]),
+        table(
+            "usage_report",
+            [primary(text("node")), integer("epoch"), integer("sequence")],
+        ),
         table(
             "usage_total",
             [

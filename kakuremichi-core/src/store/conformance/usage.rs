@@ -2,8 +2,8 @@
 
 use super::sample;
 use crate::{
-    id::ServiceId,
-    store::{Store, UsageCounts, UsageEntry},
+    id::{NodeId, ServiceId},
+    store::{Store, UsageCounts, UsageEntry, UsageReport},
 };
 
 /// A report counts once, however often it is sent, and each node has numbers of its own.
@@ -36,6 +36,11 @@ pub async fn usage_is_counted_once(store: &dyn Store) {
     );
     assert_eq!(totals(store, b).await, counts);
 
+    // A node that lost its numbers starts another stream, from 1.
+    assert_eq!(record_in(store, one, 7, 1, &[entry(b)]).await, 1);
+    assert_eq!(record_in(store, one, 7, 1, &[entry(b)]).await, 1);
+    assert_eq!(totals(store, b).await, counts.plus(counts));
+
     // A count stops at its end.
     let huge = UsageCounts {
         connections: u64::MAX,
@@ -47,13 +52,26 @@ pub async fn usage_is_counted_once(store: &dyn Store) {
         service: b,
         counts: huge,
     };
-    assert_eq!(record(store, one, 7, &[entry]).await, 7);
-    assert_eq!(totals(store, b).await, counts.plus(huge));
+    assert_eq!(record_in(store, one, 7, 2, &[entry]).await, 2);
+    assert_eq!(totals(store, b).await, counts.plus(counts).plus(huge));
     assert_eq!(totals(store, b).await.connections, UsageCounts::MAX);
 }
 
-async fn record(store: &dyn Store, node: crate::id::NodeId, report: u64, entries: &[UsageEntry]) -> u64 {
-    store.record_usage(node, report, entries).await.expect("works")
+async fn record(store: &dyn Store, node: NodeId, sequence: u64, entries: &[UsageEntry]) -> u64 {
+    record_in(store, node, u64::MAX, sequence, entries).await
+}
+
+async fn record_in(
+    store: &dyn Store,
+    node: NodeId,
+    epoch: u64,
+    sequence: u64,
+    entries: &[UsageEntry],
+) -> u64 {
+    let report = UsageReport { epoch, sequence };
+    let last = store.record_usage(node, report, entries).await.expect("works");
+    assert_eq!(last.epoch, epoch);
+    last.sequence
 }
 
 async fn totals(store: &dyn Store, service: ServiceId) -> UsageCounts {
