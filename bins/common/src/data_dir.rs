@@ -17,7 +17,8 @@ const LOCK: &str = "lock";
 #[derive(Debug, Clone)]
 pub struct DataDir {
     path: PathBuf,
-    lock: Arc<File>,
+    /// None for a visitor: the lock is another process's.
+    lock: Option<Arc<File>>,
 }
 
 /// Why a directory cannot be used, or a file in it cannot be read or written.
@@ -96,11 +97,25 @@ impl DataDir {
             let private = Permissions::from_mode(0o700);
             fs::set_permissions(path, private).map_err(io_error("close to other users", path))?;
         }
-        let lock = Arc::new(lock(path)?);
+        let lock = Some(Arc::new(lock(path)?));
         Ok(Self {
             path: path.to_owned(),
             lock,
         })
+    }
+
+    /// Opens a directory for a command that works beside the process which uses it: as [`open`](Self::open), but
+    /// without a lock when another process has it. Such a command changes only what is made to be shared, such as
+    /// a database.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open), but for [`DataDirError::InUse`].
+    pub fn visit(path: &Path) -> Result<Self, DataDirError> {
+        match Self::open(path) {
+            Err(DataDirError::InUse { path, .. }) => Ok(Self { path, lock: None }),
+            outcome => outcome,
+        }
     }
 
     /// A directory inside this one (mode 0700), under the same lock.
@@ -116,7 +131,7 @@ impl DataDir {
         }
         Ok(Self {
             path,
-            lock: Arc::clone(&self.lock),
+            lock: self.lock.clone(),
         })
     }
 
@@ -276,8 +291,13 @@ mod tests {
             DataDir::open(top.path()).is_err(),
             "a subdirectory keeps the lock"
         );
+        let visitor = DataDir::visit(top.path()).unwrap();
         drop(sub);
         DataDir::open(top.path()).unwrap();
+        drop(visitor);
+        let alone = DataDir::visit(top.path()).unwrap();
+        assert!(DataDir::open(top.path()).is_err(), "a visitor locks what nobody uses");
+        drop(alone);
     }
 
     #[test]
