@@ -7,7 +7,10 @@
 //! What uses two rings (a socket) is built and kept inside a [`Lease`], which drops it before the
 //! rings go back: no reference into a ring outlives the ring's turn.
 
-#![expect(unsafe_code, reason = "rings are cut out of one raw map, and handed to a socket that wants owned buffers")]
+#![expect(
+    unsafe_code,
+    reason = "rings are cut out of one raw map, and handed to a socket that wants owned buffers"
+)]
 
 use std::{
     fmt, io, slice,
@@ -71,16 +74,35 @@ impl Arena {
     pub fn new(pairs: usize, ring: usize) -> io::Result<Self> {
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
         let last = u32::try_from(pairs).map_err(|_| too_large())?;
-        let ring = ring.max(1).checked_next_multiple_of(RING_GRANULE).ok_or_else(too_large)?;
-        let total = ring.checked_mul(2).and_then(|pair| pair.checked_mul(pairs)).ok_or_else(too_large)?;
+        let ring = ring
+            .max(1)
+            .checked_next_multiple_of(RING_GRANULE)
+            .ok_or_else(too_large)?;
+        let total = ring
+            .checked_mul(2)
+            .and_then(|pair| pair.checked_mul(pairs))
+            .ok_or_else(too_large)?;
         // One granule of slack: a map cannot be empty.
-        let map = MmapOptions::new().len(total.max(RING_GRANULE)).no_reserve_swap().map_anon()?;
+        let map = MmapOptions::new()
+            .len(total.max(RING_GRANULE))
+            .no_reserve_swap()
+            .map_anon()?;
         // A huge page per ring would make every idle flow cost megabytes. Where there are none the
         // call fails, and nothing is lost.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::NoHugePage);
-        let free = Free { warm: Vec::with_capacity(WARM_PAIRS), cold: (0..last).rev().collect() };
-        Ok(Self { shared: Arc::new(Shared { map: map.into(), ring, pairs, free: Mutex::new(free) }) })
+        let free = Free {
+            warm: Vec::with_capacity(WARM_PAIRS),
+            cold: (0..last).rev().collect(),
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                map: map.into(),
+                ring,
+                pairs,
+                free: Mutex::new(free),
+            }),
+        })
     }
 
     /// Builds a value on two rings, or nothing when all are in use. The rings hold old bytes.
@@ -92,9 +114,15 @@ impl Arena {
             let mut free = self.shared.free();
             free.warm.pop().or_else(|| free.cold.pop())?
         };
-        let pair = Pair { shared: Arc::clone(&self.shared), index };
+        let pair = Pair {
+            shared: Arc::clone(&self.shared),
+            index,
+        };
         let (first, second) = pair.rings();
-        Some(Lease { value: build(first, second), pair })
+        Some(Lease {
+            value: build(first, second),
+            pair,
+        })
     }
 
     /// The size of one ring.
@@ -148,7 +176,9 @@ impl<H: Holder> Lease<H> {
 
 impl<H: Holder> fmt::Debug for Lease<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("pair", &self.pair.index).finish_non_exhaustive()
+        f.debug_struct("Lease")
+            .field("pair", &self.pair.index)
+            .finish_non_exhaustive()
     }
 }
 
@@ -172,7 +202,10 @@ impl Pair {
         // no caller can name. The map itself lives while any pair does.
         unsafe {
             let start = self.shared.map.as_mut_ptr().add(self.index as usize * 2 * ring);
-            (slice::from_raw_parts_mut(start, ring), slice::from_raw_parts_mut(start.add(ring), ring))
+            (
+                slice::from_raw_parts_mut(start, ring),
+                slice::from_raw_parts_mut(start.add(ring), ring),
+            )
         }
     }
 
@@ -184,8 +217,11 @@ impl Pair {
             // SAFETY: the range is this pair's, page-aligned because rings are whole granules. It is
             // called by the only owner of the pair, at rest: no slice of it is being read or written.
             // The pages read as zero afterwards, and any byte is a valid `u8`.
-            let result =
-                unsafe { self.shared.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, length) };
+            let result = unsafe {
+                self.shared
+                    .map
+                    .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, length)
+            };
             if let Err(error) = result {
                 tracing::debug!(%error, "pages of a ring were not given back");
             }
@@ -304,7 +340,9 @@ mod tests {
             type Of<'a> = (Watch, &'a mut [u8]);
         }
         let arena = Arena::new(1, 1).unwrap();
-        let lease = arena.lease::<Watching>(|first, _| (Watch(arena.clone()), first)).unwrap();
+        let lease = arena
+            .lease::<Watching>(|first, _| (Watch(arena.clone()), first))
+            .unwrap();
         drop(lease);
         assert_eq!(arena.free(), 1);
     }

@@ -13,7 +13,8 @@
 //!    local socket of a flow became ready, [`recv`](Stack::recv) and [`send`](Stack::send) until one
 //!    of them is not called back or the local socket would block.
 //! 3. [`transmit`](Stack::transmit). When it returns `true` there is more to send: have another turn
-//!    without sleeping, or, when the sink was not ready, as soon as it is.
+//!    without sleeping, or, when the sink was not ready, as soon as it is. Have another turn, too,
+//!    while there are [events](Stack::has_events): a time-out is found out when a flow has its turn.
 //! 4. Sleep until [`poll_timeout`](Stack::poll_timeout) or the next packet or socket event.
 //!
 //! # Bounds
@@ -35,6 +36,7 @@ mod rim;
 mod stack;
 mod tcp;
 mod time_wait;
+mod track;
 mod wheel;
 
 pub use api::{
@@ -43,3 +45,6 @@ pub use api::{
 };
 pub use egress::{QUANTUM, TURN_BYTES};
 pub use stack::Stack;
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use smoltcp::{
 use super::{
     PacketSink,
     rim::{LONGEST, Rim},
-    tcp::Track,
+    track::Track,
 };
 use crate::peer::PeerId;
 
@@ -68,7 +68,12 @@ impl<'a, S: PacketSink + ?Sized> Device for Port<'a, S> {
 
 impl<S: ?Sized> Port<'_, S> {
     fn output(&mut self) -> Output<'_, S> {
-        Output { rim: self.rim, track: self.track, peer: self.peer, sink: self.sink }
+        Output {
+            rim: self.rim,
+            track: self.track,
+            peer: self.peer,
+            sink: self.sink,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     FlowId, PacketSink, Stack,
     flow::{Queued, Stage},
     stack::Cause,
-    tcp::IDLE,
+    tcp::{IDLE, Way},
 };
 
 /// How many bytes one [`Stack::transmit`] sends at most, give or take one large segment: new packets
@@ -25,7 +25,8 @@ const HEAVY_SHARE: usize = 16;
 
 impl Stack {
     /// Sends what flows have to send, up to [`TURN_BYTES`] or until the sink is full. Returns whether
-    /// something may be left.
+    /// something may be left to send. Flows that timed out are found out here, so look for
+    /// [events](Stack::has_events) afterwards.
     pub fn transmit(&mut self, now: Instant, sink: &mut (impl PacketSink + ?Sized)) -> bool {
         let mut left = TURN_BYTES as isize;
         let mut turns = 0_usize;
@@ -63,7 +64,9 @@ impl Stack {
 
     /// One flow's turn; returns how many bytes it sent.
     fn serve(&mut self, id: FlowId, now: Instant, sink: &mut (impl PacketSink + ?Sized)) -> usize {
-        let Some(flow) = self.table.get_mut(id) else { return 0 };
+        let Some(flow) = self.table.get_mut(id) else {
+            return 0;
+        };
         flow.queued = Queued::No;
         if matches!(flow.stage, Stage::Draining | Stage::Ended) {
             return 0;
@@ -72,15 +75,22 @@ impl Stack {
         let tick = self.host.tick(now);
         flow.credit = (flow.credit + QUANTUM as isize).min(QUANTUM as isize);
         let mut sent = 0;
+        let mut way = Way {
+            host: &mut self.host,
+            rim: &mut self.rim,
+            peer: flow.peer,
+            now,
+            sink,
+        };
         while flow.credit > 0 {
-            let bytes = tcp.egress(&mut self.host, &mut self.rim, flow.peer, now, sink);
+            let bytes = tcp.egress(&mut way);
             if bytes == 0 {
                 break;
             }
             sent += bytes;
             flow.credit -= bytes as isize;
         }
-        let more = flow.credit <= 0 || !sink.ready();
+        let more = flow.credit <= 0 || !way.sink.ready();
         if !more {
             flow.credit = 0;
         }
@@ -98,7 +108,9 @@ impl Stack {
 
     /// Sets the flow's timer to what it waits for next.
     fn arm(&mut self, id: FlowId, now: Instant, tick: u64) {
-        let Some(flow) = self.table.get_mut(id) else { return };
+        let Some(flow) = self.table.get_mut(id) else {
+            return;
+        };
         if matches!(flow.stage, Stage::Draining | Stage::Ended) {
             return;
         }

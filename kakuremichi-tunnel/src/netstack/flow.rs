@@ -124,7 +124,9 @@ impl Key {
             peer,
             local: bits(local.ip()),
             remote: bits(remote.ip()),
-            ports: u64::from(local.is_ipv4()) << 32 | u64::from(local.port()) << 16 | u64::from(remote.port()),
+            ports: u64::from(local.is_ipv4()) << 32
+                | u64::from(local.port()) << 16
+                | u64::from(remote.port()),
         }
     }
 }
@@ -148,7 +150,10 @@ impl BuildHasher for Seeded {
     type Hasher = SeededHasher;
 
     fn build_hasher(&self) -> SeededHasher {
-        SeededHasher { seed: self.seed.rotate_left(32), state: self.seed }
+        SeededHasher {
+            seed: self.seed.rotate_left(32),
+            state: self.seed,
+        }
     }
 }
 
@@ -221,7 +226,10 @@ impl Table {
 
     /// How many flows peers began to open, and how many this peer did.
     pub(super) fn half_open(&self, peer: PeerId) -> (usize, usize) {
-        (self.half_open, self.peers.get(&peer).map_or(0, |peer| peer.half_open))
+        (
+            self.half_open,
+            self.peers.get(&peer).map_or(0, |peer| peer.half_open),
+        )
     }
 
     pub(super) fn contains(&self, key: &Key) -> bool {
@@ -236,11 +244,18 @@ impl Table {
     /// Adds a flow whose key is not in the table.
     pub(super) fn insert(&mut self, mut flow: Flow) -> u32 {
         let slot = self.vacant.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, flow: None });
+            self.slots.push(Slot {
+                generation: 0,
+                flow: None,
+            });
             (self.slots.len() - 1) as u32
         });
         self.keys.insert(flow.key, slot);
-        let peer = self.peers.entry(flow.peer).or_insert(Peer { first: NIL, flows: 0, half_open: 0 });
+        let peer = self.peers.entry(flow.peer).or_insert(Peer {
+            first: NIL,
+            flows: 0,
+            half_open: 0,
+        });
         peer.flows += 1;
         if flow.stage == Stage::Accepting {
             peer.half_open += 1;
@@ -258,7 +273,13 @@ impl Table {
 
     /// Moves a flow on to another stage.
     pub(super) fn set_stage(&mut self, slot: u32, stage: Stage) {
-        let Some(flow) = self.slots.get_mut(slot as usize).and_then(|slot| slot.flow.as_mut()) else { return };
+        let Some(flow) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(|slot| slot.flow.as_mut())
+        else {
+            return;
+        };
         if flow.stage == Stage::Accepting && stage != Stage::Accepting {
             self.half_open -= 1;
             if let Some(peer) = self.peers.get_mut(&flow.peer) {
@@ -270,7 +291,9 @@ impl Table {
 
     /// Frees a flow's addresses for another flow.
     pub(super) fn forget_key(&mut self, slot: u32) {
-        let Some(key) = self.at(slot).map(|flow| flow.key) else { return };
+        let Some(key) = self.at(slot).map(|flow| flow.key) else {
+            return;
+        };
         // The key may belong to a later flow already.
         if self.keys.get(&key) == Some(&slot) {
             self.keys.remove(&key);
@@ -310,12 +333,18 @@ impl Table {
 
     /// The slots in use.
     pub(super) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        self.slots.iter().zip(0..).filter_map(|(slot, index)| slot.flow.is_some().then_some(index))
+        self.slots
+            .iter()
+            .zip(0..)
+            .filter_map(|(slot, index)| slot.flow.is_some().then_some(index))
     }
 
     /// The name of the flow in a slot.
     pub(super) fn name(&self, slot: u32) -> FlowId {
-        FlowId { slot, generation: self.slots.get(slot as usize).map_or(0, |slot| slot.generation) }
+        FlowId {
+            slot,
+            generation: self.slots.get(slot as usize).map_or(0, |slot| slot.generation),
+        }
     }
 
     /// The flow in a slot.

@@ -31,8 +31,17 @@ impl Stack {
             IpAddr::V6(_) => self.settings.ipv6.map(IpAddr::from),
         };
         let source = source.ok_or(PingError::NoAddress)?;
-        let echo = Echo { kind: EchoKind::Request, identifier, sequence, data: payload };
-        if self.rim.echo(&echo, source, destination, peer, sink) { Ok(()) } else { Err(PingError::TooLong) }
+        let echo = Echo {
+            kind: EchoKind::Request,
+            identifier,
+            sequence,
+            data: payload,
+        };
+        if self.rim.echo(&echo, source, destination, peer, sink) {
+            Ok(())
+        } else {
+            Err(PingError::TooLong)
+        }
     }
 
     pub(super) fn handle_icmp(
@@ -52,7 +61,10 @@ impl Stack {
         };
         match echo.kind {
             EchoKind::Request => {
-                let reply = Echo { kind: EchoKind::Reply, ..echo };
+                let reply = Echo {
+                    kind: EchoKind::Reply,
+                    ..echo
+                };
                 if is_host(source) && self.rim.echo(&reply, destination, source, peer, sink) {
                     self.counters.echoed += 1;
                 }
@@ -64,7 +76,13 @@ impl Stack {
                 }
                 self.pongs += 1;
                 let (identifier, sequence) = (echo.identifier, echo.sequence);
-                self.events.push_back(Event::Pong { peer, from: source, identifier, sequence, payload });
+                self.events.push_back(Event::Pong {
+                    peer,
+                    from: source,
+                    identifier,
+                    sequence,
+                    payload,
+                });
             }
             EchoKind::Reply => self.counters.lost_pongs += 1,
         }

@@ -7,7 +7,7 @@ use super::{
     flow::{Flow, Key, Stage},
     rim::Control,
     stack::{Cause, is_host},
-    tcp::Tcp,
+    tcp::{Tcp, Way},
     time_wait::Answer,
 };
 use crate::{
@@ -66,7 +66,10 @@ impl Stack {
     }
 
     /// Deals with a segment of no flow: returns the flow that was made for it, if any.
-    #[expect(clippy::too_many_arguments, reason = "all of it was parsed by the only caller")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of it was parsed by the only caller"
+    )]
     fn meet(
         &mut self,
         peer: PeerId,
@@ -90,9 +93,17 @@ impl Stack {
         match self.time_wait.answer(key, segment, tick) {
             Answer::Unknown => {}
             Answer::Silence => return None,
-            Answer::Acknowledge { sequence, acknowledgement } => {
-                let answer =
-                    Control { source: local, destination: remote, sequence, acknowledgement, flags: TcpFlags::ACK };
+            Answer::Acknowledge {
+                sequence,
+                acknowledgement,
+            } => {
+                let answer = Control {
+                    source: local,
+                    destination: remote,
+                    sequence,
+                    acknowledgement,
+                    flags: TcpFlags::ACK,
+                };
                 self.rim.control(&answer, peer, sink);
                 return None;
             }
@@ -143,11 +154,22 @@ impl Stack {
         let (sequence, acknowledgement, flags) = if flags.contains(TcpFlags::ACK) {
             (segment.acknowledgement(), 0, TcpFlags::RST)
         } else {
-            let controls = u32::from(flags.contains(TcpFlags::SYN)) + u32::from(flags.contains(TcpFlags::FIN));
+            let controls =
+                u32::from(flags.contains(TcpFlags::SYN)) + u32::from(flags.contains(TcpFlags::FIN));
             let length = segment.payload().len() as u32 + controls;
-            (0, segment.sequence().wrapping_add(length), TcpFlags::RST.union(TcpFlags::ACK))
+            (
+                0,
+                segment.sequence().wrapping_add(length),
+                TcpFlags::RST.union(TcpFlags::ACK),
+            )
         };
-        let reset = Control { source: local, destination: remote, sequence, acknowledgement, flags };
+        let reset = Control {
+            source: local,
+            destination: remote,
+            sequence,
+            acknowledgement,
+            flags,
+        };
         self.rim.control(&reset, peer, sink);
     }
 
@@ -160,11 +182,20 @@ impl Stack {
         sink: &mut (impl PacketSink + ?Sized),
     ) {
         let tick = self.host.tick(now);
-        let Some(flow) = self.table.at_mut(slot) else { return };
+        let Some(flow) = self.table.at_mut(slot) else {
+            return;
+        };
         let Some(tcp) = &mut flow.tcp else { return };
         self.counters.received += 1;
         let before = tcp.received();
-        tcp.ingest(&mut self.host, &mut self.rim, flow.peer, packet.as_bytes(), segment, now, sink);
+        let mut way = Way {
+            host: &mut self.host,
+            rim: &mut self.rim,
+            peer: flow.peer,
+            now,
+            sink,
+        };
+        tcp.ingest(&mut way, packet, segment);
         flow.active = tick;
         let grew = tcp.received() > before;
         let has_room = flow.wants_room && tcp.room() >= tcp.send_capacity() / ROOM_SHARE;

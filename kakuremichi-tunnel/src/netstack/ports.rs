@@ -14,7 +14,9 @@ pub(super) struct PortSet {
 
 impl PortSet {
     pub(super) fn new() -> Self {
-        Self { words: Box::new([0; 1024]) }
+        Self {
+            words: Box::new([0; 1024]),
+        }
     }
 
     /// Replaces the set. Port zero cannot be listened on and is left out.
@@ -33,7 +35,9 @@ impl PortSet {
 
 impl std::fmt::Debug for PortSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries((0..=u16::MAX).filter(|port| self.contains(*port))).finish()
+        f.debug_set()
+            .entries((0..=u16::MAX).filter(|port| self.contains(*port)))
+            .finish()
     }
 }
 
@@ -46,7 +50,9 @@ pub(super) struct Ephemeral {
 
 impl Ephemeral {
     pub(super) fn new(random: u64) -> Self {
-        Self { next: FIRST_EPHEMERAL + (random % EPHEMERAL as u64) as u16 }
+        Self {
+            next: FIRST_EPHEMERAL + (random % EPHEMERAL as u64) as u16,
+        }
     }
 
     pub(super) fn next(&mut self) -> u16 {

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{PacketSink, tcp::Track};
+use super::{PacketSink, track::Track};
 use crate::{
     packet::{Echo, Protocol, TcpFlags, checksum, transport_checksum, write_ip_header},
     peer::PeerId,
@@ -32,6 +32,8 @@ const MIN_MSS: u16 = 48;
 /// A buffer for one packet, and what is known about packets.
 pub(super) struct Rim {
     scratch: Box<[u8]>,
+    /// Room for a part of a packet that came in.
+    pub(super) part: Box<[u8]>,
     mtu: usize,
     /// Packets handed to the sink.
     pub(super) sent: u64,
@@ -51,17 +53,19 @@ pub(super) struct Control {
 
 impl Rim {
     pub(super) fn new(mtu: usize) -> Self {
-        Self { scratch: vec![0; LONGEST].into_boxed_slice(), mtu, sent: 0, bytes: 0 }
+        Self {
+            scratch: vec![0; LONGEST].into_boxed_slice(),
+            part: vec![0; mtu + MAX_HEADERS].into_boxed_slice(),
+            mtu,
+            sent: 0,
+            bytes: 0,
+        }
     }
 
     /// The most data a packet of ours carries.
     pub(super) fn mss(&self, v4: bool) -> u16 {
         let header = if v4 { IPV4_HEADER } else { IPV6_HEADER };
         (self.mtu - header - TCP_HEADER) as u16
-    }
-
-    pub(super) fn mtu(&self) -> usize {
-        self.mtu
     }
 
     /// The longest segment worth making, headers included.
@@ -90,9 +94,10 @@ impl Rim {
         let flags = self.scratch[ip + 13];
         let data = length - headers;
         let sequence = be32(&self.scratch, ip + 4);
-        let fin_or_syn = u32::from(flags & 0x01) + u32::from(flags >> 1 & 0x01);
         self.bytes += length as u64;
-        track.sent(sequence.wrapping_add(data as u32).wrapping_add(fin_or_syn), be32(&self.scratch, ip + 8));
+        let acknowledgement = be32(&self.scratch, ip + 8);
+        let sequence = track.sent(sequence, data, TcpFlags::new(flags), acknowledgement);
+        self.scratch[ip + 4..ip + 8].copy_from_slice(&sequence.to_be_bytes());
         if flags & 0x02 != 0 {
             let mss = self.mss(v4);
             replace_mss(&mut self.scratch[ip + TCP_HEADER..headers], mss);
@@ -133,7 +138,8 @@ impl Rim {
     /// Sends a segment without data that belongs to no socket.
     pub(super) fn control(&mut self, control: &Control, peer: PeerId, sink: &mut (impl PacketSink + ?Sized)) {
         let (source, destination) = (control.source.ip(), control.destination.ip());
-        let Some(ip) = write_ip_header(source, destination, Protocol::Tcp, TCP_HEADER, &mut self.scratch) else {
+        let Some(ip) = write_ip_header(source, destination, Protocol::Tcp, TCP_HEADER, &mut self.scratch)
+        else {
             return;
         };
         let packet = &mut self.scratch[..ip + TCP_HEADER];
@@ -171,7 +177,10 @@ impl Rim {
 
 impl std::fmt::Debug for Rim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rim").field("mtu", &self.mtu).field("sent", &self.sent).finish_non_exhaustive()
+        f.debug_struct("Rim")
+            .field("mtu", &self.mtu)
+            .field("sent", &self.sent)
+            .finish_non_exhaustive()
     }
 }
 
@@ -212,6 +221,11 @@ fn replace_mss(options: &mut [u8], mss: u16) {
 pub(super) fn read_mss(options: &[u8]) -> Option<u16> {
     let at = find_option(options, 2, 4)?;
     Some(u16::from_be_bytes([options[at + 2], options[at + 3]]))
+}
+
+/// Reads the shift of the window (RFC 7323 section 2.2) out of the options of a SYN.
+pub(super) fn read_window_shift(options: &[u8]) -> Option<u8> {
+    Some(options[find_option(options, 3, 3)? + 2])
 }
 
 /// Where an option of that kind and length begins.

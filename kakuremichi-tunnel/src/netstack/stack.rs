@@ -122,7 +122,12 @@ impl Stack {
         self.settings.ipv6 = ipv6;
         self.settings.ipv4 = ipv4;
         self.host.set_addresses(ipv6, ipv4);
-        let gone = |stack: &Self, slot| stack.table.at(slot).is_some_and(|flow| !stack.is_ours(flow.local.ip()));
+        let gone = |stack: &Self, slot| {
+            stack
+                .table
+                .at(slot)
+                .is_some_and(|flow| !stack.is_ours(flow.local.ip()))
+        };
         let slots: Vec<u32> = self.table.slots().filter(|&slot| gone(self, slot)).collect();
         for slot in slots {
             self.drop_flow(slot, CloseReason::AddressGone);
@@ -188,12 +193,15 @@ impl Stack {
         None
     }
 
+    /// Whether [`poll_event`](Self::poll_event) may have something.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty() || !self.ready.is_empty()
+    }
+
     /// Calls `take` with received bytes, the longest piece that lies in one; `take` returns how many
     /// it used. `None`, and no call, when there are none. Received bytes may lie in two pieces, so
     /// call again until `None`.
-    ///
-    /// # Panics
-    /// When `take` claims to have used more than it was given.
     pub fn recv<R>(&mut self, flow: FlowId, take: impl FnOnce(&[u8]) -> (usize, R)) -> Option<R> {
         let entry = self.known_mut(flow)?;
         let tcp = entry.tcp.as_mut()?;
@@ -212,9 +220,6 @@ impl Stack {
     /// it wrote to the start of it. `None`, and no call, when there is no room or the flow is not (yet,
     /// or any more) open for sending; [`Event::Established`] and [`Event::Ready`] tell when that
     /// changes. The room holds old bytes, which must not be read.
-    ///
-    /// # Panics
-    /// When `fill` claims to have written more than there is room for.
     pub fn send<R>(&mut self, flow: FlowId, fill: impl FnOnce(&mut [u8]) -> (usize, R)) -> Option<R> {
         let entry = self.known_mut(flow)?;
         let tcp = entry.tcp.as_mut()?;
@@ -229,7 +234,9 @@ impl Stack {
     /// Whether [`recv`](Self::recv) has bytes.
     #[must_use]
     pub fn can_recv(&self, flow: FlowId) -> bool {
-        self.known(flow).and_then(|flow| flow.tcp.as_ref()).is_some_and(|tcp| tcp.received() > 0)
+        self.known(flow)
+            .and_then(|flow| flow.tcp.as_ref())
+            .is_some_and(|tcp| tcp.received() > 0)
     }
 
     /// Whether the peer ended its direction in order and all it sent was taken. False for a flow that
@@ -243,13 +250,17 @@ impl Stack {
     /// Whether [`send`](Self::send) has room.
     #[must_use]
     pub fn can_send(&self, flow: FlowId) -> bool {
-        self.known(flow).and_then(|flow| flow.tcp.as_ref()).is_some_and(|tcp| tcp.room() > 0)
+        self.known(flow)
+            .and_then(|flow| flow.tcp.as_ref())
+            .is_some_and(|tcp| tcp.room() > 0)
     }
 
     /// How many bytes were sent but not acknowledged by the peer, or not yet put on the way.
     #[must_use]
     pub fn unacknowledged(&self, flow: FlowId) -> usize {
-        self.known(flow).and_then(|flow| flow.tcp.as_ref()).map_or(0, Tcp::unacknowledged)
+        self.known(flow)
+            .and_then(|flow| flow.tcp.as_ref())
+            .map_or(0, Tcp::unacknowledged)
     }
 
     /// Ends our direction behind what was sent (FIN), as soon as the flow is established. The peer's
@@ -310,7 +321,10 @@ impl Stack {
     /// What was counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters { sent: self.rim.sent, ..self.counters }
+        Counters {
+            sent: self.rim.sent,
+            ..self.counters
+        }
     }
 
     /// How many flows there are: opening, open, closing, and ended but not released.
@@ -350,18 +364,27 @@ impl Stack {
     /// Puts a flow on the list of those with something to send.
     pub(super) fn enqueue(&mut self, slot: u32) {
         let id = self.table.name(slot);
-        let Some(flow) = self.table.at_mut(slot) else { return };
+        let Some(flow) = self.table.at_mut(slot) else {
+            return;
+        };
         if flow.queued == Queued::Yes {
             return;
         }
         flow.queued = Queued::Yes;
-        if flow.heavy { &mut self.heavy } else { &mut self.light }.push_back(id);
+        if flow.heavy {
+            &mut self.heavy
+        } else {
+            &mut self.light
+        }
+        .push_back(id);
     }
 
     /// Has the engine told that a flow is ready.
     pub(super) fn notify(&mut self, slot: u32) {
         let id = self.table.name(slot);
-        let Some(flow) = self.table.at_mut(slot) else { return };
+        let Some(flow) = self.table.at_mut(slot) else {
+            return;
+        };
         if !flow.ready && !flow.released && matches!(flow.stage, Stage::Open | Stage::Draining) {
             flow.ready = true;
             self.ready.push_back(id);
@@ -370,7 +393,10 @@ impl Stack {
 
     /// Follows a connection's state after something was done with it.
     pub(super) fn settle(&mut self, slot: u32, cause: Cause, tick: u64) {
-        let Some((phase, stage)) = self.table.at(slot).and_then(|flow| Some((flow.tcp.as_ref()?.phase(), flow.stage)))
+        let Some((phase, stage)) = self
+            .table
+            .at(slot)
+            .and_then(|flow| Some((flow.tcp.as_ref()?.phase(), flow.stage)))
         else {
             return;
         };
@@ -394,7 +420,9 @@ impl Stack {
     /// The handshake is complete, maybe just now.
     fn open(&mut self, slot: u32) {
         let id = self.table.name(slot);
-        let Some(flow) = self.table.at_mut(slot) else { return };
+        let Some(flow) = self.table.at_mut(slot) else {
+            return;
+        };
         let Some(tcp) = &mut flow.tcp else { return };
         let stage = flow.stage;
         let finished = tcp.peer_finished() && !flow.peer_finished;
@@ -407,7 +435,12 @@ impl Stack {
             flow.wants_room = false;
             let event = if stage == Stage::Accepting {
                 self.counters.accepted += 1;
-                Event::Incoming { flow: id, peer: flow.peer, local: flow.local, remote: flow.remote }
+                Event::Incoming {
+                    flow: id,
+                    peer: flow.peer,
+                    local: flow.local,
+                    remote: flow.remote,
+                }
             } else {
                 self.counters.connected += 1;
                 Event::Established(id)
@@ -424,18 +457,21 @@ impl Stack {
 
     /// Both directions ended: once the peer's FIN is acknowledged, only the addresses are kept.
     fn wait(&mut self, slot: u32, tick: u64) {
-        let Some(flow) = self.table.at_mut(slot) else { return };
+        let Some(flow) = self.table.at_mut(slot) else {
+            return;
+        };
         flow.waits = true;
-        let Some((next, expected)) = flow.tcp.as_ref().and_then(Tcp::waiting) else { return };
+        let Some((next, expected)) = flow.tcp.as_ref().and_then(Tcp::waiting) else {
+            return;
+        };
         self.time_wait.insert(flow.key, next, expected, tick);
         self.end(slot, CloseReason::Finished);
     }
 
     fn closed(&mut self, slot: u32, stage: Stage, cause: Cause) {
         let Some(flow) = self.table.at(slot) else { return };
-        let delivered = flow.shut
-            && flow.peer_finished
-            && flow.tcp.as_ref().is_some_and(|tcp| tcp.unacknowledged() == 0);
+        let delivered =
+            flow.shut && flow.peer_finished && flow.tcp.as_ref().is_some_and(|tcp| tcp.unacknowledged() == 0);
         let reason = match (stage, cause) {
             (Stage::Accepting, _) => {
                 self.remove(slot);
@@ -505,7 +541,5 @@ impl Stack {
 
 /// Whether an address may be a host's.
 pub(super) fn is_host(address: IpAddr) -> bool {
-    !address.is_unspecified()
-        && !address.is_multicast()
-        && address != IpAddr::V4(Ipv4Addr::BROADCAST)
+    !address.is_unspecified() && !address.is_multicast() && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }

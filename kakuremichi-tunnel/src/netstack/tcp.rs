@@ -16,18 +16,29 @@ use smoltcp::{
     wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndpoint},
 };
 
-use super::{PacketSink, Settings, device::Port, rim, rim::Rim};
+use super::{
+    PacketSink, Settings,
+    device::Port,
+    rim::{IPV4_HEADER, Rim},
+    track::{Track, write_part},
+};
 use crate::{
     arena::{Arena, Holder, Lease},
-    packet::{TcpFlags, TcpSegment},
+    packet::{IpPacket, TcpSegment},
     peer::PeerId,
 };
 
 /// How long a small piece of data waits for its acknowledgement to travel with an answer.
 const ACK_DELAY: time::Duration = time::Duration::from_millis(10);
 
-/// The MSS of a peer that names none (RFC 9293 section 3.7.1).
-const DEFAULT_MSS: u16 = 536;
+/// How many segments go out before the first acknowledgement (RFC 6928).
+const INITIAL_SEGMENTS: usize = 10;
+
+/// The bytes by which smoltcp's CUBIC opens its window for one acknowledgement at most.
+const GROWTH: u32 = 1_024;
+
+/// The longest packet that is taken in for a part of an acknowledgement: IPv6 and TCP headers.
+const MAX_HEADERS: usize = 40 + 60;
 
 /// The ticks at which a stack begins: smoltcp takes its time zero for "long ago".
 const FIRST_TICK: u64 = 1_000;
@@ -50,6 +61,20 @@ pub(super) struct Tcp {
     lease: Lease<Sockets>,
     handle: SocketHandle,
     track: Track,
+    /// The peer has not acknowledged any data: the first flight is bounded by what it may be, not by
+    /// a congestion window.
+    first_flight: bool,
+    /// Bytes that went through the rings since their pages were given back.
+    moved: u64,
+}
+
+/// What a connection needs in order to do something: the stack's parts, its peer, and the time.
+pub(super) struct Way<'a, S: ?Sized> {
+    pub(super) host: &'a mut Host,
+    pub(super) rim: &'a mut Rim,
+    pub(super) peer: PeerId,
+    pub(super) now: Instant,
+    pub(super) sink: &'a mut S,
 }
 
 /// How far a connection is, as far as the flow around it cares.
@@ -65,24 +90,6 @@ pub(super) enum Phase {
     TimeWait,
     /// It is over.
     Closed,
-}
-
-/// What passes the rim, noted for what smoltcp does not tell.
-#[derive(Debug, Default)]
-pub(super) struct Track {
-    /// The MSS the peer asked for; zero before it did.
-    mss: u16,
-    started: bool,
-    /// The sequence number behind the last one sent.
-    sent_end: u32,
-    /// The acknowledgement number sent last.
-    acknowledged: u32,
-    /// The sequence number behind the furthest byte that may have been stored.
-    received_end: u32,
-    /// The sequence number behind the peer's FIN.
-    fin_end: Option<u32>,
-    /// Bytes that went through the rings since their pages were given back.
-    moved: u64,
 }
 
 struct Sockets;
@@ -114,7 +121,10 @@ impl Host {
             sink: &mut Nowhere,
         };
         let begin = time::Instant::from_millis(FIRST_TICK as i64);
-        Self { interface: Interface::new(config, &mut port, begin), begin: now }
+        Self {
+            interface: Interface::new(config, &mut port, begin),
+            begin: now,
+        }
     }
 
     /// Sets the addresses, which must be those of hosts.
@@ -145,14 +155,19 @@ impl Host {
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("addresses", &self.interface.ip_addrs()).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("addresses", &self.interface.ip_addrs())
+            .finish_non_exhaustive()
     }
 }
 
 impl Tcp {
     /// Waits for the SYN that is ingested next. `None` when there is no ring.
     pub(super) fn listen(arena: &Arena, settings: &Settings, local: SocketAddr) -> Option<Self> {
-        let endpoint = IpListenEndpoint { addr: Some(address(local.ip())), port: local.port() };
+        let endpoint = IpListenEndpoint {
+            addr: Some(address(local.ip())),
+            port: local.port(),
+        };
         let mut tcp = Self::new(arena, settings)?;
         // Fails for port zero only, which is not listened on.
         tcp.with(|socket| socket.listen(endpoint)).ok()?;
@@ -170,7 +185,8 @@ impl Tcp {
         let endpoint = |at: SocketAddr| IpEndpoint::new(address(at.ip()), at.port());
         let mut tcp = Self::new(arena, settings)?;
         // Fails for addresses that `Stack::connect` has refused.
-        tcp.with(|socket| socket.connect(host.interface.context(), endpoint(remote), endpoint(local))).ok()?;
+        tcp.with(|socket| socket.connect(host.interface.context(), endpoint(remote), endpoint(local)))
+            .ok()?;
         Some(tcp)
     }
 
@@ -178,7 +194,7 @@ impl Tcp {
         let mut handle = SocketHandle::default();
         let lease = arena.lease::<Sockets>(|receive, send| {
             let mut socket = Socket::new(SocketBuffer::new(receive), SocketBuffer::new(send));
-            socket.set_congestion_control(CongestionControl::Cubic);
+            socket.set_congestion_control(CongestionControl::None);
             socket.set_nagle_enabled(false);
             socket.set_ack_delay(Some(ACK_DELAY));
             socket.set_keep_alive(Some(settings.keep_alive.into()));
@@ -187,7 +203,13 @@ impl Tcp {
             handle = set.add(socket);
             set
         })?;
-        Some(Self { lease, handle, track: Track::default() })
+        Some(Self {
+            lease,
+            handle,
+            track: Track::default(),
+            first_flight: true,
+            moved: 0,
+        })
     }
 
     /// Once the handshake is complete: the peer may be silent for as long as flows may.
@@ -198,48 +220,116 @@ impl Tcp {
     /// Takes a segment in. What has to be answered at once, is.
     pub(super) fn ingest(
         &mut self,
-        host: &mut Host,
-        rim: &mut Rim,
-        peer: PeerId,
-        packet: &[u8],
+        way: &mut Way<'_, impl PacketSink + ?Sized>,
+        packet: &IpPacket<'_>,
         segment: &TcpSegment<'_>,
-        now: Instant,
-        sink: &mut (impl PacketSink + ?Sized),
     ) {
-        let ring = self.lease.get(|set| set.get::<Socket<'_>>(self.handle).recv_capacity());
+        let (bytes, ip) = (packet.as_bytes(), packet.header_len());
+        let ring = self.get(|socket| socket.recv_capacity());
+        let mss = usize::from(way.rim.mss(ip == IPV4_HEADER));
+        let news = self.track.acknowledges(segment);
+        if news > 0 && self.first_flight {
+            self.first_flight = false;
+            self.with(|socket| socket.set_congestion_control(CongestionControl::Cubic));
+            self.ingest_stretch(way, bytes, ip, segment, news);
+        } else if news > GROWTH && self.track.is_congested() {
+            self.ingest_stretch(way, bytes, ip, segment, news);
+        }
+        let joined = segment.payload().len() > mss;
+        if joined && self.track.leaves_gap(segment) {
+            self.ingest_parts(way, bytes, ip, segment, mss, ring);
+        } else {
+            self.track.received(segment, ring);
+            // smoltcp delays the acknowledgement of a first segment however long it is. One that was
+            // joined of several is to be acknowledged at once (RFC 9293 SHLD-19), or a sender that
+            // waits for it stalls.
+            self.input(way, bytes, if joined { time::Duration::ZERO } else { ACK_DELAY });
+        }
+    }
+
+    /// Takes an acknowledgement of much in as several of little: smoltcp opens the congestion window
+    /// by the number of acknowledgements, and where segments are joined there are few. The last part
+    /// is left to the packet itself.
+    fn ingest_stretch(
+        &mut self,
+        way: &mut Way<'_, impl PacketSink + ?Sized>,
+        packet: &[u8],
+        ip: usize,
+        segment: &TcpSegment<'_>,
+        news: u32,
+    ) {
+        let mut part = [0; MAX_HEADERS];
+        let begin = self.track.unacknowledged();
+        for bytes in (GROWTH..news).step_by(GROWTH as usize) {
+            let numbers = (segment.sequence(), begin.wrapping_add(bytes));
+            let length = write_part(packet, ip, segment, numbers, &[], &mut part);
+            self.input(way, &part[..length], ACK_DELAY);
+        }
+    }
+
+    /// Takes a joined segment in as the segments it was joined of: behind a gap each one is answered
+    /// with an acknowledgement (RFC 5681 section 4.2), and the sender counts them.
+    fn ingest_parts(
+        &mut self,
+        way: &mut Way<'_, impl PacketSink + ?Sized>,
+        packet: &[u8],
+        ip: usize,
+        segment: &TcpSegment<'_>,
+        mss: usize,
+        ring: usize,
+    ) {
         self.track.received(segment, ring);
-        // smoltcp delays the acknowledgement of a first segment however long it is. One that was
-        // joined of several is to be acknowledged at once (RFC 9293 SHLD-19), or a sender that waits
-        // for it stalls.
-        let mss = rim.mss(packet[0] >> 4 == 4);
-        let delay = if segment.payload().len() > usize::from(mss) { time::Duration::ZERO } else { ACK_DELAY };
-        let time = host.time(now);
+        let mut part = std::mem::take(&mut way.rim.part);
+        let mut sequence = segment.sequence();
+        for data in segment.payload().chunks(mss) {
+            let numbers = (sequence, segment.acknowledgement());
+            let length = write_part(packet, ip, segment, numbers, data, &mut part);
+            self.input(way, &part[..length], ACK_DELAY);
+            sequence = sequence.wrapping_add(data.len() as u32);
+        }
+        way.rim.part = part;
+    }
+
+    fn input(&mut self, way: &mut Way<'_, impl PacketSink + ?Sized>, packet: &[u8], delay: time::Duration) {
+        let time = way.host.time(way.now);
         let handle = self.handle;
         let track = &mut self.track;
         self.lease.with(|set| {
             set.get_mut::<Socket<'_>>(handle).set_ack_delay(Some(delay));
-            let mut port = Port { input: Some(packet), rim, track, peer, sink };
-            host.interface.poll_ingress_single(time, &mut port, set);
+            let mut port = Port {
+                input: Some(packet),
+                rim: way.rim,
+                track,
+                peer: way.peer,
+                sink: way.sink,
+            };
+            way.host.interface.poll_ingress_single(time, &mut port, set);
         });
     }
 
     /// Sends one segment, if there is one to send; returns its length, or zero.
-    pub(super) fn egress(
-        &mut self,
-        host: &mut Host,
-        rim: &mut Rim,
-        peer: PeerId,
-        now: Instant,
-        sink: &mut (impl PacketSink + ?Sized),
-    ) -> usize {
-        let time = host.time(now);
+    pub(super) fn egress(&mut self, way: &mut Way<'_, impl PacketSink + ?Sized>) -> usize {
+        let time = way.host.time(way.now);
         let track = &mut self.track;
-        let before = rim.bytes;
+        let before = way.rim.bytes;
         let result = self.lease.with(|set| {
-            let mut port = Port { input: None, rim: &mut *rim, track, peer, sink };
-            host.interface.poll_egress(time, &mut port, set)
+            let mut port = Port {
+                input: None,
+                rim: way.rim,
+                track,
+                peer: way.peer,
+                sink: way.sink,
+            };
+            way.host.interface.poll_egress(time, &mut port, set)
         });
-        if result == PollResult::None { 0 } else { (rim.bytes - before) as usize }
+        if result != PollResult::None {
+            return (way.rim.bytes - before) as usize;
+        }
+        if way.sink.ready() {
+            let queued = self.unacknowledged();
+            self.track.turned(queued);
+        }
+        0
     }
 
     /// The tick at which [`egress`](Self::egress) wants to be called, if at all.
@@ -267,13 +357,11 @@ impl Tcp {
     /// Whether the peer ended its direction, as long as the connection is not [closed](Phase::Closed).
     pub(super) fn peer_finished(&self) -> bool {
         self.get(|socket| {
-            matches!(socket.state(), State::CloseWait | State::Closing | State::LastAck | State::TimeWait)
+            matches!(
+                socket.state(),
+                State::CloseWait | State::Closing | State::LastAck | State::TimeWait
+            )
         })
-    }
-
-    /// Whether our direction is still open.
-    pub(super) fn may_send(&self) -> bool {
-        self.get(|socket| socket.may_send())
     }
 
     /// How many bytes can be received.
@@ -288,7 +376,19 @@ impl Tcp {
 
     /// How many bytes can be sent.
     pub(super) fn room(&self) -> usize {
-        self.get(|socket| if socket.may_send() { socket.send_capacity() - socket.send_queue() } else { 0 })
+        self.get(|socket| {
+            if !socket.may_send() {
+                return 0;
+            }
+            let flight = INITIAL_SEGMENTS * usize::from(self.track.mss());
+            let capacity = socket.send_capacity();
+            let capacity = if self.first_flight {
+                flight.min(capacity)
+            } else {
+                capacity
+            };
+            capacity.saturating_sub(socket.send_queue())
+        })
     }
 
     pub(super) fn send_capacity(&self) -> usize {
@@ -303,27 +403,30 @@ impl Tcp {
             socket
                 .recv(|bytes| {
                     let (taken, result) = take(bytes);
+                    let taken = taken.min(bytes.len());
                     (taken, (taken, result))
                 })
                 .ok()
         })?;
-        self.track.moved += taken as u64;
+        self.moved += taken as u64;
         Some(result)
     }
 
     pub(super) fn send<R>(&mut self, fill: impl FnOnce(&mut [u8]) -> (usize, R)) -> Option<R> {
+        let room = self.room();
+        if room == 0 {
+            return None;
+        }
         let (filled, result) = self.with(|socket| {
-            if !socket.can_send() {
-                return None;
-            }
             socket
-                .send(|room| {
-                    let (filled, result) = fill(room);
-                    (filled, (filled, result))
+                .send(|space| {
+                    let longest = room.min(space.len());
+                    let (filled, result) = fill(&mut space[..longest]);
+                    (filled.min(longest), (filled.min(longest), result))
                 })
                 .ok()
         })?;
-        self.track.moved += filled as u64;
+        self.moved += filled as u64;
         Some(result)
     }
 
@@ -340,20 +443,29 @@ impl Tcp {
     /// The numbers to wait with in TIME-WAIT, once the peer's FIN was acknowledged: ours next, and the
     /// peer's next.
     pub(super) fn waiting(&self) -> Option<(u32, u32)> {
-        let done = self.phase() == Phase::TimeWait && self.track.fin_end == Some(self.track.acknowledged);
-        done.then_some((self.track.sent_end, self.track.acknowledged))
+        if self.phase() == Phase::TimeWait {
+            self.track.after_fin()
+        } else {
+            None
+        }
+    }
+
+    /// The peer's next sequence number, and ours.
+    #[cfg(test)]
+    pub(super) fn numbers(&self) -> (u32, u32) {
+        self.track.numbers()
     }
 
     /// Whether the rings hold pages worth giving back, once the connection idles.
     pub(super) fn holds_pages(&self) -> bool {
-        self.track.moved >= WORTH_DISCARDING
+        self.moved >= WORTH_DISCARDING
     }
 
     /// Gives the rings' pages back, if nothing is in the rings.
     pub(super) fn discard(&mut self) {
         if self.received() == 0 && self.unacknowledged() == 0 && self.track.in_order() {
             self.lease.discard();
-            self.track.moved = 0;
+            self.moved = 0;
         }
     }
 
@@ -365,53 +477,6 @@ impl Tcp {
         let handle = self.handle;
         self.lease.with(|set| work(set.get_mut::<Socket<'_>>(handle)))
     }
-}
-
-impl Track {
-    /// The MSS to cut by; `u16::MAX` while the peer has not named one.
-    pub(super) fn mss(&self) -> u16 {
-        if self.mss == 0 { u16::MAX } else { self.mss }
-    }
-
-    pub(super) fn sent(&mut self, end: u32, acknowledgement: u32) {
-        if !self.started || is_after(end, self.sent_end) {
-            self.started = true;
-            self.sent_end = end;
-        }
-        self.acknowledged = acknowledgement;
-    }
-
-    fn received(&mut self, segment: &TcpSegment<'_>, ring: usize) {
-        let flags = segment.flags();
-        let data = segment.payload().len() as u32;
-        if flags.contains(TcpFlags::SYN) {
-            if self.mss == 0 {
-                self.mss = rim::read_mss(segment.options()).filter(|mss| *mss != 0).unwrap_or(DEFAULT_MSS);
-            }
-            self.received_end = segment.sequence().wrapping_add(1);
-            return;
-        }
-        let end = segment.sequence().wrapping_add(data);
-        if flags.contains(TcpFlags::FIN) {
-            self.fin_end = Some(end.wrapping_add(1));
-        }
-        // Nothing further ahead than a whole ring was stored.
-        let limit = self.acknowledged.wrapping_add(ring as u32);
-        let end = if is_after(end, limit) { limit } else { end };
-        if data > 0 && is_after(end, self.received_end) {
-            self.received_end = end;
-        }
-    }
-
-    /// Whether everything that was received was acknowledged, so that nothing waits out of order.
-    fn in_order(&self) -> bool {
-        !is_after(self.received_end, self.acknowledged)
-    }
-}
-
-/// Whether a sequence number lies after another (RFC 9293 section 3.4).
-fn is_after(number: u32, other: u32) -> bool {
-    number.wrapping_sub(other).wrapping_sub(1) < 1 << 31
 }
 
 fn address(address: IpAddr) -> IpAddress {

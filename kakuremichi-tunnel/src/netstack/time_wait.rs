@@ -43,18 +43,31 @@ pub(super) enum Answer {
 
 impl TimeWait {
     pub(super) fn new(capacity: usize, hasher: Seeded) -> Self {
-        Self { capacity, entries: HashMap::with_hasher(hasher), order: VecDeque::new() }
+        Self {
+            capacity,
+            entries: HashMap::with_hasher(hasher),
+            order: VecDeque::new(),
+        }
     }
 
     /// Remembers a flow: the sequence numbers that ours and the peer's next segment would have.
     pub(super) fn insert(&mut self, key: Key, next: u32, expected: u32, tick: u64) {
         self.expire(tick);
         while self.order.len() >= self.capacity {
-            let Some(oldest) = self.order.pop_front() else { return };
+            let Some(oldest) = self.order.pop_front() else {
+                return;
+            };
             self.forget(oldest);
         }
         let until = tick + TIME_WAIT;
-        self.entries.insert(key, Entry { until, next, expected });
+        self.entries.insert(
+            key,
+            Entry {
+                until,
+                next,
+                expected,
+            },
+        );
         self.order.push_back((until, key));
     }
 
@@ -65,8 +78,13 @@ impl TimeWait {
             return Answer::Unknown;
         }
         self.expire(tick);
-        let Some(entry) = self.entries.get(key) else { return Answer::Unknown };
-        let acknowledge = Answer::Acknowledge { sequence: entry.next, acknowledgement: entry.expected };
+        let Some(entry) = self.entries.get(key) else {
+            return Answer::Unknown;
+        };
+        let acknowledge = Answer::Acknowledge {
+            sequence: entry.next,
+            acknowledgement: entry.expected,
+        };
         let flags = segment.flags();
         let ahead = segment.sequence().wrapping_sub(entry.expected);
         if flags.contains(TcpFlags::RST) {
@@ -113,7 +131,11 @@ mod tests {
 
     fn key(port: u16) -> Key {
         let local = "[fd00::1]:80".parse().unwrap();
-        Key::new(PeerId::new(0, 0), local, std::net::SocketAddr::new("fd00::2".parse().unwrap(), port))
+        Key::new(
+            PeerId::new(0, 0),
+            local,
+            std::net::SocketAddr::new("fd00::2".parse().unwrap(), port),
+        )
     }
 
     fn segment(flags: TcpFlags, sequence: u32) -> [u8; 20] {
@@ -121,7 +143,14 @@ mod tests {
         bytes[4..8].copy_from_slice(&sequence.to_be_bytes());
         bytes[12] = 5 << 4;
         for bit in 0..8 {
-            let one = [TcpFlags::FIN, TcpFlags::SYN, TcpFlags::RST, TcpFlags::PSH, TcpFlags::ACK].get(bit);
+            let one = [
+                TcpFlags::FIN,
+                TcpFlags::SYN,
+                TcpFlags::RST,
+                TcpFlags::PSH,
+                TcpFlags::ACK,
+            ]
+            .get(bit);
             if one.is_some_and(|one| flags.contains(*one)) {
                 bytes[13] |= 1 << bit;
             }
@@ -130,10 +159,17 @@ mod tests {
     }
 
     fn answer(wait: &mut TimeWait, port: u16, flags: TcpFlags, sequence: u32, tick: u64) -> Answer {
-        wait.answer(&key(port), &TcpSegment::parse(&segment(flags, sequence)).unwrap(), tick)
+        wait.answer(
+            &key(port),
+            &TcpSegment::parse(&segment(flags, sequence)).unwrap(),
+            tick,
+        )
     }
 
-    const AGAIN: Answer = Answer::Acknowledge { sequence: 100, acknowledgement: 200 };
+    const AGAIN: Answer = Answer::Acknowledge {
+        sequence: 100,
+        acknowledgement: 200,
+    };
 
     fn one() -> TimeWait {
         let mut wait = TimeWait::new(2, Seeded::new(1));
@@ -146,7 +182,10 @@ mod tests {
         let mut wait = one();
         let fin = TcpFlags::FIN.union(TcpFlags::ACK);
         assert_eq!(answer(&mut wait, 1, fin, 199, TIME_WAIT - 1), AGAIN);
-        assert_eq!(answer(&mut wait, 1, TcpFlags::ACK, 200, TIME_WAIT - 1), Answer::Silence);
+        assert_eq!(
+            answer(&mut wait, 1, TcpFlags::ACK, 200, TIME_WAIT - 1),
+            Answer::Silence
+        );
         assert_eq!(answer(&mut wait, 2, fin, 199, TIME_WAIT - 1), Answer::Unknown);
         assert_eq!(answer(&mut wait, 1, fin, 199, TIME_WAIT), Answer::Unknown);
     }
@@ -184,6 +223,9 @@ mod tests {
         assert_eq!(answer(&mut wait, 1, TcpFlags::SYN, 201, 1), Answer::Unknown);
         wait.insert(key(1), 100, 200, 5_000);
         assert_eq!(answer(&mut wait, 1, TcpFlags::FIN, 199, TIME_WAIT), AGAIN);
-        assert_eq!(answer(&mut wait, 1, TcpFlags::FIN, 199, TIME_WAIT + 5_000), Answer::Unknown);
+        assert_eq!(
+            answer(&mut wait, 1, TcpFlags::FIN, 199, TIME_WAIT + 5_000),
+            Answer::Unknown
+        );
     }
 }

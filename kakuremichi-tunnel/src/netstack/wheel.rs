@@ -37,7 +37,13 @@ struct Node {
     place: Option<(u8, u8)>,
 }
 
-const UNSET: Node = Node { deadline: 0, at: 0, previous: NIL, next: NIL, place: None };
+const UNSET: Node = Node {
+    deadline: 0,
+    at: 0,
+    previous: NIL,
+    next: NIL,
+    place: None,
+};
 
 impl Wheel {
     /// A wheel without timers at tick zero.
@@ -178,8 +184,12 @@ mod tests {
     impl Naive {
         fn expire(&mut self, now: u64) -> Vec<u32> {
             self.now = self.now.max(now);
-            let due: Vec<u32> =
-                self.timers.iter().filter(|(_, at)| **at <= self.now).map(|(key, _)| *key).collect();
+            let due: Vec<u32> = self
+                .timers
+                .iter()
+                .filter(|(_, at)| **at <= self.now)
+                .map(|(key, _)| *key)
+                .collect();
             for key in &due {
                 self.timers.remove(key);
             }
@@ -197,7 +207,13 @@ mod tests {
     }
 
     fn distance() -> impl Strategy<Value = u64> {
-        prop_oneof![0..3_u64, 0..100_u64, 0..5_000_u64, 0..500_000_u64, 0..LONGEST + 10]
+        prop_oneof![
+            0..3_u64,
+            0..100_u64,
+            0..5_000_u64,
+            0..500_000_u64,
+            0..LONGEST + 10
+        ]
     }
 
     fn step() -> impl Strategy<Value = Step> {

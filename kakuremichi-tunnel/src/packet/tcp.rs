@@ -22,6 +22,12 @@ impl TcpFlags {
     /// The acknowledgement number counts.
     pub const ACK: Self = Self(0x10);
 
+    /// Reads them from a header.
+    #[must_use]
+    pub const fn new(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// As they stand in the header.
     #[must_use]
     pub const fn bits(self) -> u8 {
@@ -104,6 +110,12 @@ impl<'a> TcpSegment<'a> {
     #[must_use]
     pub fn flags(&self) -> TcpFlags {
         TcpFlags(self.bytes[13])
+    }
+
+    /// How much more its sender would receive, before any scaling.
+    #[must_use]
+    pub fn window(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[14], self.bytes[15]])
     }
 
     /// The length of the header with its options.

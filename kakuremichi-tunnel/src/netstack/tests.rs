@@ -1,0 +1,10 @@
+//! Stacks joined in memory, under virtual time, over links that lose, repeat and reorder.
+
+mod bounds;
+mod bulk;
+mod closing;
+mod garbage;
+mod handshake;
+mod net;
+mod offload;
+mod probes;

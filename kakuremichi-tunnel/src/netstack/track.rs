@@ -1,0 +1,228 @@
+//! What passes the rim, noted for what smoltcp does not tell: where a connection stands in both
+//! sequence spaces, and what holds its sender back.
+
+use super::rim::{self, TCP_HEADER};
+use crate::packet::{TcpFlags, TcpSegment};
+
+/// The MSS of a peer that names none (RFC 9293 section 3.7.1).
+const DEFAULT_MSS: u16 = 536;
+
+/// The largest shift of a window (RFC 7323 section 2.3).
+const MAX_SHIFT: u8 = 14;
+
+/// One connection's numbers.
+#[derive(Debug, Default)]
+pub(super) struct Track {
+    /// The MSS the peer asked for; zero before it did.
+    mss: u16,
+    /// By how much the peer's windows are shifted.
+    shift: u8,
+    /// Something was sent, and something acknowledged by the peer.
+    sending: bool,
+    acknowledged_once: bool,
+    /// The sequence number behind the furthest one sent.
+    sent_end: u32,
+    /// The sequence number behind the one sent last, which is a repetition's after a loss.
+    sent_last: u32,
+    /// The first sequence number that the peer has not acknowledged.
+    unacknowledged: u32,
+    /// The peer's window.
+    window: u32,
+    /// The acknowledgement number sent last.
+    acknowledged: u32,
+    /// The next sequence number expected; behind `acknowledged` never, and before it while the
+    /// acknowledgement is delayed.
+    expected: u32,
+    /// The sequence number behind the furthest byte that may have been stored.
+    received_end: u32,
+    /// The sequence number behind the peer's FIN.
+    fin_end: Option<u32>,
+    /// At the end of its last turn, the congestion window alone kept the sender from sending more.
+    congested: bool,
+}
+
+impl Track {
+    /// The MSS to cut by; `u16::MAX` while the peer has not named one.
+    pub(super) fn mss(&self) -> u16 {
+        if self.mss == 0 { u16::MAX } else { self.mss }
+    }
+
+    /// A segment is sent. Returns the sequence number it is to have.
+    ///
+    /// After a loss smoltcp puts the number it repeats from into acknowledgements, too. The peer has
+    /// that number behind it and drops the segment with its acknowledgement; when both ends do so, none
+    /// ever learns what the other has, and both repeat themselves until they time out. A segment that
+    /// takes up no numbers has the next one (RFC 9293 section 3.10.7.4).
+    pub(super) fn sent(&mut self, sequence: u32, data: usize, flags: TcpFlags, acknowledgement: u32) -> u32 {
+        let acknowledges = flags.contains(TcpFlags::ACK);
+        if acknowledges {
+            self.acknowledged = acknowledgement;
+            if is_after(acknowledgement, self.expected) {
+                self.expected = acknowledgement;
+            }
+        }
+        let controls = u32::from(flags.contains(TcpFlags::SYN)) + u32::from(flags.contains(TcpFlags::FIN));
+        let end = sequence.wrapping_add(data as u32).wrapping_add(controls);
+        if !self.sending {
+            self.sending = true;
+            self.sent_end = end;
+        }
+        if end == sequence {
+            return if is_after(self.sent_end, sequence) {
+                self.sent_end
+            } else {
+                sequence
+            };
+        }
+        // A probe of a closed window is not sent as far as both ends are concerned.
+        let probe = controls == 0
+            && self.acknowledged_once
+            && is_after(end, self.unacknowledged.wrapping_add(self.window));
+        if !probe {
+            self.sent_last = end;
+            if is_after(end, self.sent_end) {
+                self.sent_end = end;
+            }
+        }
+        sequence
+    }
+
+    /// A segment comes in, with a receive ring of that size.
+    pub(super) fn received(&mut self, segment: &TcpSegment<'_>, ring: usize) {
+        let flags = segment.flags();
+        let data = segment.payload().len() as u32;
+        if flags.contains(TcpFlags::SYN) {
+            if self.mss == 0 {
+                let options = segment.options();
+                self.mss = rim::read_mss(options)
+                    .filter(|mss| *mss != 0)
+                    .unwrap_or(DEFAULT_MSS);
+                self.shift = rim::read_window_shift(options).unwrap_or(0).min(MAX_SHIFT);
+                self.expected = segment.sequence().wrapping_add(1);
+                self.received_end = self.expected;
+            }
+        } else {
+            let end = segment.sequence().wrapping_add(data);
+            if flags.contains(TcpFlags::FIN) {
+                self.fin_end = Some(end.wrapping_add(1));
+            }
+            if data > 0 {
+                self.stored(segment.sequence(), end, ring);
+            }
+        }
+        if flags.contains(TcpFlags::ACK) && !flags.contains(TcpFlags::RST) {
+            let shift = if flags.contains(TcpFlags::SYN) {
+                0
+            } else {
+                self.shift
+            };
+            self.window = u32::from(segment.window()) << shift;
+            let acknowledgement = segment.acknowledgement();
+            if !self.acknowledged_once || is_after(acknowledgement, self.unacknowledged) {
+                self.acknowledged_once = true;
+                self.unacknowledged = acknowledgement;
+            }
+        }
+    }
+
+    fn stored(&mut self, begin: u32, end: u32, ring: usize) {
+        // Nothing further ahead than a whole ring was stored.
+        let limit = self.acknowledged.wrapping_add(ring as u32);
+        let end = if is_after(end, limit) { limit } else { end };
+        let complete = !is_after(self.received_end, self.expected);
+        if complete && !is_after(begin, self.expected) && is_after(end, self.expected) {
+            self.expected = end;
+        }
+        if is_after(end, self.received_end) {
+            self.received_end = end;
+        }
+    }
+
+    /// The sender had its turn: `queued` bytes are sent and unacknowledged, or not yet sent, though the
+    /// sink would have taken more.
+    pub(super) fn turned(&mut self, queued: usize) {
+        let in_flight = self.sent_last.wrapping_sub(self.unacknowledged);
+        let has_more = queued as u64 > u64::from(in_flight);
+        let may_more = self.window >= in_flight.saturating_add(u32::from(self.mss));
+        self.congested = has_more && may_more;
+    }
+
+    /// How many bytes an acknowledgement is about to acknowledge for the first time.
+    pub(super) fn acknowledges(&self, segment: &TcpSegment<'_>) -> u32 {
+        let flags = segment.flags();
+        let number = segment.acknowledgement();
+        let news = self.acknowledged_once
+            && flags.contains(TcpFlags::ACK)
+            && !flags.contains(TcpFlags::SYN)
+            && !flags.contains(TcpFlags::RST)
+            && is_after(number, self.unacknowledged)
+            && !is_after(number, self.sent_end);
+        if news {
+            number.wrapping_sub(self.unacknowledged)
+        } else {
+            0
+        }
+    }
+
+    /// The first sequence number that the peer has not acknowledged.
+    pub(super) fn unacknowledged(&self) -> u32 {
+        self.unacknowledged
+    }
+
+    pub(super) fn is_congested(&self) -> bool {
+        self.congested
+    }
+
+    /// Whether a segment with data leaves a gap before it.
+    pub(super) fn leaves_gap(&self, segment: &TcpSegment<'_>) -> bool {
+        is_after(segment.sequence(), self.expected)
+    }
+
+    /// Whether everything that was received was acknowledged, so that nothing waits out of order.
+    pub(super) fn in_order(&self) -> bool {
+        !is_after(self.received_end, self.acknowledged)
+    }
+
+    /// Our next sequence number and the peer's, once the peer's FIN was acknowledged.
+    pub(super) fn after_fin(&self) -> Option<(u32, u32)> {
+        (self.fin_end == Some(self.acknowledged)).then_some((self.sent_end, self.acknowledged))
+    }
+
+    /// The peer's next sequence number, and ours.
+    #[cfg(test)]
+    pub(super) fn numbers(&self) -> (u32, u32) {
+        (self.acknowledged, self.sent_end)
+    }
+}
+
+/// Writes a part of a packet, as if it had come by itself: its headers with other numbers, and a piece
+/// of its data. Checksums stay as they were; nobody looks at them. Returns its length.
+pub(super) fn write_part(
+    packet: &[u8],
+    ip: usize,
+    segment: &TcpSegment<'_>,
+    numbers: (u32, u32),
+    data: &[u8],
+    out: &mut [u8],
+) -> usize {
+    let headers = ip + segment.header_len();
+    let length = headers + data.len();
+    out[..headers].copy_from_slice(&packet[..headers]);
+    out[headers..length].copy_from_slice(data);
+    if packet[0] >> 4 == 4 {
+        out[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+    } else {
+        out[4..6].copy_from_slice(&((length - ip) as u16).to_be_bytes());
+    }
+    let tcp = &mut out[ip..ip + TCP_HEADER];
+    tcp[4..8].copy_from_slice(&numbers.0.to_be_bytes());
+    tcp[8..12].copy_from_slice(&numbers.1.to_be_bytes());
+    // FIN and PSH belong to the whole.
+    tcp[13] &= !0x09;
+    length
+}
+
+/// Whether a sequence number lies after another (RFC 9293 section 3.4).
+fn is_after(number: u32, other: u32) -> bool {
+    number.wrapping_sub(other).wrapping_sub(1) < (1 << 31) - 1
+}
