@@ -121,7 +121,7 @@ impl AsyncWrite for TunnelStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.shared.lock();
         if let Some(end) = state.end {
-            return Poll::Ready(ended(end).and(Err(io::ErrorKind::BrokenPipe.into())));
+            return Poll::Ready(ended(end).and_then(|()| Err(io::ErrorKind::BrokenPipe.into())));
         }
         if state.sent_end {
             return Poll::Ready(Err(io::Error::new(

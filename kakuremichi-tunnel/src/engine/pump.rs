@@ -245,7 +245,7 @@ fn read_socket(flow: &mut Flow, spliced: &mut Spliced, stack: &mut Stack) -> io:
 }
 
 /// Writes straight from the flow's ring to the socket.
-fn write_socket(flow: &mut Flow, spliced: &mut Spliced, stack: &mut Stack) -> io::Result<()> {
+fn write_socket(flow: &Flow, spliced: &mut Spliced, stack: &mut Stack) -> io::Result<()> {
     let mut total = 0;
     while spliced.writable {
         let socket = &mut spliced.socket;

@@ -6,6 +6,8 @@
 //! ```
 //! The session's byte is boringtun's; the rest names the peer.
 
+use std::collections::hash_map::Entry;
+
 use rustc_hash::FxHashMap;
 
 use crate::random::SplitMix64;
@@ -41,8 +43,8 @@ impl IndexTable {
         }
         loop {
             let index = self.shard | (self.random.next() >> (64 - RANDOM_BITS)) as u32;
-            if !self.slots.contains_key(&index) {
-                self.slots.insert(index, slot);
+            if let Entry::Vacant(free) = self.slots.entry(index) {
+                free.insert(slot);
                 return Some(index);
             }
         }

@@ -33,7 +33,7 @@ async fn sixty_four_mebibytes_both_ways_are_identical() {
     let down = pattern(64 << 20, 2);
     let (target, far) = sockets();
     let answer = down.clone();
-    let target = thread::spawn(move || exchange(&target, &answer));
+    let target = start(move || exchange(&target, &answer));
     let far = Arc::new(std::sync::Mutex::new(Some(far)));
     let (one, _two) = pair(move |flow: IncomingFlow| {
         let far = far.lock().unwrap().take().unwrap();
@@ -43,7 +43,7 @@ async fn sixty_four_mebibytes_both_ways_are_identical() {
     .await;
     let (visitor, near) = sockets();
     let question = up.clone();
-    let visitor = thread::spawn(move || exchange(&visitor, &question));
+    let visitor = start(move || exchange(&visitor, &question));
     let end = within(one.shard.splice(near, to(WITH_PREFACE))).await;
     assert_eq!((end.sent, end.received), (64 << 20, 64 << 20));
     assert_eq!(end.reason, EndReason::Finished);

@@ -188,6 +188,13 @@ pub(super) fn spawn(task: impl Future<Output = ()> + 'static) {
     tokio::task::spawn_local(task);
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test's thread")]
+pub(super) fn start<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::JoinHandle<T> {
+    std::thread::spawn(work)
+}
+
 /// Fails a test that would hang.
 #[expect(clippy::disallowed_methods, reason = "a test's deadline")]
 pub(super) async fn within<T>(work: impl Future<Output = T>) -> T {
