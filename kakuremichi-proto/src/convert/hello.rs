@@ -1,0 +1,136 @@
+//! What two sides say to each other when they meet, and commands.
+
+use std::time::Duration;
+
+use kakuremichi_core::{
+    id::{NodeId, OrganizationId},
+    net::{Cidr, Overlay},
+    plan::Revision,
+};
+
+use super::{InField, Invalid, name, net::endpoints, services};
+use crate::{
+    codec::List,
+    message,
+    plan::PlanHash,
+    report::{GatewayInfo, MAX_TEXT, NodeInfo, Refusal, cut},
+    session::{Accepted, Command, Membership, Resumed},
+};
+
+impl From<&Accepted> for message::Welcome {
+    fn from(accepted: &Accepted) -> Self {
+        let mut overlay = [0; 6];
+        let address = accepted.overlay.address(&[0; 16]).octets();
+        overlay.copy_from_slice(&address[..6]);
+        Self {
+            node: accepted.node.into(),
+            organization: *accepted.organization.as_bytes(),
+            name: accepted.name.as_str().to_owned(),
+            session: accepted.session,
+            overlay,
+        }
+    }
+}
+
+impl TryFrom<&message::Welcome> for Membership {
+    type Error = Invalid;
+
+    fn try_from(welcome: &message::Welcome) -> Result<Self, Invalid> {
+        let mut address = [0; 16];
+        address[..6].copy_from_slice(&welcome.overlay);
+        let network = Cidr::new(address.into(), 48).in_field("overlay")?;
+        Ok(Self {
+            node: welcome.node.into(),
+            organization: OrganizationId::from_bytes(welcome.organization),
+            name: name(&welcome.name, "name")?,
+            overlay: Overlay::try_from(network).in_field("overlay")?,
+            session: welcome.session,
+        })
+    }
+}
+
+impl TryFrom<message::Resume> for Resumed {
+    type Error = Invalid;
+
+    fn try_from(resume: message::Resume) -> Result<Self, Invalid> {
+        let declarations = resume.declarations.as_slice().iter();
+        Ok(Self {
+            plan: resume
+                .plan
+                .map(|have| (Revision(have.revision), PlanHash(have.hash))),
+            denied: services(&resume.denied),
+            declarations: declarations
+                .map(|text| name(text, "declarations"))
+                .collect::<Result<_, _>>()?,
+            usage_epoch: resume.usage_epoch,
+            usage_pending: resume.usage_pending,
+        })
+    }
+}
+
+impl NodeInfo {
+    /// The message for Control. What is past a bound is left out.
+    #[must_use]
+    pub fn to_message(&self, node: NodeId) -> message::NodeInfo {
+        message::NodeInfo {
+            node: node.into(),
+            software: cut(self.software.clone(), MAX_TEXT),
+            gateway: self.gateway.as_ref().map(|gateway| message::GatewayInfo {
+                endpoints: List::truncated(gateway.endpoints.iter().map(Into::into)),
+                https_port: gateway.https_port,
+            }),
+        }
+    }
+}
+
+impl TryFrom<message::NodeInfo> for NodeInfo {
+    type Error = Invalid;
+
+    fn try_from(info: message::NodeInfo) -> Result<Self, Invalid> {
+        let gateway = |gateway: message::GatewayInfo| {
+            Ok(GatewayInfo {
+                endpoints: endpoints(&gateway.endpoints, "gateway.endpoints")?,
+                https_port: gateway.https_port,
+            })
+        };
+        Ok(Self {
+            software: cut(info.software, MAX_TEXT),
+            gateway: info.gateway.map(gateway).transpose()?,
+        })
+    }
+}
+
+impl From<Command> for message::CommandKind {
+    fn from(command: Command) -> Self {
+        match command {
+            Command::Drain { grace } => Self::Drain {
+                grace: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
+            },
+            Command::Undrain => Self::Undrain,
+        }
+    }
+}
+
+impl From<message::CommandKind> for Command {
+    fn from(kind: message::CommandKind) -> Self {
+        match kind {
+            message::CommandKind::Drain { grace } => Self::Drain {
+                grace: Duration::from_millis(grace.into()),
+            },
+            message::CommandKind::Undrain => Self::Undrain,
+        }
+    }
+}
+
+impl message::Commanded {
+    /// The answer.
+    ///
+    /// # Errors
+    /// When the command was refused.
+    pub fn into_result(self) -> Result<(), Refusal> {
+        match self.refused {
+            None => Ok(()),
+            Some((code, message)) => Err(Refusal::received(code.into(), message)),
+        }
+    }
+}

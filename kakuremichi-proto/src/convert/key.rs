@@ -1,0 +1,38 @@
+//! The keys of records: a byte for the kind, and the identifier of what the record is about. The tag is
+//! not in them, so that a record of a newer layout takes the place of the older one.
+
+use kakuremichi_core::{
+    id::PeerId,
+    plan::{AgentKey, GatewayKey},
+};
+
+use crate::plan::{PlanError, RecordKey};
+
+const NODE: u8 = 0;
+const AGENT_PEER: u8 = 1;
+const SITE_PEER: u8 = 2;
+const GATEWAY: u8 = 3;
+const SERVICE: u8 = 4;
+
+pub(super) fn gateway(key: GatewayKey) -> Result<RecordKey, PlanError> {
+    match key {
+        GatewayKey::Node => RecordKey::new(&[NODE]),
+        GatewayKey::Peer(PeerId::Agent(id)) => with(AGENT_PEER, id.as_bytes()),
+        GatewayKey::Peer(PeerId::Site(id)) => with(SITE_PEER, id.as_bytes()),
+        GatewayKey::Service(id) => with(SERVICE, id.as_bytes()),
+    }
+}
+
+pub(super) fn agent(key: AgentKey) -> Result<RecordKey, PlanError> {
+    match key {
+        AgentKey::Node => RecordKey::new(&[NODE]),
+        AgentKey::Gateway(id) => with(GATEWAY, id.as_bytes()),
+        AgentKey::Service(id) => with(SERVICE, id.as_bytes()),
+    }
+}
+
+fn with(kind: u8, id: &[u8; 16]) -> Result<RecordKey, PlanError> {
+    let mut key = [kind; 17];
+    key[1..].copy_from_slice(id);
+    RecordKey::new(&key)
+}

@@ -1,0 +1,273 @@
+//! The records of plans, as plain data.
+//!
+//! Like [messages](crate::message) these structs are frozen once released. What has to change becomes a
+//! new struct under a new tag, with the same key.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::List,
+    message::{Cidr, Endpoint, HealthCheck, PeerId, Policy, SocketAddress, TargetAddress, TargetScheme},
+};
+
+macro_rules! record_tags {
+    ($($(#[$doc:meta])* $name:ident = $code:literal;)*) => {
+        /// The kind of a record. Tags are a registry that only grows.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u16)]
+        pub enum RecordTag {
+            $($(#[$doc])* $name = $code,)*
+        }
+
+        impl RecordTag {
+            /// Every tag, in the order of the registry.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The tag as a number.
+            #[must_use]
+            pub const fn code(self) -> u16 {
+                self as u16
+            }
+
+            /// Finds a tag by its number.
+            #[must_use]
+            pub const fn from_code(code: u16) -> Option<Self> {
+                match code {
+                    $($code => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The name, as in the registry.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+record_tags! {
+    /// [`GatewayNode`].
+    GatewayNode = 0x0101;
+    /// [`GatewayPeer`].
+    GatewayPeer = 0x0102;
+    /// [`GatewayService`].
+    GatewayService = 0x0103;
+    /// [`AgentNode`].
+    AgentNode = 0x0201;
+    /// [`AgentGateway`].
+    AgentGateway = 0x0202;
+    /// [`AgentService`].
+    AgentService = 0x0203;
+}
+
+impl fmt::Display for RecordTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A gateway itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayNode {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// The owner.
+    pub organization: [u8; 16],
+    /// Its name.
+    pub name: String,
+    /// Its address in the overlay.
+    pub address: [u8; 16],
+    /// Its IPv4 address toward stock WireGuard sites.
+    pub address_v4: [u8; 4],
+}
+
+/// A peer of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayPeer {
+    /// Its identifier.
+    pub id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its key.
+    pub wireguard: [u8; 32],
+    /// Its own address in the overlay.
+    pub address: [u8; 16],
+    /// The networks from which its packets may come.
+    pub allowed_ips: List<Cidr, 1024>,
+    /// Where it listens.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// A service of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayService {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// The owner.
+    pub organization: [u8; 16],
+    /// Its name.
+    pub name: String,
+    /// What is published.
+    pub kind: GatewayServiceKind,
+    /// Who may reach it.
+    pub policy: Policy,
+}
+
+/// What is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GatewayServiceKind {
+    /// HTTP.
+    Http {
+        /// The hosts.
+        hosts: List<String, 64>,
+        /// The routes.
+        routes: List<GatewayRoute, 256>,
+    },
+    /// Raw TCP.
+    Tcp {
+        /// The port.
+        port: u16,
+        /// Where connections go.
+        targets: List<GatewayTarget, 64>,
+    },
+}
+
+/// A route of an HTTP service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayRoute {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// The paths.
+    pub path: String,
+    /// Where requests go.
+    pub targets: List<GatewayTarget, 64>,
+}
+
+/// A target as a gateway reaches it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayTarget {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// How to get there.
+    pub via: Via,
+    /// What is spoken to it.
+    pub scheme: TargetScheme,
+    /// The name that an `https` target's certificate must have.
+    pub server_name: Option<String>,
+    /// Whether its agent checks it.
+    pub checked: bool,
+}
+
+/// How to get to a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Via {
+    /// Through an agent's virtual port.
+    Agent {
+        /// The agent.
+        agent: [u8; 16],
+        /// The port.
+        port: u16,
+    },
+    /// Straight to an address behind a stock WireGuard device.
+    Site {
+        /// The site.
+        site: [u8; 16],
+        /// The address.
+        address: SocketAddress,
+    },
+}
+
+/// An agent itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentNode {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// The owner.
+    pub organization: [u8; 16],
+    /// Its name.
+    pub name: String,
+    /// Its address in the overlay.
+    pub address: [u8; 16],
+}
+
+/// A gateway of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentGateway {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// Its name.
+    pub name: String,
+    /// Its key.
+    pub wireguard: [u8; 32],
+    /// Its address in the overlay.
+    pub address: [u8; 16],
+    /// Where its WireGuard socket is, best first.
+    pub endpoints: List<Endpoint, 16>,
+}
+
+/// A service with targets at an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentService {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// Its name.
+    pub name: String,
+    /// The hosts of an HTTP service.
+    pub hosts: List<String, 64>,
+    /// The port of a TCP service.
+    pub port: Option<u16>,
+    /// Where visitors find it.
+    pub urls: List<String, 1024>,
+    /// The targets at this agent.
+    pub targets: List<AgentTarget, 16384>,
+}
+
+/// A target as its agent reaches it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentTarget {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// The overlay port at which flows for it arrive.
+    pub port: u16,
+    /// What to dial.
+    pub address: TargetAddress,
+    /// Whether TLS is spoken to it.
+    pub tls: bool,
+    /// How to check it.
+    pub health: Option<HealthCheck>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was released stays: this list only grows at its end.
+    #[test]
+    fn the_registry_of_records_is_exhaustive_and_only_grows() {
+        let registry: Vec<_> = RecordTag::ALL
+            .iter()
+            .map(|tag| (tag.code(), tag.name()))
+            .collect();
+        assert_eq!(
+            registry,
+            [
+                (0x0101, "GatewayNode"),
+                (0x0102, "GatewayPeer"),
+                (0x0103, "GatewayService"),
+                (0x0201, "AgentNode"),
+                (0x0202, "AgentGateway"),
+                (0x0203, "AgentService"),
+            ]
+        );
+        let known = (0..=u16::MAX)
+            .filter(|code| RecordTag::from_code(*code).is_some())
+            .count();
+        assert_eq!(known, RecordTag::ALL.len());
+    }
+}

@@ -1,0 +1,359 @@
+//! A session that is open.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kakuremichi_core::{code::Code, id::NodeId, model::Role, plan::Revision};
+
+use super::{Accepted, CommandError, Resumed, ServerEvent, unexpected, violation};
+use crate::{
+    capability::Capabilities,
+    convert::role_of,
+    declare::{Declaration, DeclaredService},
+    frame::Message,
+    message,
+    plan::{PlanHash, WirePlan},
+    report::{NodeInfo, Refusal, UsageBatch, UsageKey},
+    session::{
+        Command, DRAIN_TIMEOUT, MAX_COMMANDS, MAX_OPEN_REQUESTS, MAX_USAGE_BATCHES, Reason, RequestId, Timer,
+        earlier,
+        heartbeat::{Heartbeat, Silent},
+        request::Requests,
+        sync::{Outcome, PlanSender},
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Online {
+    node: NodeId,
+    heartbeat: Heartbeat,
+    plan: PlanSender,
+    /// Requests of the node that the caller has not answered.
+    open: BTreeMap<RequestId, Asked>,
+    /// Answers to requests. Together with `open` at most [`MAX_OPEN_REQUESTS`].
+    answers: VecDeque<Message>,
+    commands: Requests<()>,
+    /// Commands to send; they are in `commands` too, which bounds them.
+    commands_due: VecDeque<message::Command>,
+    /// Batches of usage that the caller has not acknowledged; at most twice [`MAX_USAGE_BATCHES`].
+    usage_open: Vec<UsageKey>,
+    /// One acknowledgement is for all before it.
+    usage_due: Option<message::UsageAck>,
+    draining: Option<(Reason, Instant)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Declare,
+    Undeclare,
+}
+
+impl Online {
+    pub(super) fn new(
+        accepted: &Accepted,
+        capabilities: Capabilities,
+        resumed: &Resumed,
+        now: Instant,
+    ) -> Self {
+        let deltas = capabilities.contains(Capabilities::PLAN_DELTA);
+        Self {
+            node: accepted.node,
+            heartbeat: Heartbeat::new(now),
+            plan: PlanSender::new(accepted.node, accepted.session, deltas, resumed.plan),
+            open: BTreeMap::new(),
+            answers: VecDeque::new(),
+            // The session's number keeps answers to an earlier session's commands apart.
+            commands: Requests::new(accepted.session << 32),
+            commands_due: VecDeque::new(),
+            usage_open: Vec::new(),
+            usage_due: None,
+            draining: None,
+        }
+    }
+
+    pub(super) const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(super) const fn rtt(&self) -> Option<Duration> {
+        self.heartbeat.rtt()
+    }
+
+    pub(super) fn handle(
+        &mut self,
+        message: Message,
+        now: Instant,
+        events: &mut VecDeque<ServerEvent>,
+    ) -> Result<(), Reason> {
+        match message {
+            Message::Ping(ping) => self.heartbeat.handle_ping(ping),
+            Message::Pong(pong) => self.heartbeat.handle_pong(pong, now),
+            Message::NodeInfo(info) => {
+                self.check_subject(info.node)?;
+                let info = NodeInfo::try_from(info).map_err(violation)?;
+                if info.gateway.is_some() && role_of(self.node) != Role::Gateway {
+                    return Err(violation("an agent says how a gateway is reached"));
+                }
+                events.push_back(ServerEvent::Info(info));
+            }
+            Message::PlanAck(ack) => {
+                self.check_subject(ack.node)?;
+                let name = (Revision(ack.revision), PlanHash(ack.hash));
+                match self.plan.acknowledge(ack.session, name) {
+                    Outcome::Acknowledged => events.push_back(ServerEvent::PlanApplied {
+                        revision: name.0,
+                        hash: name.1,
+                        denied: crate::convert::services(&ack.denied),
+                        denied_count: ack.denied_count,
+                    }),
+                    other => self.resent(other, events)?,
+                }
+            }
+            Message::PlanRequest(request) => {
+                self.check_subject(request.node)?;
+                let outcome = self.plan.request(request.session, request.transfer);
+                self.resent(outcome, events)?;
+            }
+            Message::Declare(declare) => self.declare(declare, events)?,
+            Message::Undeclare(undeclare) => {
+                self.check_subject(undeclare.node)?;
+                let request = RequestId(undeclare.request);
+                let name = undeclare.name.parse().map_err(violation)?;
+                if self.ask(request, Asked::Undeclare)? {
+                    events.push_back(ServerEvent::Undeclare {
+                        request,
+                        name,
+                        delete: undeclare.delete,
+                    });
+                }
+            }
+            Message::Status(status) => {
+                self.check_subject(status.node)?;
+                events.push_back(ServerEvent::Status {
+                    replace: status.replace,
+                    status: status.into(),
+                });
+            }
+            Message::Event(event) => {
+                self.check_subject(event.node)?;
+                events.push_back(ServerEvent::Incident {
+                    lost: event.lost,
+                    incident: event.into(),
+                });
+            }
+            Message::Usage(usage) => {
+                self.check_subject(usage.node)?;
+                // A node sends no more than it may have sealed; the rest of the bound is for frames
+                // that are sent twice.
+                if self.usage_open.len() >= 2 * MAX_USAGE_BATCHES {
+                    return Err(violation("too many batches of usage are open"));
+                }
+                let batch = UsageBatch::from(usage);
+                self.usage_open.push(batch.key);
+                events.push_back(ServerEvent::Usage(batch));
+            }
+            Message::Commanded(commanded) => {
+                self.check_subject(commanded.node)?;
+                let request = RequestId(commanded.request);
+                if self.commands.close(request).is_some() {
+                    let result = commanded.into_result();
+                    events.push_back(ServerEvent::Commanded { request, result });
+                }
+            }
+            // Frames of a handshake that is over, sent again.
+            Message::Hello(_) | Message::Proof(_) | Message::Resume(_) => {}
+            Message::Challenge(_)
+            | Message::Welcome(_)
+            | Message::Close(_)
+            | Message::PlanBegin(_)
+            | Message::PlanRecords(_)
+            | Message::PlanEnd(_)
+            | Message::Declared(_)
+            | Message::Undeclared(_)
+            | Message::UsageAck(_)
+            | Message::Command(_) => return Err(unexpected(message.tag())),
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        events: &mut VecDeque<ServerEvent>,
+    ) -> Result<(), Reason> {
+        while let Some((request, ())) = self.commands.expire(now) {
+            let late = Refusal::new(Code::TRY_LATER, "the node has not answered the command");
+            events.push_back(ServerEvent::Commanded {
+                request,
+                result: Err(late),
+            });
+        }
+        if let Some((reason, deadline)) = &self.draining
+            && *deadline <= now
+        {
+            return Err(reason.clone());
+        }
+        if self.plan.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            return Err(Reason::passing(
+                Code::TRY_LATER,
+                "the node has not acknowledged its plan",
+            ));
+        }
+        self.heartbeat
+            .handle_timeout(now)
+            .map_err(|Silent| Reason::passing(Code::HEARTBEAT_LOST, "the node has not answered for too long"))
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        let heartbeat = Some(self.heartbeat.poll_timeout());
+        let plan = self.plan.poll_timeout().map(|at| (at, Timer::PlanAck));
+        let commands = self.commands.poll_timeout().map(|at| (at, Timer::Request));
+        let drain = self.draining.as_ref().map(|(_, at)| (*at, Timer::Drain));
+        earlier(earlier(heartbeat, plan), earlier(commands, drain))
+    }
+
+    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Message> {
+        if let Some(pong) = self.heartbeat.poll_pong() {
+            return Some(pong.into());
+        }
+        if let Some(ping) = self.heartbeat.poll_ping() {
+            return Some(ping.into());
+        }
+        if let Some(ack) = self.usage_due.take() {
+            return Some(ack.into());
+        }
+        if let Some(answer) = self.answers.pop_front() {
+            return Some(answer);
+        }
+        if let Some(command) = self.commands_due.pop_front() {
+            return Some(command.into());
+        }
+        self.plan.poll(now)
+    }
+
+    pub(super) fn set_plan(&mut self, plan: Arc<WirePlan>, base: Option<Arc<WirePlan>>) {
+        if self.draining.is_none() {
+            self.plan.set(plan, base);
+        }
+    }
+
+    pub(super) fn answer_declare(&mut self, request: RequestId, result: Result<DeclaredService, Refusal>) {
+        if self.open.get(&request) == Some(&Asked::Declare) {
+            self.open.remove(&request);
+            let declared = message::Declared::new(request.0, self.node, result);
+            self.answers.push_back(declared.into());
+        }
+    }
+
+    pub(super) fn answer_undeclare(&mut self, request: RequestId) {
+        if self.open.get(&request) == Some(&Asked::Undeclare) {
+            self.open.remove(&request);
+            let undeclared = message::Undeclared {
+                request: request.0,
+                node: self.node.into(),
+            };
+            self.answers.push_back(undeclared.into());
+        }
+    }
+
+    pub(super) fn acknowledge_usage(&mut self, upto: UsageKey) {
+        self.usage_open
+            .retain(|key| key.epoch != upto.epoch || key.sequence > upto.sequence);
+        self.usage_due = Some(message::UsageAck {
+            epoch: upto.epoch,
+            sequence: upto.sequence,
+        });
+    }
+
+    pub(super) fn command(&mut self, command: Command, now: Instant) -> Result<RequestId, CommandError> {
+        if self.commands.len() >= MAX_COMMANDS {
+            return Err(CommandError::TooMany);
+        }
+        let request = self.commands.open((), now);
+        self.commands_due.push_back(message::Command {
+            request: request.0,
+            node: self.node.into(),
+            kind: command.into(),
+        });
+        Ok(request)
+    }
+
+    pub(super) fn drain(&mut self, reason: Reason, now: Instant) {
+        self.draining.get_or_insert((reason, now + DRAIN_TIMEOUT));
+    }
+
+    /// Why the connection ends, if it drains and nothing is open on it.
+    pub(super) fn drained(&self) -> Option<Reason> {
+        let (reason, _) = self.draining.as_ref()?;
+        let idle = self.plan.is_idle()
+            && self.open.is_empty()
+            && self.commands.len() == 0
+            && self.usage_open.is_empty();
+        idle.then(|| reason.clone())
+    }
+
+    fn declare(
+        &mut self,
+        declare: message::Declare,
+        events: &mut VecDeque<ServerEvent>,
+    ) -> Result<(), Reason> {
+        self.check_subject(declare.node)?;
+        if role_of(self.node) != Role::Agent {
+            return Err(violation("a gateway declares a service"));
+        }
+        let request = RequestId(declare.request);
+        if !self.ask(request, Asked::Declare)? {
+            return Ok(());
+        }
+        let refusal = if self.draining.is_some() {
+            Refusal::new(Code::TRY_LATER, "this connection is about to end")
+        } else {
+            match Declaration::try_from(declare) {
+                Ok(declaration) => {
+                    events.push_back(ServerEvent::Declare { request, declaration });
+                    return Ok(());
+                }
+                Err(invalid) => Refusal::new(Code::REQUEST_INVALID, invalid.to_string()),
+            }
+        };
+        self.answer_declare(request, Err(refusal));
+        Ok(())
+    }
+
+    /// Opens a request; `false` if it is open already, because the frame was sent twice.
+    fn ask(&mut self, request: RequestId, asked: Asked) -> Result<bool, Reason> {
+        if self.open.contains_key(&request) {
+            return Ok(false);
+        }
+        if self.open.len() + self.answers.len() >= MAX_OPEN_REQUESTS {
+            return Err(violation("too many requests are open"));
+        }
+        self.open.insert(request, asked);
+        Ok(true)
+    }
+
+    fn resent(&self, outcome: Outcome, events: &mut VecDeque<ServerEvent>) -> Result<(), Reason> {
+        match outcome {
+            Outcome::Resent => events.push_back(ServerEvent::PlanResent),
+            Outcome::Stale | Outcome::Acknowledged => {}
+            Outcome::GiveUp => {
+                return Err(Reason::passing(
+                    Code::TRY_LATER,
+                    "the node could not use its plan, again and again",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_subject(&self, node: message::NodeId) -> Result<(), Reason> {
+        if NodeId::from(node) == self.node {
+            Ok(())
+        } else {
+            Err(violation("a message is about another node than the channel's"))
+        }
+    }
+}
