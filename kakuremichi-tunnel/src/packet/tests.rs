@@ -66,6 +66,20 @@ fn checksum_is_that_of_the_rfc() {
     assert_eq!(checksum(&[0xff; 3]), !0xff00);
 }
 
+proptest! {
+    /// Against the definition: 16-bit words, carries added at the end.
+    #[test]
+    fn checksums_agree_with_the_definition(data in proptest::collection::vec(any::<u8>(), 0..300), full in any::<bool>()) {
+        let data = if full { vec![0xff; data.len()] } else { data };
+        let mut sum = 0u32;
+        for word in data.chunks(2) {
+            sum += u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0));
+            sum = (sum >> 16) + (sum & 0xffff);
+        }
+        prop_assert_eq!(checksum(&data), !(sum as u16));
+    }
+}
+
 #[test]
 fn views_read_what_was_written() {
     for (a, b) in [(v4(1), v4(2)), (v6(1), v6(2))] {
