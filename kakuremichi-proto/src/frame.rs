@@ -45,6 +45,10 @@ pub enum FrameError {
 
 /// What a frame holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time, for a moment, on the stack"
+)]
 pub enum Incoming {
     /// A message of this build's registry.
     Known(Message),

@@ -9,7 +9,7 @@
 //! - [`frame`] and [`message`]: what crosses the link, as a registry of tags and frozen structs.
 //! - [`plan`]: a plan as it crosses the link and as it lies on a node's disk.
 //! - [`identity`]: tokens, API keys, and what is signed when two sides meet.
-//! - [`flow`]: what crosses the data path before the bytes of
+//! - [`preface`], [`flow`] and [`lane`]: what crosses the data path before, and beside, the bytes of
 //!   visitors.
 //! - [`convert`]: from wire types to domain types, where every field is checked.
 //! - `testing` (a cargo feature): two sessions under virtual time, and a sample of every message.
@@ -22,8 +22,13 @@ pub mod declare;
 pub mod flow;
 pub mod frame;
 pub mod identity;
+pub mod lane;
 pub mod message;
 pub mod plan;
+pub mod preface;
 pub mod report;
 pub mod session;
 pub mod version;
+
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -192,8 +192,8 @@ mod tests {
         let condition = |nodes: Vec<ConditionNode>| {
             let mut wire = message::Policy::try_from(&rule(Condition::All(vec![]))).unwrap();
             let mut rules = wire.rules.into_vec();
-            rules[0].when = crate::codec::List::new(nodes).unwrap();
-            wire.rules = crate::codec::List::new(rules).unwrap();
+            rules[0].when = codec::List::new(nodes).unwrap();
+            wire.rules = codec::List::new(rules).unwrap();
             Policy::try_from(wire)
                 .map(|_| ())
                 .map_err(|invalid| invalid.field)

@@ -348,7 +348,7 @@ impl Online {
         Ok(())
     }
 
-    fn declared(&mut self, declared: message::Declared, client: &mut Client) -> Result<(), Reason> {
+    fn declared(&self, declared: message::Declared, client: &mut Client) -> Result<(), Reason> {
         let (request, node) = declared.address();
         self.check_subject(node)?;
         if let Some(name) = client.outbox.declarations().declared(request) {

@@ -1,0 +1,1 @@
+//! Two sessions under virtual time.
