@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{
     FlowId, PacketSink, Stack,
     flow::{Queued, Stage},
-    stack::Cause,
+    life::Cause,
     tcp::{IDLE, Way},
 };
 

@@ -5,8 +5,9 @@ use std::{net::SocketAddr, time::Instant};
 use super::{
     PacketSink, Stack,
     flow::{Flow, Key, Stage},
+    life::Cause,
     rim::Control,
-    stack::{Cause, is_host},
+    stack::is_host,
     tcp::{Tcp, Way},
     time_wait::Answer,
 };

@@ -1,24 +1,25 @@
 //! The seam to the TCP implementation: one connection on smoltcp, its rings, and what the rim has to
-//! know of it. Nothing outside of this file and the device knows smoltcp.
+//! know of it. Nothing but this file, the [host](super::host) and the [device](super::device) knows
+//! smoltcp.
 //!
 //! smoltcp looks for a packet's socket by walking a set, so each connection is a set of its own, and
 //! the flow table finds it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Instant,
+    net::SocketAddr,
+    time::{Duration, Instant},
 };
 
 use smoltcp::{
-    iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
+    iface::{PollResult, SocketHandle, SocketSet},
     socket::tcp::{CongestionControl, Socket, SocketBuffer, State},
-    time,
-    wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndpoint},
+    wire::{IpEndpoint, IpListenEndpoint},
 };
 
 use super::{
     PacketSink, Settings,
     device::Port,
+    host::{Host, span},
     rim::{IPV4_HEADER, Rim},
     track::{Track, write_part},
 };
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// How long a small piece of data waits for its acknowledgement to travel with an answer.
-const ACK_DELAY: time::Duration = time::Duration::from_millis(10);
+const ACK_DELAY: Duration = Duration::from_millis(10);
 
 /// How many segments go out before the first acknowledgement (RFC 6928).
 const INITIAL_SEGMENTS: usize = 10;
@@ -40,20 +41,11 @@ const GROWTH: u32 = 1_024;
 /// The longest packet that is taken in for a part of an acknowledgement: IPv6 and TCP headers.
 const MAX_HEADERS: usize = 40 + 60;
 
-/// The ticks at which a stack begins: smoltcp takes its time zero for "long ago".
-const FIRST_TICK: u64 = 1_000;
-
 /// A flow has been quiet for so long that its rings' pages are given back, in ticks.
 pub(super) const IDLE: u64 = 5_000;
 
 /// So little in a ring is not worth a system call, in bytes.
 const WORTH_DISCARDING: u64 = 32 * 1024;
-
-/// What all connections of a stack share: addresses and the clock.
-pub(super) struct Host {
-    interface: Interface,
-    begin: Instant,
-}
 
 /// One connection.
 #[derive(Debug)]
@@ -98,74 +90,11 @@ impl Holder for Sockets {
     type Of<'a> = SocketSet<'a>;
 }
 
-/// A device that leads nowhere, for the moment at which an interface wants to see one.
-struct Nowhere;
-
-impl PacketSink for Nowhere {
-    fn packet(&mut self, _: PeerId, _: &[u8]) {}
-
-    fn ready(&self) -> bool {
-        false
-    }
-}
-
-impl Host {
-    pub(super) fn new(rim: &mut Rim, seed: u64, now: Instant) -> Self {
-        let mut config = Config::new(HardwareAddress::Ip);
-        config.random_seed = seed;
-        let mut port = Port {
-            input: None,
-            rim,
-            track: &mut Track::default(),
-            peer: PeerId::new(0, 0),
-            sink: &mut Nowhere,
-        };
-        let begin = time::Instant::from_millis(FIRST_TICK as i64);
-        Self {
-            interface: Interface::new(config, &mut port, begin),
-            begin: now,
-        }
-    }
-
-    /// Sets the addresses, which must be those of hosts.
-    pub(super) fn set_addresses(&mut self, ipv6: Option<Ipv6Addr>, ipv4: Option<Ipv4Addr>) {
-        self.interface.update_ip_addrs(|addresses| {
-            addresses.clear();
-            // There is room for two, however smoltcp was configured.
-            let _ = ipv6.map(|address| addresses.push(IpCidr::new(address.into(), 128)));
-            let _ = ipv4.map(|address| addresses.push(IpCidr::new(address.into(), 32)));
-        });
-    }
-
-    /// The tick, a millisecond, that `now` lies in.
-    pub(super) fn tick(&self, now: Instant) -> u64 {
-        FIRST_TICK + now.saturating_duration_since(self.begin).as_millis() as u64
-    }
-
-    /// When a tick begins.
-    pub(super) fn instant(&self, tick: u64) -> Instant {
-        self.begin + std::time::Duration::from_millis(tick.saturating_sub(FIRST_TICK))
-    }
-
-    fn time(&self, now: Instant) -> time::Instant {
-        let micros = now.saturating_duration_since(self.begin).as_micros() as i64;
-        time::Instant::from_micros(FIRST_TICK as i64 * 1_000 + micros)
-    }
-}
-
-impl std::fmt::Debug for Host {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host")
-            .field("addresses", &self.interface.ip_addrs())
-            .finish_non_exhaustive()
-    }
-}
-
 impl Tcp {
     /// Waits for the SYN that is ingested next. `None` when there is no ring.
     pub(super) fn listen(arena: &Arena, settings: &Settings, local: SocketAddr) -> Option<Self> {
         let endpoint = IpListenEndpoint {
-            addr: Some(address(local.ip())),
+            addr: Some(local.ip().into()),
             port: local.port(),
         };
         let mut tcp = Self::new(arena, settings)?;
@@ -182,7 +111,7 @@ impl Tcp {
         local: SocketAddr,
         remote: SocketAddr,
     ) -> Option<Self> {
-        let endpoint = |at: SocketAddr| IpEndpoint::new(address(at.ip()), at.port());
+        let endpoint = |at: SocketAddr| IpEndpoint::new(at.ip().into(), at.port());
         let mut tcp = Self::new(arena, settings)?;
         // Fails for addresses that `Stack::connect` has refused.
         tcp.with(|socket| socket.connect(host.interface.context(), endpoint(remote), endpoint(local)))
@@ -196,9 +125,9 @@ impl Tcp {
             let mut socket = Socket::new(SocketBuffer::new(receive), SocketBuffer::new(send));
             socket.set_congestion_control(CongestionControl::None);
             socket.set_nagle_enabled(false);
-            socket.set_ack_delay(Some(ACK_DELAY));
-            socket.set_keep_alive(Some(settings.keep_alive.into()));
-            socket.set_timeout(Some(settings.connect_timeout.into()));
+            socket.set_ack_delay(Some(span(ACK_DELAY)));
+            socket.set_keep_alive(Some(span(settings.keep_alive)));
+            socket.set_timeout(Some(span(settings.connect_timeout)));
             let mut set = SocketSet::new(Vec::with_capacity(1));
             handle = set.add(socket);
             set
@@ -214,7 +143,7 @@ impl Tcp {
 
     /// Once the handshake is complete: the peer may be silent for as long as flows may.
     pub(super) fn established(&mut self, settings: &Settings) {
-        self.with(|socket| socket.set_timeout(Some(settings.user_timeout.into())));
+        self.with(|socket| socket.set_timeout(Some(span(settings.user_timeout))));
     }
 
     /// Takes a segment in. What has to be answered at once, is.
@@ -243,7 +172,7 @@ impl Tcp {
             // smoltcp delays the acknowledgement of a first segment however long it is. One that was
             // joined of several is to be acknowledged at once (RFC 9293 SHLD-19), or a sender that
             // waits for it stalls.
-            self.input(way, bytes, if joined { time::Duration::ZERO } else { ACK_DELAY });
+            self.input(way, bytes, if joined { Duration::ZERO } else { ACK_DELAY });
         }
     }
 
@@ -290,12 +219,12 @@ impl Tcp {
         way.rim.part = part;
     }
 
-    fn input(&mut self, way: &mut Way<'_, impl PacketSink + ?Sized>, packet: &[u8], delay: time::Duration) {
+    fn input(&mut self, way: &mut Way<'_, impl PacketSink + ?Sized>, packet: &[u8], delay: Duration) {
         let time = way.host.time(way.now);
         let handle = self.handle;
         let track = &mut self.track;
         self.lease.with(|set| {
-            set.get_mut::<Socket<'_>>(handle).set_ack_delay(Some(delay));
+            set.get_mut::<Socket<'_>>(handle).set_ack_delay(Some(span(delay)));
             let mut port = Port {
                 input: Some(packet),
                 rim: way.rim,
@@ -336,7 +265,7 @@ impl Tcp {
     pub(super) fn poll_at(&self, host: &mut Host, now: Instant) -> Option<u64> {
         let time = host.time(now);
         let at = self.lease.get(|set| host.interface.poll_at(time, set))?;
-        Some((at.total_micros().max(0) as u64).div_ceil(1_000))
+        Some(host.tick_at(at))
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -477,8 +406,4 @@ impl Tcp {
         let handle = self.handle;
         self.lease.with(|set| work(set.get_mut::<Socket<'_>>(handle)))
     }
-}
-
-fn address(address: IpAddr) -> IpAddress {
-    address.into()
 }
