@@ -30,8 +30,8 @@ mod incoming;
 mod lifecycle;
 mod net;
 mod peers;
+mod preface;
 mod pump;
-mod reply;
 mod shard;
 mod turn;
 mod udp;
@@ -41,7 +41,7 @@ pub use connect::{Connect, ConnectError, EndReason, Meter, Splice, SpliceEnd};
 pub use handle::{Drained, LocalShard, Shard, ShardHandle, SpawnError};
 pub use incoming::IncomingFlow;
 pub use peers::{EngineCounters, Metrics, PeerView, Peers};
-pub use reply::{FlowReply, InvalidPreface, PrefaceLength, proxy_v2_length};
+pub use preface::{InvalidPreface, PrefaceLength, proxy_v2_length};
 
 pub(crate) use command::Link;
 

@@ -9,9 +9,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use kakuremichi_proto::flow::FlowReply;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::engine::{EndReason, FlowReply, Link};
+use crate::engine::{EndReason, Link};
 
 /// A TCP flow through a tunnel.
 ///
@@ -25,7 +26,8 @@ use crate::engine::{EndReason, FlowReply, Link};
 ///
 /// ```
 /// # use std::io;
-/// # use kakuremichi_tunnel::{engine::FlowReply, stream::FlowRefused};
+/// # use kakuremichi_proto::flow::FlowReply;
+/// # use kakuremichi_tunnel::stream::FlowRefused;
 /// # let error = io::Error::new(io::ErrorKind::ConnectionRefused, FlowRefused(FlowReply::Denied));
 /// let refused = error.get_ref().and_then(|source| source.downcast_ref::<FlowRefused>());
 /// assert_eq!(refused.unwrap().0, FlowReply::Denied);
@@ -39,7 +41,7 @@ pub struct TunnelStream {
 
 /// The other end refused the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
+#[error("the other node refused the flow: {0:?}")]
 pub struct FlowRefused(
     /// Why.
     pub FlowReply,

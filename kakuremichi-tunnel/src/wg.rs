@@ -15,6 +15,7 @@ mod counters;
 mod device;
 mod index;
 mod limiter;
+mod path;
 mod peer;
 mod reconcile;
 mod tunn;
@@ -23,6 +24,7 @@ pub use config::{DeviceConfig, HandshakeLimits, PeerConfig};
 pub use counters::Counters;
 pub use device::{DatagramSink, Device, OVERHEAD, PeerStatus, Sealed};
 pub use index::MAX_PEERS;
+pub use path::OuterPath;
 pub use reconcile::Reconciled;
 
 /// The public half of a WireGuard private key.

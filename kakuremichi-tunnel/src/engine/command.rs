@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
+use kakuremichi_proto::flow::FlowReply;
 use tokio::sync::{Notify, oneshot};
 
-use super::{Connect, ConnectError, Drained, FlowReply, Meter, Metrics, Network, SpliceEnd};
+use super::{Connect, ConnectError, Drained, Meter, Metrics, Network, SpliceEnd};
 use crate::{
     netstack::FlowId,
     stream::{Shared, TunnelStream},
@@ -32,6 +33,16 @@ pub(super) enum Command {
 pub(super) enum Opener {
     Stream(oneshot::Sender<Result<TunnelStream, ConnectError>>),
     Socket(SocketUser),
+}
+
+impl Opener {
+    /// Whether nobody waits for the flow any more.
+    pub(super) fn is_gone(&self) -> bool {
+        match self {
+            Self::Stream(sender) => sender.is_closed(),
+            Self::Socket(user) => user.link.is_cancelled(),
+        }
+    }
 }
 
 /// A socket to be spliced, and who waits for its end.

@@ -112,6 +112,6 @@ pub struct Listen {
     /// The TCP port.
     pub port: u16,
     /// How long the preface is with which flows to it begin. Such flows are answered with a
-    /// [`FlowReply`](super::FlowReply); those to a port without a preface are not.
+    /// [`FlowReply`](kakuremichi_proto::flow::FlowReply); those to a port without a preface are not.
     pub preface: Option<PrefaceLength>,
 }

@@ -14,9 +14,10 @@ use std::{
 };
 
 use kakuremichi_core::key::WireGuardKey;
+use kakuremichi_proto::flow::FlowReply;
 use tokio::sync::oneshot;
 
-use super::{FlowReply, Link};
+use super::Link;
 
 /// Counts the bytes of whoever is charged for a flow. Preface and reply are not counted.
 #[derive(Debug, Default)]

@@ -1,12 +1,12 @@
 //! From the netstack into the batch.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use super::udp::Udp;
 use crate::{
     netstack::PacketSink,
     peer::PeerId,
-    wg::{DatagramSink, Device, Sealed},
+    wg::{DatagramSink, Device, OuterPath, Sealed},
 };
 
 /// Where the netstack's packets go: into the batch, encrypted.
@@ -47,11 +47,11 @@ const INITIATION: usize = 148;
 /// Holds the initiation that sealing a packet may lead to, while the batch is in use.
 struct Aside {
     bytes: [u8; INITIATION],
-    to: Option<(SocketAddr, usize)>,
+    to: Option<(OuterPath, usize)>,
 }
 
 impl DatagramSink for Aside {
-    fn datagram(&mut self, to: SocketAddr, datagram: &[u8]) {
+    fn datagram(&mut self, to: OuterPath, datagram: &[u8]) {
         if let Some(room) = self.bytes.get_mut(..datagram.len()) {
             room.copy_from_slice(datagram);
             self.to = Some((to, datagram.len()));

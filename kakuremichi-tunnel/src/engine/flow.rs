@@ -7,11 +7,12 @@ use std::{
     time::Instant,
 };
 
+use kakuremichi_proto::flow::FlowReply;
 use mio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::{
-    ConnectError, EndReason, FlowReply, Link, Meter, PrefaceLength, SpliceEnd,
+    ConnectError, EndReason, Link, Meter, PrefaceLength, SpliceEnd,
     command::{Opener, SocketUser},
     net::reset_on_close,
 };
@@ -74,6 +75,8 @@ pub(super) struct Spliced {
     pub(super) done: oneshot::Sender<SpliceEnd>,
     pub(super) readable: bool,
     pub(super) writable: bool,
+    /// The system said that the other end has ended: reading goes on until it shows.
+    pub(super) closing: bool,
     /// The socket has ended its direction.
     pub(super) read_ended: bool,
     /// We have ended ours toward the socket.
@@ -91,6 +94,7 @@ impl Spliced {
             // Tried once, and then told by the system.
             readable: true,
             writable: true,
+            closing: false,
             read_ended: false,
             write_ended: false,
             sent: 0,
@@ -130,12 +134,13 @@ impl Flow {
     }
 
     /// Takes note of what the system says about its socket; false when it has none.
-    pub(super) fn set_ready(&mut self, readable: bool, writable: bool) -> bool {
+    pub(super) fn set_ready(&mut self, readable: bool, writable: bool, closing: bool) -> bool {
         let User::Socket(spliced) = &mut self.user else {
             return false;
         };
         spliced.readable |= readable;
         spliced.writable |= writable;
+        spliced.closing |= closing;
         true
     }
 

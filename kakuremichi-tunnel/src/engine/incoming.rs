@@ -6,10 +6,11 @@ use std::{
 };
 
 use kakuremichi_core::key::WireGuardKey;
+use kakuremichi_proto::flow::FlowReply;
 use tokio::sync::oneshot;
 
 use super::{
-    FlowReply, Link, Meter, Splice,
+    Link, Meter, Splice,
     command::{Command, Inbox, SocketUser, Verdict},
 };
 use crate::{

@@ -2,10 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
+use kakuremichi_proto::flow::{FlowReply, REPLY_LEN};
 use mio::{Interest, Token};
 
 use super::{
-    Connect, ConnectError, Drained, EndReason, FlowReply, IncomingFlow, Link, Network,
+    Connect, ConnectError, Drained, EndReason, IncomingFlow, Link, Network,
     command::{Command, Opener, Verdict},
     flow::{Flow, Spliced, User, end_of, fail, refuse_socket},
     net,
@@ -113,11 +114,14 @@ impl Engine {
         // Taken apart for the time being: the user is served with the rest of the flow.
         let mut user = std::mem::replace(&mut flow.user, User::Nobody);
         let step = match &mut user {
-            User::Opening { .. } => {
-                pump::write_head(&mut flow, &mut self.stack);
-                flow.ended
-                    .map_or(Step::Stay, |reason| Step::Release(end_of(reason)))
-            }
+            User::Opening { opener, .. } => match flow.ended {
+                Some(reason) => Step::Release(end_of(reason)),
+                None if opener.is_gone() => Step::Abort(EndReason::Cancelled),
+                None => {
+                    pump::write_head(&mut flow, &mut self.stack);
+                    Step::Stay
+                }
+            },
             User::Preface { length, bytes, .. } => {
                 let bound = self.limits.preface_length;
                 match pump::read_preface(id, *length, bytes, bound, &mut self.stack) {
@@ -132,7 +136,8 @@ impl Engine {
                     }
                 }
             }
-            User::Deciding { .. } => Step::Stay,
+            // Who decides later finds it gone.
+            User::Deciding { .. } => flow.ended.map_or(Step::Stay, |end| Step::Release(end_of(end))),
             User::Stream(shared) => pump::serve_stream(&mut flow, shared, &mut self.stack),
             User::Socket(spliced) => pump::serve_socket(&mut flow, spliced, &mut self.stack),
             User::Nobody => pump::serve_nobody(&mut flow, &mut self.stack),
@@ -219,9 +224,7 @@ impl Engine {
         );
         flow.meter = connect.meter;
         flow.head = connect.preface.unwrap_or_default();
-        flow.reply = connect
-            .expect_reply
-            .then(|| Vec::with_capacity(FlowReply::LENGTH));
+        flow.reply = connect.expect_reply.then(|| Vec::with_capacity(REPLY_LEN));
         flow.deadline = Some(now + connect.timeout);
         self.flows.insert(flow);
     }
@@ -369,7 +372,7 @@ impl Engine {
             };
             match handler {
                 Some(handler) => handler(incoming),
-                None => incoming.refuse(FlowReply::UnknownService),
+                None => incoming.refuse(FlowReply::Unknown),
             }
         }
         User::Deciding { has_preface }

@@ -3,14 +3,20 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 
+use kakuremichi_proto::flow::{FlowReply, REPLY_LEN};
+
 use super::{
-    EndReason, FlowReply,
+    EndReason,
     flow::{Flow, Reply, Spliced, end_of},
 };
 use crate::{
     netstack::{CloseReason, FlowId, Stack},
     stream::Shared,
 };
+
+/// Whether a call that moved less than it could is as good as one that would block (epoll(7), question
+/// 9): saves a system call for each piece.
+const TOLD_ANEW: bool = cfg!(target_os = "linux");
 
 /// What is to become of a flow that was served.
 pub(super) enum Step {
@@ -193,9 +199,18 @@ fn read_reply(flow: &mut Flow, stack: &mut Stack) -> Reply {
     let Some(bytes) = &mut flow.reply else {
         return Reply::Connected;
     };
-    while bytes.len() < FlowReply::LENGTH {
+    loop {
+        match FlowReply::parse(bytes) {
+            Ok(Some(FlowReply::Connected)) => {
+                flow.reply = None;
+                return Reply::Connected;
+            }
+            Ok(Some(reply)) => return Reply::Refused(reply),
+            Ok(None) => {}
+            Err(_) => return Reply::Broken,
+        }
         let taken = stack.recv(flow.id, |data| {
-            let count = data.len().min(FlowReply::LENGTH - bytes.len());
+            let count = data.len().min(REPLY_LEN - bytes.len());
             bytes.extend_from_slice(&data[..count]);
             both(count)
         });
@@ -207,14 +222,6 @@ fn read_reply(flow: &mut Flow, stack: &mut Stack) -> Reply {
             };
         }
     }
-    match FlowReply::decode([bytes[0], bytes[1]]) {
-        Some(FlowReply::Connected) => {
-            flow.reply = None;
-            Reply::Connected
-        }
-        Some(reply) => Reply::Refused(reply),
-        None => Reply::Broken,
-    }
 }
 
 /// Reads the socket straight into the flow's ring.
@@ -223,17 +230,21 @@ fn read_socket(flow: &mut Flow, spliced: &mut Spliced, stack: &mut Stack) -> io:
     while spliced.readable && !spliced.read_ended {
         let socket = &mut spliced.socket;
         let read = stack.send(flow.id, |room| match socket.read(room) {
-            Ok(count) => (count, Ok(count)),
+            Ok(count) => (count, Ok((count, count < room.len()))),
             Err(error) => (0, Err(error)),
         });
         match read {
             None => break,
-            Some(Ok(0)) => {
+            Some(Ok((0, _))) => {
                 spliced.read_ended = true;
                 flow.shut = true;
                 stack.shutdown(flow.id);
             }
-            Some(Ok(count)) => total += count,
+            Some(Ok((count, short))) => {
+                total += count;
+                // Nothing is left to read, and what comes later is told anew.
+                spliced.readable = !(TOLD_ANEW && short) || spliced.closing;
+            }
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => spliced.readable = false,
             Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Some(Err(error)) => return Err(error),
@@ -250,12 +261,15 @@ fn write_socket(flow: &Flow, spliced: &mut Spliced, stack: &mut Stack) -> io::Re
     while spliced.writable {
         let socket = &mut spliced.socket;
         let written = stack.recv(flow.id, |data| match socket.write(data) {
-            Ok(count) => (count, Ok(count)),
+            Ok(count) => (count, Ok((count, count < data.len()))),
             Err(error) => (0, Err(error)),
         });
         match written {
             None => break,
-            Some(Ok(count)) => total += count,
+            Some(Ok((count, short))) => {
+                total += count;
+                spliced.writable = !(TOLD_ANEW && short);
+            }
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => spliced.writable = false,
             Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Some(Err(error)) => return Err(error),

@@ -31,13 +31,13 @@ pub(super) fn spawn(
     let inbox = Arc::new(Inbox::new(config.limits.requests));
     let (publisher, peers) = watch::channel(Arc::new(BTreeMap::new()));
     let poll = mio::Poll::new().map_err(SpawnError::Thread)?;
-    let udp = Udp::new(sockets, poll.registry()).map_err(SpawnError::Thread)?;
-    let registry = poll.registry().try_clone().map_err(SpawnError::Thread)?;
+    let registry = || poll.registry().try_clone().map_err(SpawnError::Thread);
+    let udp = Udp::new(sockets, registry()?).map_err(SpawnError::Thread)?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(SpawnError::Thread)?;
-    let parts = Parts::new(&config, udp, registry, Arc::clone(&inbox), publisher)?;
+    let parts = Parts::new(&config, udp, registry()?, Arc::clone(&inbox), publisher)?;
     let shard = Shard {
         inbox: Arc::clone(&inbox),
         peers,

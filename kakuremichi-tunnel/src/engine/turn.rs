@@ -267,9 +267,10 @@ impl Engine {
                 self.udp
                     .set_ready(token, event.is_readable(), event.is_writable());
             } else if let Some(flow) = self.flows.at(token - FIRST_FLOW) {
-                let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+                let closing = event.is_read_closed() || event.is_error();
+                let writable = event.is_writable() || event.is_error();
                 let id = flow.id;
-                if flow.set_ready(readable, event.is_writable() || event.is_error()) {
+                if flow.set_ready(event.is_readable() || closing, writable, closing) {
                     self.flows.mark(id);
                 }
             }

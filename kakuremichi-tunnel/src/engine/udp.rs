@@ -1,14 +1,11 @@
 //! Datagrams in and out, in batches.
 
-use std::{
-    io::{self, IoSliceMut},
-    net::SocketAddr,
-};
+use std::io::{self, IoSliceMut};
 
 use mio::{Interest, Registry, Token, net::UdpSocket};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 
-use crate::wg::DatagramSink;
+use crate::wg::{DatagramSink, OuterPath};
 
 /// Receive buffers. Each takes what GRO joined: up to 64 datagrams of one sender.
 const BUFFERS: usize = 4;
@@ -30,6 +27,7 @@ const SLACK: usize = 65_536;
 /// stops, and what is added in spite of it is dropped and counted.
 pub(super) struct Udp {
     sockets: Vec<Socket>,
+    registry: Registry,
     batch: Batch,
     pub(super) counters: UdpCounters,
 }
@@ -44,6 +42,7 @@ pub(super) struct UdpCounters {
 }
 
 struct Socket {
+    token: Token,
     io: UdpSocket,
     state: UdpSocketState,
     v6: bool,
@@ -53,7 +52,7 @@ struct Socket {
 
 struct Batch {
     buffer: Box<[u8]>,
-    to: Option<SocketAddr>,
+    to: Option<OuterPath>,
     length: usize,
     segment: usize,
     count: usize,
@@ -62,14 +61,15 @@ struct Batch {
 }
 
 impl Udp {
-    pub(super) fn new(sockets: Vec<std::net::UdpSocket>, registry: &Registry) -> io::Result<Self> {
+    pub(super) fn new(sockets: Vec<std::net::UdpSocket>, registry: Registry) -> io::Result<Self> {
         let mut ready = Vec::new();
         for (at, socket) in sockets.into_iter().enumerate() {
             let v6 = socket.local_addr()?.is_ipv6();
             let mut io = UdpSocket::from_std(socket);
             let state = UdpSocketState::new((&io).into())?;
-            registry.register(&mut io, Token(at), Interest::READABLE | Interest::WRITABLE)?;
+            registry.register(&mut io, Token(at), Interest::READABLE)?;
             ready.push(Socket {
+                token: Token(at),
                 io,
                 state,
                 v6,
@@ -88,6 +88,7 @@ impl Udp {
         };
         Ok(Self {
             sockets: ready,
+            registry,
             batch,
             counters: UdpCounters::default(),
         })
@@ -101,7 +102,10 @@ impl Udp {
     pub(super) fn set_ready(&mut self, socket: usize, readable: bool, writable: bool) {
         if let Some(socket) = self.sockets.get_mut(socket) {
             socket.readable |= readable;
-            socket.blocked &= !writable;
+            if socket.blocked && writable {
+                socket.blocked = false;
+                socket.listen(&self.registry, Interest::READABLE);
+            }
         }
     }
 
@@ -146,7 +150,7 @@ impl Udp {
     }
 
     /// Adds the datagram of `length` bytes at the start of the [`tail`](Self::tail) to the batch.
-    pub(super) fn commit(&mut self, to: SocketAddr, length: usize) {
+    pub(super) fn commit(&mut self, to: OuterPath, length: usize) {
         let batch = &self.batch;
         let fits = batch.count == 0
             || batch.to == Some(to)
@@ -178,7 +182,11 @@ impl Udp {
         let Some(to) = self.batch.to.filter(|_| self.batch.count > 0) else {
             return;
         };
-        let Some(socket) = self.sockets.iter_mut().find(|socket| socket.v6 == to.is_ipv6()) else {
+        let Some(socket) = self
+            .sockets
+            .iter_mut()
+            .find(|socket| socket.v6 == to.remote.is_ipv6())
+        else {
             // A peer of a family that this host lacks.
             self.counters.dropped += self.batch.count as u64;
             return self.batch.clear();
@@ -188,41 +196,49 @@ impl Udp {
         }
         let contents = &self.batch.buffer[..self.batch.length];
         let segment = (self.batch.count > 1).then_some(self.batch.segment);
-        let sent = match send(socket, to, contents, segment) {
-            // GSO was found not to work: quinn-udp offers single datagrams from here on.
-            Err(error) if segment.is_some() && error.kind() != io::ErrorKind::WouldBlock => contents
-                .chunks(self.batch.segment)
-                .try_for_each(|datagram| send(socket, to, datagram, None)),
-            sent => sent,
-        };
-        match sent {
+        match send_batch(socket, to, contents, segment) {
             Ok(()) => {
                 self.counters.sent += self.batch.count as u64;
                 self.counters.sends += 1;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 socket.blocked = true;
+                // Not asked for before: each datagram that left would be told.
+                socket.listen(&self.registry, Interest::READABLE | Interest::WRITABLE);
                 return;
             }
             Err(error) => {
-                tracing::trace!(%to, %error, "datagrams could not be sent");
+                tracing::trace!(to = %to.remote, %error, "datagrams could not be sent");
                 self.counters.dropped += self.batch.count as u64;
             }
         }
         self.batch.clear();
     }
 
-    fn segments(&self, to: SocketAddr) -> usize {
-        let socket = self.sockets.iter().find(|socket| socket.v6 == to.is_ipv6());
+    fn segments(&self, to: OuterPath) -> usize {
+        let socket = self
+            .sockets
+            .iter()
+            .find(|socket| socket.v6 == to.remote.is_ipv6());
         socket.map_or(1, |socket| socket.state.max_gso_segments().min(MAX_SEGMENTS))
     }
 }
 
 impl DatagramSink for Udp {
-    fn datagram(&mut self, to: SocketAddr, datagram: &[u8]) {
+    fn datagram(&mut self, to: OuterPath, datagram: &[u8]) {
         if let Some(room) = self.tail().get_mut(..datagram.len()) {
             room.copy_from_slice(datagram);
             self.commit(to, datagram.len());
+        }
+    }
+}
+
+impl Socket {
+    fn listen(&mut self, registry: &Registry, interest: Interest) {
+        if let Err(error) = registry.reregister(&mut self.io, self.token, interest) {
+            // Cannot be for a socket that is registered; a full one is then tried again at once.
+            tracing::warn!(%error, "a UDP socket cannot be watched");
+            self.blocked = false;
         }
     }
 }
@@ -236,13 +252,34 @@ impl Batch {
     }
 }
 
-fn send(socket: &Socket, to: SocketAddr, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
+/// Sends a batch, and again in simpler ways when the system does not like one.
+fn send_batch(socket: &Socket, to: OuterPath, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
+    let failed = |sent: &io::Result<()>| {
+        sent.as_ref()
+            .is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock)
+    };
+    let mut sent = send(socket, to, contents, segment);
+    let anywhere = OuterPath::from(to.remote);
+    if to.local.is_some() && failed(&sent) {
+        // The address is no longer ours.
+        sent = send(socket, anywhere, contents, segment);
+    }
+    if let Some(segment) = segment.filter(|_| failed(&sent)) {
+        // GSO does not work here: quinn-udp offers single datagrams from here on.
+        sent = contents
+            .chunks(segment)
+            .try_for_each(|datagram| send(socket, anywhere, datagram, None));
+    }
+    sent
+}
+
+fn send(socket: &Socket, to: OuterPath, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
     let transmit = Transmit {
-        destination: to,
+        destination: to.remote,
         ecn: None,
         contents,
         segment_size: segment,
-        src_ip: None,
+        src_ip: to.local,
     };
     socket.state.try_send((&socket.io).into(), &transmit)
 }
@@ -261,10 +298,14 @@ impl Buffers {
         }
     }
 
-    /// The datagrams of one filled buffer, in their order, and their sender.
-    pub(super) fn datagrams(&self, at: usize) -> (SocketAddr, impl Iterator<Item = &[u8]>) {
+    /// The datagrams of one filled buffer, in their order, and the way they came.
+    pub(super) fn datagrams(&self, at: usize) -> (OuterPath, impl Iterator<Item = &[u8]>) {
         let meta = &self.meta[at];
         let bytes = &self.storage[at * BUFFER..][..meta.len.min(BUFFER)];
-        (meta.addr, bytes.chunks(meta.stride.max(1)))
+        let path = OuterPath {
+            remote: meta.addr,
+            local: meta.dst_ip,
+        };
+        (path, bytes.chunks(meta.stride.max(1)))
     }
 }

@@ -10,7 +10,7 @@ use kakuremichi_core::key::WireGuardKey;
 use rustc_hash::FxHashMap;
 
 use super::{
-    Counters, DeviceConfig,
+    Counters, DeviceConfig, OuterPath,
     allowed_ips::AllowedIps,
     index::IndexTable,
     limiter::{Limiter, Verdict},
@@ -35,7 +35,7 @@ const INITIATION_PAUSE: Duration = Duration::from_secs(1);
 /// Where a [`Device`] puts datagrams that are not the packets of a [`Device::seal`].
 pub trait DatagramSink {
     /// Sends `datagram` to `to`. What cannot be sent may be dropped.
-    fn datagram(&mut self, to: SocketAddr, datagram: &[u8]);
+    fn datagram(&mut self, to: OuterPath, datagram: &[u8]);
 }
 
 /// What became of a packet given to [`Device::seal`].
@@ -44,8 +44,8 @@ pub trait DatagramSink {
 pub enum Sealed {
     /// The first `length` bytes of the buffer are to be sent to `to`.
     Datagram {
-        /// The peer's address.
-        to: SocketAddr,
+        /// Where the peer is.
+        to: OuterPath,
         /// The length of the datagram.
         length: usize,
     },
@@ -90,17 +90,17 @@ pub struct PeerStatus {
 /// ```
 /// # use std::{net::SocketAddr, time::Instant};
 /// # use kakuremichi_core::secret::Secret;
-/// # use kakuremichi_tunnel::wg::{DatagramSink, Device, DeviceConfig};
+/// # use kakuremichi_tunnel::wg::{DatagramSink, Device, DeviceConfig, OuterPath};
 /// struct Socket;
 /// impl DatagramSink for Socket {
-///     fn datagram(&mut self, to: SocketAddr, datagram: &[u8]) { /* send_to(datagram, to) */ }
+///     fn datagram(&mut self, to: OuterPath, datagram: &[u8]) { /* send_to(datagram, to.remote) */ }
 /// }
 ///
 /// # let now = Instant::now();
 /// let mut device = Device::new(&DeviceConfig::new(Secret::new([7; 32]), 1), now);
-/// # let (from, datagram) = ("127.0.0.1:1".parse().unwrap(), [0; 9]);
+/// # let (from, datagram) = ("127.0.0.1:1".parse::<SocketAddr>().unwrap(), [0; 9]);
 /// let mut buffer = [0; 2048];
-/// if let Some((peer, length)) = device.open(from, &datagram, &mut buffer, &mut Socket, now) {
+/// if let Some((peer, length)) = device.open(from.into(), &datagram, &mut buffer, &mut Socket, now) {
 ///     let ip_packet = &buffer[..length];
 /// }
 /// device.handle_timeout(&mut Socket, now);
@@ -170,7 +170,7 @@ impl Device {
         self.get(peer).map(|peer| PeerStatus {
             id: peer.id,
             public_key: peer.key,
-            endpoint: peer.endpoint,
+            endpoint: peer.endpoint.map(|path| path.remote),
             session_age: peer.tunnel.session_age(),
             last_received: peer.last_received,
             received_bytes: peer.received_bytes,
@@ -196,7 +196,7 @@ impl Device {
     /// of the handshake, and packets that waited for it, go to `sink`.
     pub fn open(
         &mut self,
-        from: SocketAddr,
+        from: OuterPath,
         datagram: &[u8],
         out: &mut [u8],
         sink: &mut impl DatagramSink,
@@ -268,7 +268,12 @@ impl Device {
             let mut out = [0; HANDSHAKE_ROOM];
             match state.tunnel.tick(&mut out) {
                 Tick::Idle => {}
-                Tick::Send(length) => send(state, &out[..length], sink, now),
+                Tick::Send(length) => {
+                    if Message::of(&out[..length]) == Some(Message::Initiation) {
+                        forget_source(state);
+                    }
+                    send(state, &out[..length], sink, now);
+                }
                 Tick::Expired => {
                     self.counters.overflowed += state.queue.len() as u64;
                     state.queue.clear();
@@ -316,7 +321,7 @@ impl Device {
     fn open_data(
         &mut self,
         receiver: u32,
-        from: SocketAddr,
+        from: OuterPath,
         datagram: &[u8],
         out: &mut [u8],
         sink: &mut impl DatagramSink,
@@ -356,7 +361,7 @@ impl Device {
     fn handshake(
         &mut self,
         message: Message,
-        from: SocketAddr,
+        from: OuterPath,
         datagram: &[u8],
         sink: &mut impl DatagramSink,
         now: Instant,
@@ -366,7 +371,7 @@ impl Device {
         if !matches!(message, Message::Cookie { .. }) {
             match self
                 .limiter
-                .judge(&self.identity, from.ip(), datagram, now, &mut out)
+                .judge(&self.identity, from.remote.ip(), datagram, now, &mut out)
             {
                 Verdict::Admit => {}
                 Verdict::Challenge(length) => {
@@ -446,15 +451,15 @@ fn mark(changed: &mut VecDeque<PeerId>, state: &mut Peer) {
 /// Roaming: the peer is where its newest authentic message came from.
 fn heard(
     state: &mut Peer,
-    from: SocketAddr,
+    from: OuterPath,
     counters: &mut Counters,
     changed: &mut VecDeque<PeerId>,
     now: Instant,
 ) {
     state.last_received = Some(now);
-    if state.endpoint != Some(from) {
-        counters.roamed += u64::from(state.endpoint.is_some());
-        state.endpoint = Some(from);
+    let before = state.endpoint.replace(from).map(|path| path.remote);
+    if before != Some(from.remote) {
+        counters.roamed += u64::from(before.is_some());
         mark(changed, state);
     }
 }
@@ -478,6 +483,13 @@ fn send(state: &mut Peer, datagram: &[u8], sink: &mut impl DatagramSink, now: In
     }
 }
 
+/// The peer may be silent since our address is not ours any more: the system chooses another one.
+fn forget_source(state: &mut Peer) {
+    if let Some(path) = &mut state.endpoint {
+        path.local = None;
+    }
+}
+
 /// Sends an initiation, if an address is known; `again` also when a handshake is under way.
 fn begin(state: &mut Peer, again: bool, sink: &mut impl DatagramSink, now: Instant) -> bool {
     if state.endpoint.is_none() || state.initiated_within(INITIATION_PAUSE, now) {
@@ -488,6 +500,7 @@ fn begin(state: &mut Peer, again: bool, sink: &mut impl DatagramSink, now: Insta
         return false;
     };
     state.last_initiation = Some(now);
+    forget_source(state);
     send(state, &out[..length], sink, now);
     true
 }

@@ -8,7 +8,7 @@ use std::{
 
 use kakuremichi_core::{key::WireGuardKey, net::Cidr, secret::Secret};
 
-use super::tunn::Tunnel;
+use super::{OuterPath, tunn::Tunnel};
 use crate::peer::PeerId;
 
 /// Packets of one peer that wait for a session. One more drops the oldest.
@@ -28,7 +28,7 @@ pub(super) struct Peer {
     /// The upper 24 bits of its receiver indices.
     pub(super) index: u32,
     pub(super) tunnel: Tunnel,
-    pub(super) endpoint: Option<SocketAddr>,
+    pub(super) endpoint: Option<OuterPath>,
     pub(super) queue: VecDeque<Vec<u8>>,
     pub(super) last_sent: Option<Instant>,
     pub(super) last_received: Option<Instant>,

@@ -117,7 +117,7 @@ impl Device {
         }
         peer.keepalive = config.persistent_keepalive;
         if config.endpoint.is_some() && (peer.hint != config.endpoint || peer.last_received.is_none()) {
-            peer.endpoint = config.endpoint;
+            peer.endpoint = config.endpoint.map(Into::into);
         }
         peer.hint = config.endpoint;
         for network in &config.allowed_ips {

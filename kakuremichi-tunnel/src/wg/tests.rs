@@ -23,8 +23,8 @@ use crate::{
 struct Wire(VecDeque<(SocketAddr, Vec<u8>)>);
 
 impl DatagramSink for Wire {
-    fn datagram(&mut self, to: SocketAddr, datagram: &[u8]) {
-        self.0.push_back((to, datagram.to_vec()));
+    fn datagram(&mut self, to: OuterPath, datagram: &[u8]) {
+        self.0.push_back((to.remote, datagram.to_vec()));
     }
 }
 
@@ -39,6 +39,10 @@ struct Node {
 
 fn secret(number: u8) -> Secret<[u8; 32]> {
     Secret::new([number; 32])
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
 }
 
 fn overlay(number: u8) -> IpAddr {
@@ -108,7 +112,7 @@ impl Node {
         let mut out = vec![0; datagram.len().max(9)];
         let opened = self
             .device
-            .open(from, datagram, &mut out, &mut self.wire, Instant::now());
+            .open(from.into(), datagram, &mut out, &mut self.wire, Instant::now());
         if let Some((peer, length)) = opened {
             self.received.push((peer, out[..length].to_vec()));
         }
@@ -218,6 +222,37 @@ fn a_peer_may_roam_and_only_authentic_packets_move_it() {
     assert_eq!(endpoint(&b, &a), Some(elsewhere));
     assert_eq!(b.device.counters().replayed, 1);
     assert_eq!(b.take().len(), 1);
+}
+
+#[test]
+fn answers_leave_from_the_address_that_was_written_to() {
+    let (mut a, mut b) = connected();
+    let _ = a.send(&b, b"to the second address");
+    let (_, datagram) = a.wire.0.pop_front().unwrap();
+    let path = OuterPath {
+        remote: a.address,
+        local: Some([192, 0, 2, 77].into()),
+    };
+    b.device.open(
+        path,
+        &datagram,
+        &mut [0; 256],
+        &mut Wire::default(),
+        Instant::now(),
+    );
+    let peer = b.peer(&a);
+    let mut out = [0; 256];
+    let sealed = b
+        .device
+        .seal(peer, b"x", &mut out, &mut Wire::default(), Instant::now());
+    assert!(matches!(sealed, Sealed::Datagram { to, .. } if to == path));
+    // A new handshake may need another address.
+    b.device
+        .initiate(peer, &mut b.wire, Instant::now() + Duration::from_secs(2));
+    let sealed = b
+        .device
+        .seal(peer, b"x", &mut out, &mut Wire::default(), Instant::now());
+    assert!(matches!(sealed, Sealed::Datagram { to, .. } if to == a.address.into()));
 }
 
 #[test]
@@ -469,7 +504,7 @@ fn a_flood_is_limited_and_who_proves_its_address_gets_through() {
     let mut out = [0; 256];
     for _ in 0..2 {
         b.device.open(
-            "203.0.113.1:7".parse().unwrap(),
+            address("203.0.113.1:7").into(),
             &replay,
             &mut out,
             &mut Wire::default(),
@@ -477,7 +512,7 @@ fn a_flood_is_limited_and_who_proves_its_address_gets_through() {
         );
     }
     b.device.open(
-        a.address,
+        a.address.into(),
         &fresh,
         &mut out,
         &mut b.wire,
@@ -488,7 +523,7 @@ fn a_flood_is_limited_and_who_proves_its_address_gets_through() {
     a.receive(b.address, &cookie);
     let proven = initiation(&mut a, &b, 6);
     b.device.open(
-        a.address,
+        a.address.into(),
         &proven,
         &mut out,
         &mut b.wire,
@@ -513,7 +548,7 @@ fn one_sender_cannot_use_up_what_others_need() {
     let mut from = |text: &str| {
         let before = b.device.counters().unknown_peer;
         b.device.open(
-            text.parse().unwrap(),
+            address(text).into(),
             &initiation,
             &mut [0; 256],
             &mut Wire::default(),
@@ -543,7 +578,7 @@ fn garbage_is_counted_and_survived() {
     assert_eq!(b.device.counters().bad_mac, 1);
     assert_eq!(
         b.device.open(
-            a.address,
+            a.address.into(),
             &datagram,
             &mut [0; 8],
             &mut Wire::default(),

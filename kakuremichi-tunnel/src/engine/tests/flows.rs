@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use kakuremichi_proto::flow::FlowReply;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
@@ -14,7 +15,7 @@ use tokio::{
 
 use super::support::*;
 use crate::{
-    engine::{Connect, ConnectError, EndReason, FlowReply, IncomingFlow},
+    engine::{Connect, ConnectError, EndReason, IncomingFlow},
     stream::FlowRefused,
 };
 
