@@ -1,198 +1,110 @@
-//! The projection of one organization into the plan of one node.
+//! The projection of one organization into the records of one node's plan.
 
 use std::net::IpAddr;
 
 use kakuremichi_core::{
-    id::{AgentId, GatewayId, NodeId, PeerId},
-    model::{
-        Node, NodeKind, Pool, Route, Service, ServiceKind, Site, Target, TargetAddress, TargetPlace,
-        TargetScheme,
-    },
-    name::{HostPattern, Hostname},
-    net::{Cidr, Host, Overlay},
+    id::{AgentId, GatewayId, NodeId, PeerId, ServiceId},
+    model::{NodeKind, Pool, Service, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme},
+    name::Hostname,
+    net::{Cidr, Host},
     plan::{
-        AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
-        GatewayPlan, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget,
-        Revision, Via,
+        AgentGateway, AgentNode, AgentService, AgentTarget, GatewayNode, GatewayPeer, GatewayRecord,
+        GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Via,
     },
 };
+use kakuremichi_proto::plan::{EncodePlanError, PlanRecord};
 
-/// The port that a URL with `https` need not name.
-const HTTPS_PORT: u16 = 443;
+use super::{
+    landscape::{Landscape, gateway_of},
+    service_urls,
+};
 
-/// What Control knows of one organization.
-#[derive(Debug, Clone)]
-pub struct Landscape {
-    /// The overlay of this Control.
-    pub overlay: Overlay,
-    /// Nodes, revoked ones too.
-    pub nodes: Vec<Node>,
-    /// Stock WireGuard devices.
-    pub sites: Vec<Site>,
-    /// Services.
-    pub services: Vec<Service>,
-}
-
+/// A node that lost its connection to Control stays in everything here: only revocation takes it out.
 impl Landscape {
-    /// The plan of a gateway; `None` when it is not of this organization, or revoked.
-    ///
-    /// A node that lost its connection to Control stays in it: only revocation takes it out.
-    #[must_use]
-    pub fn gateway_plan(&self, id: GatewayId, revision: Revision) -> Option<GatewayPlan> {
+    /// What a gateway is told of itself.
+    pub(super) fn gateway_node(&self, id: GatewayId) -> Option<GatewayNode> {
         let node = self.active(id.into())?;
         let NodeKind::Gateway { address_v4, .. } = &node.kind else {
             return None;
         };
-        let own = GatewayRecord::Node(GatewayNode {
+        Some(GatewayNode {
             id,
             organization: node.organization,
             name: node.name.clone(),
             address: self.overlay.address(id.as_bytes()),
             address_v4: *address_v4,
-        });
-        let agents = self
-            .agents()
-            .map(|(id, agent)| GatewayRecord::Peer(self.agent_peer(id, agent)));
-        let sites = self
-            .sites
-            .iter()
-            .map(|site| GatewayRecord::Peer(self.site_peer(site)));
-        let services = self
-            .services
-            .iter()
-            .map(|service| GatewayRecord::Service(self.gateway_service(service)));
-        Some(GatewayPlan::new(
-            revision,
-            std::iter::once(own).chain(agents).chain(sites).chain(services),
-        ))
+        })
     }
 
-    /// The plan of an agent; `None` when it is not of this organization, or revoked.
-    #[must_use]
-    pub fn agent_plan(&self, id: AgentId, revision: Revision) -> Option<AgentPlan> {
+    /// What an agent is told of itself.
+    pub(super) fn agent_node(&self, id: AgentId) -> Option<AgentNode> {
         let node = self.active(id.into())?;
-        let own = AgentRecord::Node(AgentNode {
+        Some(AgentNode {
             id,
             organization: node.organization,
             name: node.name.clone(),
             address: self.overlay.address(id.as_bytes()),
-        });
-        let gateways = self.gateways().map(|(id, gateway, endpoints, _)| {
-            AgentRecord::Gateway(AgentGateway {
-                id,
-                name: gateway.name.clone(),
-                wireguard: gateway.wireguard,
-                address: self.overlay.address(id.as_bytes()),
-                endpoints: endpoints.to_vec(),
-            })
-        });
-        let services = self
-            .services
-            .iter()
-            .filter_map(|service| self.agent_service(id, service));
-        let services = services.map(AgentRecord::Service);
-        Some(AgentPlan::new(
-            revision,
-            std::iter::once(own).chain(gateways).chain(services),
-        ))
+        })
     }
 
-    fn active(&self, id: NodeId) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.id == id && node.is_active())
+    /// What agents are told of a gateway.
+    pub(super) fn agent_gateway(&self, id: GatewayId) -> Option<AgentGateway> {
+        let node = self.active(id.into())?;
+        let (endpoints, _) = gateway_of(node)?;
+        Some(AgentGateway {
+            id,
+            name: node.name.clone(),
+            wireguard: node.wireguard,
+            address: self.overlay.address(id.as_bytes()),
+            endpoints: endpoints.to_vec(),
+        })
     }
 
-    fn agents(&self) -> impl Iterator<Item = (AgentId, &Node)> {
-        self.nodes
-            .iter()
-            .filter(|node| node.is_active())
-            .filter_map(|node| match node.id {
-                NodeId::Agent(id) => Some((id, node)),
-                NodeId::Gateway(_) => None,
-            })
-    }
-
-    fn gateways(&self) -> impl Iterator<Item = (GatewayId, &Node, &[kakuremichi_core::net::Endpoint], u16)> {
-        self.nodes
-            .iter()
-            .filter(|node| node.is_active())
-            .filter_map(|node| match (&node.kind, node.id) {
-                (
-                    NodeKind::Gateway {
-                        endpoints,
-                        https_port,
-                        ..
-                    },
-                    NodeId::Gateway(id),
-                ) => Some((id, node, endpoints.as_slice(), *https_port)),
-                _ => None,
-            })
-    }
-
-    fn agent_peer(&self, id: AgentId, agent: &Node) -> GatewayPeer {
-        let address = self.overlay.address(id.as_bytes());
-        GatewayPeer {
-            id: PeerId::Agent(id),
-            name: agent.name.clone(),
-            wireguard: agent.wireguard,
-            address,
-            allowed_ips: vec![Cidr::host(address.into())],
-            endpoint: None,
+    /// What gateways are told of a peer. Its packets may come from its own addresses and, of a site, from the
+    /// networks behind it.
+    pub(super) fn peer(&self, id: PeerId) -> Option<GatewayPeer> {
+        match id {
+            PeerId::Agent(agent) => {
+                let node = self.active(agent.into())?;
+                let address = self.overlay.address(agent.as_bytes());
+                Some(GatewayPeer {
+                    id,
+                    name: node.name.clone(),
+                    wireguard: node.wireguard,
+                    address,
+                    allowed_ips: vec![Cidr::host(address.into())],
+                    endpoint: None,
+                })
+            }
+            PeerId::Site(site) => {
+                let site = self.sites.get(&site)?;
+                let address = self.overlay.address(site.id.as_bytes());
+                let own = [IpAddr::from(address), site.address_v4.into()].map(Cidr::host);
+                Some(GatewayPeer {
+                    id,
+                    name: site.name.clone(),
+                    wireguard: site.wireguard,
+                    address,
+                    allowed_ips: own.into_iter().chain(site.networks.iter().copied()).collect(),
+                    endpoint: site.endpoint.clone(),
+                })
+            }
         }
     }
 
-    fn site_peer(&self, site: &Site) -> GatewayPeer {
-        let address = self.overlay.address(site.id.as_bytes());
-        let own = [IpAddr::from(address), site.address_v4.into()].map(Cidr::host);
-        GatewayPeer {
-            id: PeerId::Site(site.id),
-            name: site.name.clone(),
-            wireguard: site.wireguard,
-            address,
-            allowed_ips: own.into_iter().chain(site.networks.iter().copied()).collect(),
-            endpoint: site.endpoint.clone(),
-        }
-    }
-
-    fn gateway_service(&self, service: &Service) -> GatewayService {
-        let kind = match &service.kind {
-            ServiceKind::Http { hosts, routes } => PlannedKind::Http {
-                hosts: hosts.clone(),
-                routes: routes.iter().map(|route| self.route(route)).collect(),
-            },
-            ServiceKind::Tcp { port, pool } => PlannedKind::Tcp {
-                port: *port,
-                pool: self.pool(pool),
-            },
-        };
-        GatewayService {
-            id: service.id,
-            organization: service.organization,
-            name: service.name.clone(),
-            kind,
-            policy: service.policy.clone(),
-        }
-    }
-
-    fn route(&self, route: &Route) -> PlannedRoute {
-        PlannedRoute {
-            id: route.id,
-            path: route.path.clone(),
-            pool: self.pool(&route.pool),
-        }
-    }
-
-    /// Targets whose agent was revoked or whose site is gone are left out: nobody could reach them.
-    fn pool(&self, pool: &Pool) -> PlannedPool {
-        let reachable = pool.targets.iter().filter(|target| match &target.place {
+    /// What gateways are told of a service. Targets whose agent was revoked are left out: nobody could reach
+    /// them.
+    pub(super) fn gateway_service(&self, id: ServiceId) -> Option<GatewayService> {
+        let service = self.services.get(&id)?;
+        Some(gateway_service(service, |place| match place {
             TargetPlace::Agent { agent, .. } => self.active((*agent).into()).is_some(),
-            TargetPlace::Site { site, .. } => self.sites.iter().any(|known| known.id == *site),
-        });
-        PlannedPool {
-            targets: reachable.map(|target| planned_target(target, pool)).collect(),
-        }
+            TargetPlace::Site { site, .. } => self.sites.contains_key(site),
+        }))
     }
 
-    fn agent_service(&self, agent: AgentId, service: &Service) -> Option<AgentService> {
+    /// What an agent is told of a service, if it has anything to do with it.
+    pub(super) fn agent_service(&self, agent: AgentId, id: ServiceId) -> Option<AgentService> {
+        let service = self.services.get(&id)?;
         let mine = |target: &Target, pool: &Pool| match &target.place {
             TargetPlace::Agent {
                 agent: of,
@@ -207,27 +119,65 @@ impl Landscape {
             }),
             TargetPlace::Agent { .. } | TargetPlace::Site { .. } => None,
         };
-        let targets: Vec<_> = service
-            .pools()
-            .flat_map(|pool| pool.targets.iter().filter_map(move |target| mine(target, pool)))
-            .collect();
-        // A service that the agent declared is told to it even when its target moved elsewhere.
-        if targets.is_empty() && service.lifetime.declared_by() != Some(agent) {
-            return None;
-        }
         let (hosts, port) = match &service.kind {
             ServiceKind::Http { hosts, .. } => (hosts.clone(), None),
             ServiceKind::Tcp { port, .. } => (Vec::new(), Some(*port)),
         };
-        let urls = service_urls(service, &self.nodes);
+        let gateways = self
+            .gateways()
+            .filter_map(|gateway| self.nodes.get(&NodeId::from(gateway)));
         Some(AgentService {
-            id: service.id,
+            id,
             name: service.name.clone(),
             hosts,
             port,
-            urls,
-            targets,
+            urls: service_urls(service, gateways),
+            targets: service
+                .pools()
+                .flat_map(|pool| pool.targets.iter().filter_map(move |target| mine(target, pool)))
+                .collect(),
         })
+    }
+}
+
+/// The length of a service as gateways are told of it, in bytes.
+pub(crate) fn encoded_len(service: &Service) -> Result<usize, EncodePlanError> {
+    let record = GatewayRecord::Service(gateway_service(service, |_| true)).to_wire()?;
+    Ok(record.encoded_len())
+}
+
+fn gateway_service(service: &Service, reachable: impl Fn(&TargetPlace) -> bool) -> GatewayService {
+    let planned = |pool: &Pool| PlannedPool {
+        targets: pool
+            .targets
+            .iter()
+            .filter(|target| reachable(&target.place))
+            .map(|target| planned_target(target, pool))
+            .collect(),
+    };
+    let kind = match &service.kind {
+        ServiceKind::Http { hosts, routes } => PlannedKind::Http {
+            hosts: hosts.clone(),
+            routes: routes
+                .iter()
+                .map(|route| PlannedRoute {
+                    id: route.id,
+                    path: route.path.clone(),
+                    pool: planned(&route.pool),
+                })
+                .collect(),
+        },
+        ServiceKind::Tcp { port, pool } => PlannedKind::Tcp {
+            port: *port,
+            pool: planned(pool),
+        },
+    };
+    GatewayService {
+        id: service.id,
+        organization: service.organization,
+        name: service.name.clone(),
+        kind,
+        policy: service.policy.clone(),
     }
 }
 
@@ -274,51 +224,102 @@ fn target_name(address: &TargetAddress) -> Option<Hostname> {
     }
 }
 
-/// Where visitors find a service: one URL for each host and each HTTPS port that the active gateways among
-/// `nodes` have, or one for each gateway's first endpoint at a TCP service. In the order of hosts and nodes,
-/// each once.
-#[must_use]
-pub fn service_urls(service: &Service, nodes: &[Node]) -> Vec<String> {
-    let gateways = nodes
-        .iter()
-        .filter(|node| node.is_active())
-        .filter_map(|node| match &node.kind {
-            NodeKind::Gateway {
-                endpoints,
-                https_port,
-                ..
-            } => Some((endpoints, *https_port)),
-            NodeKind::Agent { .. } => None,
-        });
-    let mut urls: Vec<String> = Vec::new();
-    for (endpoints, https_port) in gateways {
-        let found: Vec<String> = match &service.kind {
-            ServiceKind::Http { hosts, .. } => hosts.iter().map(|host| https_url(host, https_port)).collect(),
-            ServiceKind::Tcp { port, .. } => endpoints
-                .first()
-                .map(|endpoint| {
-                    let public = kakuremichi_core::net::Endpoint {
-                        host: endpoint.host.clone(),
-                        port: *port,
-                    };
-                    format!("tcp://{public}")
-                })
-                .into_iter()
-                .collect(),
-        };
-        for url in found {
-            if !urls.contains(&url) {
-                urls.push(url);
-            }
-        }
-    }
-    urls
-}
+#[cfg(test)]
+mod tests {
+    use kakuremichi_core::{
+        id::TargetId,
+        net::Overlay,
+        store::{StoreRecord, conformance::sample},
+    };
 
-fn https_url(host: &HostPattern, port: u16) -> String {
-    if port == HTTPS_PORT {
-        format!("https://{host}/")
-    } else {
-        format!("https://{host}:{port}/")
+    use super::*;
+    use crate::planner::Touched;
+
+    fn landscape(records: impl IntoIterator<Item = StoreRecord>) -> Landscape {
+        let mut landscape = Landscape::new(Overlay::from_global_id([1; 5]));
+        for record in records {
+            landscape.set(record.id(), Some(record), &mut Touched::default());
+        }
+        landscape
+    }
+
+    #[test]
+    fn allowed_ips_are_exact() {
+        let (agent, site) = (sample::agent(0, 1), sample::site(0, 2));
+        let landscape = landscape([agent.clone().into(), site.clone().into()]);
+        let NodeId::Agent(agent_id) = agent.id else {
+            panic!("an agent")
+        };
+        let peer = landscape.peer(agent_id.into()).unwrap();
+        assert_eq!(peer.allowed_ips, [Cidr::host(peer.address.into())]);
+        let peer = landscape.peer(site.id.into()).unwrap();
+        let own = [
+            Cidr::host(peer.address.into()),
+            Cidr::host(site.address_v4.into()),
+        ];
+        assert_eq!(peer.allowed_ips, [own.as_slice(), &site.networks].concat());
+        assert_eq!(peer.endpoint, site.endpoint);
+    }
+
+    #[test]
+    fn a_revoked_agent_is_in_no_plan() {
+        let mut agent = sample::agent(0, 1);
+        let NodeId::Agent(id) = agent.id else {
+            panic!("an agent")
+        };
+        let service = sample::http_service(0, 1);
+        let active = landscape([agent.clone().into(), service.clone().into()]);
+        let targets = |landscape: &Landscape| match landscape.gateway_service(service.id).unwrap().kind {
+            PlannedKind::Http { routes, .. } => {
+                routes.iter().map(|route| route.pool.targets.len()).sum::<usize>()
+            }
+            PlannedKind::Tcp { .. } => panic!("it is HTTP"),
+        };
+        assert_eq!(targets(&active), 4);
+        agent.revoked = Some(sample::NOW);
+        let revoked = landscape([agent.into(), service.clone().into()]);
+        assert_eq!(targets(&revoked), 0);
+        assert!(revoked.peer(id.into()).is_none() && revoked.agent_node(id).is_none());
+    }
+
+    #[test]
+    fn an_agent_is_told_its_own_targets_only() {
+        let (one, two) = (sample::http_service(0, 1), sample::http_service(0, 2));
+        let agent = sample::agent(0, 1);
+        let NodeId::Agent(id) = agent.id else {
+            panic!("an agent")
+        };
+        let landscape = landscape([agent.into(), one.clone().into(), two.clone().into()]);
+        let told = landscape.agent_service(id, one.id).unwrap();
+        assert_eq!(told.targets.len(), 4);
+        assert!(told.targets[1].tls && told.targets[1].health.is_some());
+        assert_eq!(told.targets[0].id, TargetId::from_bytes(sample::bytes(1)));
+        assert!(landscape.agent_service(id, two.id).unwrap().targets.is_empty());
+    }
+
+    #[test]
+    fn an_https_target_is_verified_under_the_name_it_is_dialled_by() {
+        let mut service = sample::http_service(0, 1);
+        let ServiceKind::Http { routes, .. } = &mut service.kind else {
+            panic!("it is HTTP")
+        };
+        routes[0].pool.targets[0].scheme = TargetScheme::Tls {
+            server_name: None,
+            roots: Vec::new(),
+        };
+        let PlannedKind::Http { routes, .. } = gateway_service(&service, |_| true).kind else {
+            panic!("it is HTTP");
+        };
+        let name = |target: usize| {
+            routes[0].pool.targets[target]
+                .server_name
+                .as_ref()
+                .map(Hostname::as_str)
+        };
+        assert_eq!(
+            (name(0), name(1), name(2)),
+            (Some("backend.internal"), Some("backend"), None)
+        );
+        assert!(encoded_len(&service).unwrap() > 100);
     }
 }

@@ -1,0 +1,232 @@
+//! What Control knows of one organization.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kakuremichi_core::{
+    id::{AgentId, GatewayId, NodeId, PeerId, ServiceId, SiteId},
+    model::{Node, NodeKind, Service, Site, TargetPlace},
+    net::{Endpoint, Overlay},
+    store::{RecordId, StoreRecord},
+};
+
+/// What Control knows of one organization.
+#[derive(Debug, Clone)]
+pub struct Landscape {
+    pub(super) overlay: Overlay,
+    /// Revoked ones too.
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) sites: BTreeMap<SiteId, Site>,
+    pub(super) services: BTreeMap<ServiceId, Service>,
+    /// The services that have a target at a peer, or were declared by it.
+    users: BTreeMap<PeerId, BTreeSet<ServiceId>>,
+}
+
+/// What a change can make different.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Touched {
+    /// Peers, in the plan of every gateway.
+    pub peers: BTreeSet<PeerId>,
+    /// Services, in the plan of every gateway.
+    pub services: BTreeSet<ServiceId>,
+    /// Gateways, in their own plan and in that of every agent.
+    pub gateways: BTreeSet<GatewayId>,
+    /// Agents whose own plan can differ.
+    pub agents: BTreeSet<AgentId>,
+}
+
+impl Touched {
+    /// Whether nothing can be different.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn add(&mut self, record: RecordId) {
+        match record {
+            RecordId::Node(NodeId::Agent(id)) => {
+                self.peers.insert(id.into());
+                self.agents.insert(id);
+            }
+            RecordId::Node(NodeId::Gateway(id)) => {
+                self.gateways.insert(id);
+            }
+            RecordId::Site(id) => {
+                self.peers.insert(id.into());
+            }
+            RecordId::Service(id) => {
+                self.services.insert(id);
+            }
+            RecordId::Organization(_) | RecordId::Token(_) | RecordId::ApiKey(_) => {}
+        }
+    }
+}
+
+impl Landscape {
+    /// An empty organization in this overlay.
+    #[must_use]
+    pub const fn new(overlay: Overlay) -> Self {
+        Self {
+            overlay,
+            nodes: BTreeMap::new(),
+            sites: BTreeMap::new(),
+            services: BTreeMap::new(),
+            users: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a record as it is now (`None`: it is gone), and adds to `touched` what that can make different.
+    pub fn set(&mut self, id: RecordId, record: Option<StoreRecord>, touched: &mut Touched) {
+        touched.add(id);
+        match (id, record) {
+            (RecordId::Node(id), Some(StoreRecord::Node(node))) => {
+                let active = node.is_active();
+                let before = self.nodes.insert(id, node);
+                if before.is_none_or(|before| before.is_active() != active) {
+                    self.touch_users(id, touched);
+                }
+            }
+            (RecordId::Node(id), _) => {
+                self.nodes.remove(&id);
+                self.touch_users(id, touched);
+            }
+            (RecordId::Site(id), record) => {
+                match record {
+                    Some(StoreRecord::Site(site)) => self.sites.insert(id, site),
+                    _ => self.sites.remove(&id),
+                };
+                touched.services.extend(self.users_of(id.into()));
+            }
+            (RecordId::Service(id), record) => {
+                let before = match record {
+                    Some(StoreRecord::Service(service)) => self.services.insert(id, service),
+                    _ => self.services.remove(&id),
+                };
+                self.index(id, before.as_ref(), touched);
+            }
+            (RecordId::Organization(_) | RecordId::Token(_) | RecordId::ApiKey(_), _) => {}
+        }
+    }
+
+    /// A node, unless it was revoked.
+    #[must_use]
+    pub fn active(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id).filter(|node| node.is_active())
+    }
+
+    /// Every agent, revoked ones too.
+    pub(super) fn agents(&self) -> impl Iterator<Item = AgentId> {
+        self.nodes.keys().filter_map(|id| match id {
+            NodeId::Agent(id) => Some(*id),
+            NodeId::Gateway(_) => None,
+        })
+    }
+
+    /// Every gateway, revoked ones too.
+    pub(super) fn gateways(&self) -> impl Iterator<Item = GatewayId> {
+        self.nodes.keys().filter_map(|id| match id {
+            NodeId::Gateway(id) => Some(*id),
+            NodeId::Agent(_) => None,
+        })
+    }
+
+    /// The services with something at a peer.
+    pub(super) fn users_of(&self, peer: PeerId) -> impl Iterator<Item = ServiceId> {
+        self.users.get(&peer).into_iter().flatten().copied()
+    }
+
+    fn touch_users(&self, node: NodeId, touched: &mut Touched) {
+        if let NodeId::Agent(id) = node {
+            touched.services.extend(self.users_of(id.into()));
+        }
+    }
+
+    fn index(&mut self, id: ServiceId, before: Option<&Service>, touched: &mut Touched) {
+        let touch = |peer: PeerId, touched: &mut Touched| {
+            if let PeerId::Agent(agent) = peer {
+                touched.agents.insert(agent);
+            }
+        };
+        for peer in before.into_iter().flat_map(peers_of) {
+            touch(peer, touched);
+            if let Some(users) = self.users.get_mut(&peer) {
+                users.remove(&id);
+                if users.is_empty() {
+                    self.users.remove(&peer);
+                }
+            }
+        }
+        for peer in self.services.get(&id).into_iter().flat_map(peers_of) {
+            touch(peer, touched);
+            self.users.entry(peer).or_default().insert(id);
+        }
+    }
+}
+
+fn peers_of(service: &Service) -> impl Iterator<Item = PeerId> {
+    let by_target = service.targets().map(|target| match &target.place {
+        TargetPlace::Agent { agent, .. } => PeerId::from(*agent),
+        TargetPlace::Site { site, .. } => PeerId::from(*site),
+    });
+    by_target.chain(service.lifetime.declared_by().map(PeerId::from))
+}
+
+/// Where agents reach a gateway, and the port of its HTTPS listener.
+pub(super) fn gateway_of(node: &Node) -> Option<(&[Endpoint], u16)> {
+    match &node.kind {
+        NodeKind::Gateway {
+            endpoints,
+            https_port,
+            ..
+        } => Some((endpoints, *https_port)),
+        NodeKind::Agent { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kakuremichi_core::store::conformance::sample;
+
+    use super::*;
+
+    fn set(landscape: &mut Landscape, record: impl Into<StoreRecord>) -> Touched {
+        let record = record.into();
+        let mut touched = Touched::default();
+        landscape.set(record.id(), Some(record), &mut touched);
+        touched
+    }
+
+    #[test]
+    fn a_change_touches_who_depends_on_it_and_nobody_else() {
+        let mut landscape = Landscape::new(Overlay::from_global_id([1; 5]));
+        let (agent, other) = (sample::agent(0, 1), sample::agent(0, 2));
+        let (NodeId::Agent(agent_id), NodeId::Agent(other_id)) = (agent.id, other.id) else {
+            panic!("agents are agents");
+        };
+        set(&mut landscape, agent.clone());
+        set(&mut landscape, other.clone());
+        let service = sample::http_service(0, 1);
+        let touched = set(&mut landscape, service.clone());
+        assert_eq!((touched.services.len(), touched.peers.len()), (1, 0));
+        assert_eq!(touched.agents, BTreeSet::from([agent_id]));
+
+        // A port counter is nobody's business but the agent's; revocation is the services' too.
+        let touched = set(&mut landscape, agent.clone());
+        assert!(touched.services.is_empty());
+        let mut revoked = agent.clone();
+        revoked.revoked = Some(sample::NOW);
+        let touched = set(&mut landscape, revoked);
+        assert_eq!(touched.services, BTreeSet::from([service.id]));
+        assert!(landscape.active(agent.id).is_none());
+
+        // A service that moves touches the agent that it leaves.
+        let mut moved = service.clone();
+        moved.kind = sample::http_service(0, 2).kind;
+        let touched = set(&mut landscape, moved);
+        assert_eq!(touched.agents, BTreeSet::from([agent_id, other_id]));
+        let mut touched = Touched::default();
+        landscape.set(service.id.into(), None, &mut touched);
+        assert_eq!(touched.agents, BTreeSet::from([other_id]));
+        assert!(landscape.users.is_empty());
+        assert!(set(&mut landscape, sample::token(0, 1)).is_empty());
+    }
+}

@@ -1,0 +1,327 @@
+//! What can be done to the model, whoever asks: the REST API, an agent over its link, the command line.
+//!
+//! Nothing in here knows HTTP. Each use case is one transaction, with its audit entry inside. Who acts is an
+//! [`Actor`]; what is loaded is checked to belong to the actor's organization, whatever identifiers a
+//! request names (LESSONS, advisory 9).
+
+mod api_keys;
+mod declare;
+mod draft;
+mod enrol;
+mod error;
+mod names;
+mod nodes;
+mod passwords;
+mod resolve;
+mod services;
+mod sites;
+mod tokens;
+mod usage;
+
+pub use api_keys::{ApiKeyDraft, NewApiKey};
+pub use draft::{
+    AccessDraft, KindDraft, MethodDraft, PasswordDraft, PlaceDraft, PolicyDraft, PoolDraft, Reference,
+    RouteDraft, ServiceDraft, TargetDraft, UserDraft,
+};
+pub use error::{FieldError, UseCaseError};
+pub use names::{parse_endpoint, parse_host, parse_host_pattern};
+pub use passwords::{MAX_PASSWORD, MAX_WAITING_PASSWORDS};
+pub use services::MAX_ENCODED_SERVICE;
+pub use sites::{MAX_NETWORKS, SiteDraft};
+pub use tokens::{MAX_SCOPE, NewToken, TokenDraft};
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use kakuremichi_core::{
+    audit::{AuditEntry, AuditSink},
+    auth::Principal,
+    id::OrganizationId,
+    key::IdentityKey,
+    model::{Organization, Service},
+    name::Label,
+    net::Overlay,
+    store::{
+        Batch, CommitError, Committed, Entity, Mutation, Query, RecordId, Sequence, Store, StoreError,
+        StoreRecord, Stored, UniqueKey, Version,
+    },
+    time::Timestamp,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{OnceCell, watch};
+
+use crate::planner;
+
+/// How often a use case starts anew when others change, at the same time, what it builds on.
+const ATTEMPTS: usize = 8;
+/// The organization that every Control has.
+const DEFAULT_ORGANIZATION: &str = "default";
+
+/// Who does something, and in which organization.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// The organization.
+    pub organization: OrganizationId,
+    /// Who; nobody when Control itself, or its command line, acts.
+    pub principal: Option<Principal>,
+}
+
+/// What a Control is from its first start on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// Its overlay.
+    pub overlay: Overlay,
+    /// The organization that is always there.
+    pub organization: OrganizationId,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing<T> {
+    /// The records, in the order of their identifiers.
+    pub items: Vec<Stored<T>>,
+    /// Behind which record the next part starts, if there is one.
+    pub next: Option<RecordId>,
+}
+
+/// The use cases. Clones share everything.
+#[derive(Clone)]
+pub struct UseCases(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    sinks: Vec<Arc<dyn AuditSink>>,
+    control: IdentityKey,
+    ca: Option<[u8; 32]>,
+    passwords: passwords::Passwords,
+    start: OnceCell<Start>,
+    /// Counts commits, so that the planner looks at once.
+    commits: watch::Sender<u64>,
+}
+
+impl fmt::Debug for UseCases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UseCases").field("store", &self.0.store).finish()
+    }
+}
+
+impl UseCases {
+    /// Tokens will pin `control`, the key of this Control's identity, and `ca`, the SHA-256 of the
+    /// certificate authority that it serves with, if that is its own.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        sinks: Vec<Arc<dyn AuditSink>>,
+        control: IdentityKey,
+        ca: Option<[u8; 32]>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            sinks,
+            control,
+            ca,
+            passwords: passwords::Passwords::default(),
+            start: OnceCell::new(),
+            commits: watch::Sender::new(0),
+        }))
+    }
+
+    /// The store.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+
+    /// Turns whenever something was committed here.
+    pub(crate) fn commits(&self) -> watch::Receiver<u64> {
+        self.0.commits.subscribe()
+    }
+
+    /// What this Control is; made when it is asked for the first time.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn start(&self) -> Result<Start, UseCaseError> {
+        let start = self.0.start.get_or_try_init(async || {
+            let overlay = self.store().overlay(Overlay::from_global_id(random()?)).await?;
+            let organization = self.default_organization().await?;
+            Ok::<_, UseCaseError>(Start {
+                overlay,
+                organization,
+            })
+        });
+        start.await.copied()
+    }
+
+    /// Control itself, in the organization that is always there.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn control(&self) -> Result<Actor, UseCaseError> {
+        Ok(Actor {
+            organization: self.start().await?.organization,
+            principal: None,
+        })
+    }
+
+    /// The actor's organization.
+    ///
+    /// # Errors
+    /// When it is not there, or the storage fails.
+    pub async fn organization(&self, actor: &Actor) -> Result<Stored<Organization>, UseCaseError> {
+        self.load(actor, actor.organization).await
+    }
+
+    /// Writes into the audit that Control starts, and returns the place of the last change before.
+    pub(crate) async fn mark_start(&self) -> Result<Sequence, UseCaseError> {
+        let actor = self.control().await?;
+        let organization = actor.organization;
+        Ok(self
+            .commit(&actor, "control.start", organization, Vec::new())
+            .await?
+            .sequence)
+    }
+
+    async fn default_organization(&self) -> Result<OrganizationId, UseCaseError> {
+        let name: Label = DEFAULT_ORGANIZATION
+            .parse()
+            .map_err(|_| UseCaseError::Contended)?;
+        let key = UniqueKey::OrganizationName(name.clone());
+        for _ in 0..ATTEMPTS {
+            if let Some(found) = self.store().find(&key).await? {
+                return Ok(found.value.organization());
+            }
+            let organization = Organization {
+                id: OrganizationId::from_bytes(random()?),
+                name: name.clone(),
+                created: now(),
+            };
+            let (id, actor) = (
+                organization.id,
+                Actor {
+                    organization: organization.id,
+                    principal: None,
+                },
+            );
+            let create = vec![Mutation::Create(organization.into())];
+            match self.commit(&actor, "organization.create", id, create).await {
+                Ok(_) => return Ok(id),
+                // Another process was faster.
+                Err(CommitError::Taken { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(UseCaseError::Contended)
+    }
+
+    /// Writes, and tells whoever is to hear of it.
+    async fn commit(
+        &self,
+        actor: &Actor,
+        action: &str,
+        subject: impl Into<RecordId>,
+        mutations: Vec<Mutation>,
+    ) -> Result<Committed, CommitError> {
+        let audit = AuditEntry {
+            at: now(),
+            actor: actor.principal.clone(),
+            organization: Some(actor.organization),
+            action: action.to_owned(),
+            subject: Some(subject.into()),
+        };
+        let batch = Batch {
+            mutations,
+            audit: audit.clone(),
+        };
+        let committed = self.store().commit(batch).await?;
+        self.0.commits.send_modify(|count| *count = count.wrapping_add(1));
+        tracing::info!(action, subject = ?audit.subject, actor = ?audit.actor, "changed");
+        for sink in &self.0.sinks {
+            sink.record(&audit).await;
+        }
+        Ok(committed)
+    }
+
+    /// Reads a record that must belong to the actor's organization. One that does not is not there.
+    async fn load<E: Entity>(
+        &self,
+        actor: &Actor,
+        id: impl Into<RecordId>,
+    ) -> Result<Stored<E>, UseCaseError> {
+        let found = self.store().get(id.into()).await?;
+        found
+            .filter(|stored| stored.value.organization() == actor.organization)
+            .and_then(Stored::narrow)
+            .ok_or(UseCaseError::NotFound(E::KIND))
+    }
+
+    /// Lists records of the actor's organization, at most `limit` of those behind `after`.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn list<E: Entity>(
+        &self,
+        actor: &Actor,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Listing<E>, UseCaseError> {
+        let query = Query {
+            after,
+            limit,
+            ..Query::all(E::KIND).of(actor.organization)
+        };
+        let page = self.store().list(query).await?;
+        Ok(Listing {
+            items: page.records.into_iter().filter_map(Stored::narrow).collect(),
+            next: page.next,
+        })
+    }
+
+    /// Where visitors find a service, through the gateways of its organization.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn urls(&self, service: &Service) -> Result<Vec<String>, UseCaseError> {
+        let gateways = self.gateways(service.organization).await?;
+        Ok(planner::service_urls(service, &gateways))
+    }
+}
+
+/// Checks that a record still has the version that its reader saw, if the reader says which.
+fn at_version<T>(stored: &Stored<T>, expected: Option<Version>) -> Result<(), UseCaseError> {
+    match expected {
+        Some(expected) if expected != stored.version => Err(UseCaseError::Stale),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The record that a mutation just wrote, as it is stored.
+fn written<T>(value: T, before: Option<Version>) -> Stored<T> {
+    Stored {
+        value,
+        version: Version(before.map_or(0, |version| version.0) + 1),
+    }
+}
+
+fn update<T: Into<StoreRecord>>(value: T, version: Version) -> Mutation {
+    Mutation::Update(value.into(), version)
+}
+
+pub(crate) fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+/// Random bytes of the system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], UseCaseError> {
+    let mut bytes = [0; N];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| UseCaseError::Random)?;
+    Ok(bytes)
+}
+
+impl From<StoreError> for UseCaseError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! API keys.
+
+use kakuremichi_core::{
+    auth::Principal,
+    id::ApiKeyId,
+    model::ApiKey,
+    name::Label,
+    secret::Secret,
+    store::{Mutation, Stored, UniqueKey},
+    time::Timestamp,
+};
+use kakuremichi_proto::identity::{ApiKeyText, constant_time_eq};
+
+use super::{Actor, UseCaseError, UseCases, now, random, written};
+
+/// Who vouches for the principal of an API key.
+const AUTHORITY: &str = "api-key";
+
+/// An API key to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeyDraft {
+    /// What it is for.
+    pub name: Label,
+    /// When it ends.
+    pub expires: Option<Timestamp>,
+}
+
+/// An API key that was made.
+#[derive(Debug, Clone)]
+pub struct NewApiKey {
+    /// What is stored.
+    pub key: Stored<ApiKey>,
+    /// The text to send as a bearer token. It is shown this once: only a hash is stored.
+    pub text: Secret<String>,
+}
+
+impl UseCases {
+    /// Makes an API key.
+    ///
+    /// # Errors
+    /// When the draft is not valid or the storage fails.
+    pub async fn create_api_key(&self, actor: &Actor, draft: ApiKeyDraft) -> Result<NewApiKey, UseCaseError> {
+        let created = now();
+        if draft.expires.is_some_and(|expires| expires <= created) {
+            return Err(UseCaseError::field("expires", "the time has passed already"));
+        }
+        let text = ApiKeyText::new(Secret::new(random()?));
+        let key = ApiKey {
+            id: ApiKeyId::from_bytes(random()?),
+            organization: actor.organization,
+            name: draft.name,
+            secret_hash: text.secret_hash(),
+            expires: draft.expires,
+            created,
+        };
+        let create = vec![Mutation::Create(key.clone().into())];
+        self.commit(actor, "api_key.create", key.id, create).await?;
+        Ok(NewApiKey {
+            key: written(key, None),
+            text: text.to_text(),
+        })
+    }
+
+    /// Reads an API key.
+    ///
+    /// # Errors
+    /// When it is not there or the storage fails.
+    pub async fn api_key(&self, actor: &Actor, id: ApiKeyId) -> Result<Stored<ApiKey>, UseCaseError> {
+        self.load(actor, id).await
+    }
+
+    /// Deletes an API key: it opens nothing any more.
+    ///
+    /// # Errors
+    /// When it is not there or the storage fails.
+    pub async fn delete_api_key(&self, actor: &Actor, id: ApiKeyId) -> Result<(), UseCaseError> {
+        let stored = self.api_key(actor, id).await?;
+        let delete = vec![Mutation::Delete(id.into(), Some(stored.version))];
+        self.commit(actor, "api_key.delete", id, delete).await?;
+        Ok(())
+    }
+
+    /// Who shows this text, if it is an API key that is good now.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn actor_of(&self, text: &str) -> Result<Option<Actor>, UseCaseError> {
+        let Ok(shown) = text.parse::<ApiKeyText>() else {
+            return Ok(None);
+        };
+        let hash = shown.secret_hash();
+        let found = self.store().find(&UniqueKey::ApiKeySecret(hash)).await?;
+        let Some(Stored { value: key, .. }) = found.and_then(Stored::narrow::<ApiKey>) else {
+            return Ok(None);
+        };
+        let good =
+            constant_time_eq(&key.secret_hash, &hash) && key.expires.is_none_or(|expires| now() < expires);
+        Ok(good.then(|| Actor {
+            organization: key.organization,
+            principal: Some(Principal::new(AUTHORITY, key.id.to_string())),
+        }))
+    }
+}

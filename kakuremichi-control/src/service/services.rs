@@ -1,0 +1,205 @@
+//! Services.
+
+use kakuremichi_core::{
+    id::ServiceId,
+    model::{Lifetime, Service, ServiceError},
+    policy::Policy,
+    store::{Mutation, Stored, Version},
+};
+
+use super::{
+    ATTEMPTS, Actor, ServiceDraft, UseCaseError, UseCases, at_version, now, random, update, written,
+};
+use crate::planner;
+
+/// The largest service, as gateways are told of it, in bytes.
+pub const MAX_ENCODED_SERVICE: usize = 512 * 1024;
+
+impl UseCases {
+    /// Publishes a service.
+    ///
+    /// # Errors
+    /// When the draft is not valid, a name, host or port is taken, or the storage fails.
+    pub async fn create_service(
+        &self,
+        actor: &Actor,
+        draft: ServiceDraft,
+    ) -> Result<Stored<Service>, UseCaseError> {
+        let policy = self.resolve_policy(draft.policy.clone(), None).await?;
+        for _ in 0..ATTEMPTS {
+            let created = self
+                .try_create(actor, draft.clone(), policy.clone(), Lifetime::Configured)
+                .await;
+            match created {
+                Err(UseCaseError::Contended) => {}
+                outcome => return outcome,
+            }
+        }
+        Err(UseCaseError::Contended)
+    }
+
+    /// Reads a service.
+    ///
+    /// # Errors
+    /// When it is not there or the storage fails.
+    pub async fn service(&self, actor: &Actor, id: ServiceId) -> Result<Stored<Service>, UseCaseError> {
+        self.load(actor, id).await
+    }
+
+    /// Describes a service anew. Routes of the same path, and targets at the same place, stay what they are:
+    /// connections to them go on.
+    ///
+    /// # Errors
+    /// When it is not there, has changed since `expected`, was declared by an agent, the draft is not
+    /// valid, a name, host or port is taken, or the storage fails.
+    pub async fn update_service(
+        &self,
+        actor: &Actor,
+        id: ServiceId,
+        draft: ServiceDraft,
+        expected: Option<Version>,
+    ) -> Result<Stored<Service>, UseCaseError> {
+        let mut policy: Option<(Version, Policy)> = None;
+        for _ in 0..ATTEMPTS {
+            let stored = self.service(actor, id).await?;
+            at_version(&stored, expected)?;
+            if let Some(agent) = stored.value.lifetime.declared_by() {
+                return Err(UseCaseError::Declared(agent));
+            }
+            // Hashing is slow: not again, unless the passwords that stay are others now.
+            let policy = match &policy {
+                Some((version, policy)) if *version == stored.version => policy.clone(),
+                Some(_) | None => {
+                    let resolved = self
+                        .resolve_policy(draft.policy.clone(), Some(&stored.value.policy))
+                        .await?;
+                    policy = Some((stored.version, resolved.clone()));
+                    resolved
+                }
+            };
+            match self
+                .try_update(
+                    actor,
+                    "service.update",
+                    stored,
+                    draft.clone(),
+                    policy,
+                    Lifetime::Configured,
+                )
+                .await
+            {
+                Err(UseCaseError::Contended) => {}
+                outcome => return outcome,
+            }
+        }
+        Err(UseCaseError::Contended)
+    }
+
+    /// Deletes a service.
+    ///
+    /// # Errors
+    /// When it is not there, has changed since `expected`, or the storage fails.
+    pub async fn delete_service(
+        &self,
+        actor: &Actor,
+        id: ServiceId,
+        expected: Option<Version>,
+    ) -> Result<(), UseCaseError> {
+        for _ in 0..ATTEMPTS {
+            let stored = self.service(actor, id).await?;
+            at_version(&stored, expected)?;
+            let delete = vec![Mutation::Delete(id.into(), Some(stored.version))];
+            match self
+                .commit(actor, "service.delete", id, delete)
+                .await
+                .map_err(Into::into)
+            {
+                Ok(_) => return Ok(()),
+                Err(UseCaseError::Contended) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(UseCaseError::Contended)
+    }
+
+    pub(super) async fn try_create(
+        &self,
+        actor: &Actor,
+        draft: ServiceDraft,
+        policy: Policy,
+        lifetime: Lifetime,
+    ) -> Result<Stored<Service>, UseCaseError> {
+        let resolved = self.resolve_kind(actor, draft.kind, None).await?;
+        let service = Service {
+            id: ServiceId::from_bytes(random()?),
+            organization: actor.organization,
+            name: draft.name,
+            kind: resolved.kind,
+            policy,
+            lifetime,
+            created: now(),
+        };
+        check(&service)?;
+        let mut write = resolved.beside;
+        write.push(Mutation::Create(service.clone().into()));
+        let action = match lifetime {
+            Lifetime::Configured => "service.create",
+            Lifetime::Declared(_) | Lifetime::Ephemeral(_) => "service.declare",
+        };
+        self.commit(actor, action, service.id, write).await?;
+        Ok(written(service, None))
+    }
+
+    pub(super) async fn try_update(
+        &self,
+        actor: &Actor,
+        action: &str,
+        stored: Stored<Service>,
+        draft: ServiceDraft,
+        policy: Policy,
+        lifetime: Lifetime,
+    ) -> Result<Stored<Service>, UseCaseError> {
+        let resolved = self.resolve_kind(actor, draft.kind, Some(&stored.value)).await?;
+        let service = Service {
+            name: draft.name,
+            kind: resolved.kind,
+            policy,
+            lifetime,
+            ..stored.value.clone()
+        };
+        check(&service)?;
+        if service == stored.value {
+            return Ok(stored);
+        }
+        let mut write = resolved.beside;
+        write.push(update(service.clone(), stored.version));
+        self.commit(actor, action, service.id, write).await?;
+        Ok(written(service, Some(stored.version)))
+    }
+}
+
+/// Checks what the types alone cannot hold, and that gateways can be told of it.
+fn check(service: &Service) -> Result<(), UseCaseError> {
+    service.validate().map_err(|error| {
+        let field = match &error {
+            ServiceError::NoHost | ServiceError::DuplicateHost(_) => "kind.hosts",
+            ServiceError::DuplicatePath(_) => "kind.routes",
+            ServiceError::Port => "kind.port",
+            ServiceError::TooMany
+            | ServiceError::HealthCheck
+            | ServiceError::HealthPath
+            | ServiceError::ServerName => "kind",
+        };
+        UseCaseError::field(field, error)
+    })?;
+    match planner::encoded_len(service) {
+        Ok(length) if length <= MAX_ENCODED_SERVICE => Ok(()),
+        Ok(length) => {
+            let message = format!(
+                "a service has at most {MAX_ENCODED_SERVICE} bytes when gateways are told of it, this one {length}: divide it"
+            );
+            Err(UseCaseError::field("kind", message))
+        }
+        Err(error) => Err(UseCaseError::field("kind", error)),
+    }
+}
