@@ -385,6 +385,12 @@ impl Tcp {
         self.track.numbers()
     }
 
+    /// Sends shorter segments from now on, if that number is one that is under way. Returns whether it
+    /// is.
+    pub(super) fn lower_mss(&mut self, sequence: u32, mss: usize, v4: bool) -> bool {
+        self.track.lower_mss(sequence, mss, v4)
+    }
+
     /// Whether the rings hold pages worth giving back, once the connection idles.
     pub(super) fn holds_pages(&self) -> bool {
         self.moved >= WORTH_DISCARDING

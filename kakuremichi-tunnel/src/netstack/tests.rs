@@ -7,4 +7,5 @@ mod garbage;
 mod handshake;
 mod net;
 mod offload;
+mod path;
 mod probes;

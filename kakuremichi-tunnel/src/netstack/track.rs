@@ -7,6 +7,10 @@ use crate::packet::{TcpFlags, TcpSegment};
 /// The MSS of a peer that names none (RFC 9293 section 3.7.1).
 const DEFAULT_MSS: u16 = 536;
 
+/// What is left of the shortest packets that every path carries: 576 and 1,280 bytes.
+const LEAST_MSS_V4: u16 = 536;
+const LEAST_MSS_V6: u16 = 1_220;
+
 /// The largest shift of a window (RFC 7323 section 2.3).
 const MAX_SHIFT: u8 = 14;
 
@@ -45,6 +49,19 @@ impl Track {
     /// The MSS to cut by; `u16::MAX` while the peer has not named one.
     pub(super) fn mss(&self) -> u16 {
         if self.mss == 0 { u16::MAX } else { self.mss }
+    }
+
+    /// A router said that a segment with that number was too long for it. Believed for numbers that are
+    /// under way, and not below what every path carries (RFC 8201 section 4, RFC 1191 section 7.1).
+    /// Returns whether it was.
+    pub(super) fn lower_mss(&mut self, sequence: u32, mss: usize, v4: bool) -> bool {
+        if is_after(self.unacknowledged, sequence) || !is_after(self.sent_end, sequence) {
+            return false;
+        }
+        let least = if v4 { LEAST_MSS_V4 } else { LEAST_MSS_V6 };
+        let mss = u16::try_from(mss).unwrap_or(u16::MAX).max(least);
+        self.mss = self.mss().min(mss);
+        true
     }
 
     /// A segment is sent. Returns the sequence number it is to have.

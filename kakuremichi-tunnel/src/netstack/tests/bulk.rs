@@ -88,6 +88,7 @@ fn bulk_arrives_whole_over_a_bad_link() {
         loss: 20,
         repeat: 20,
         join: true,
+        rate: None,
     };
     both_ways(Net::pair(link), 300_000, 300_000, 3_000 * SECOND);
 }
@@ -242,7 +243,8 @@ proptest! {
         up in 0..120_000_u64,
         down in 0..120_000_u64,
     ) {
-        let link = Link { delay: Duration::from_millis(2), jitter: Duration::from_micros(jitter), loss, repeat, join };
+        let jitter = Duration::from_micros(jitter);
+        let link = Link { delay: Duration::from_millis(2), jitter, loss, repeat, join, rate: None };
         let mut net = Net::pair(link);
         net.random = super::net::Random::new(seed);
         net.nodes[1].server.to_send = down;

@@ -384,6 +384,7 @@ fn two_ends_that_repeat_themselves_come_out_of_it() {
         loss: 34,
         repeat: 29,
         join: false,
+        rate: None,
     };
     for seed in 0..300 {
         let mut net = Net::pair(link.clone());

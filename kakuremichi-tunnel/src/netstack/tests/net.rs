@@ -91,6 +91,8 @@ pub(super) struct Link {
     pub(super) repeat: u64,
     /// Segments are joined before they come in.
     pub(super) join: bool,
+    /// Bytes per second in each direction, behind a queue of so many bytes that drops what is too much.
+    pub(super) rate: Option<(u64, u64)>,
 }
 
 impl Default for Link {
@@ -101,6 +103,7 @@ impl Default for Link {
             loss: 0,
             repeat: 0,
             join: true,
+            rate: None,
         }
     }
 }
@@ -136,6 +139,8 @@ pub(super) struct Node {
     pub(super) incoming: Vec<(FlowId, PeerId, SocketAddr, SocketAddr)>,
     pub(super) pongs: Vec<Event>,
     joiner: Coalescer,
+    /// When the link from here has carried what is queued.
+    idle_at: Instant,
 }
 
 #[derive(Debug)]
@@ -231,6 +236,7 @@ impl Net {
             incoming: Vec::new(),
             pongs: Vec::new(),
             joiner: Coalescer::new(),
+            idle_at: self.now,
         });
         self.nodes.len() - 1
     }
@@ -384,10 +390,23 @@ impl Net {
                 if self.random.permille(self.link.loss) {
                     continue;
                 }
+                let mut leaves = self.now;
+                if let Some((rate, queue)) = self.link.rate {
+                    let node = &mut self.nodes[from];
+                    let waiting = node.idle_at.saturating_duration_since(self.now);
+                    if waiting.as_micros() as u64 * rate / 1_000_000 > queue {
+                        continue;
+                    }
+                    // What a packet is inside of WireGuard, UDP and IPv6.
+                    let size = packet.len() as u64 + 80;
+                    node.idle_at =
+                        node.idle_at.max(self.now) + Duration::from_nanos(size * 1_000_000_000 / rate);
+                    leaves = node.idle_at;
+                }
                 let jitter = self.link.jitter.as_micros() as u64;
                 let jitter = if jitter == 0 { 0 } else { self.random.below(jitter) };
                 self.count += 1;
-                let at = self.now + self.link.delay + Duration::from_micros(jitter);
+                let at = leaves + self.link.delay + Duration::from_micros(jitter);
                 self.under_way
                     .insert((at, self.count), (to, peer, packet.clone()));
             }
