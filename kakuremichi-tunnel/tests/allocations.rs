@@ -4,6 +4,7 @@
 
 #![expect(unsafe_code, reason = "an allocator is unsafe to implement")]
 #![expect(clippy::disallowed_methods, reason = "this drives IO")]
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

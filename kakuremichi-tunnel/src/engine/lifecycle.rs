@@ -179,6 +179,12 @@ impl Engine {
 
     /// Resets what is left and says goodbye.
     pub(super) fn stop(&mut self, now: Instant) {
+        // Flows of peers that nobody was told about yet are aborted with the others.
+        self.stack.listen([]);
+        self.ports.clear();
+        while let Some(event) = self.stack.poll_event() {
+            self.event(event, now);
+        }
         let mut cut = 0;
         while let Some(flow) = self.flows.pop() {
             cut += 1;

@@ -52,7 +52,7 @@ pub(super) fn serve_stream(flow: &mut Flow, shared: &Shared, stack: &mut Stack) 
         Reply::Broken => return Step::Abort(EndReason::Protocol),
     };
     let id = flow.id;
-    let (sent, received, ending) = shared.turn(|turn| {
+    let ending = shared.turn(|turn| {
         let (mut sent, mut received) = (0, 0);
         if connected && left {
             discard(id, stack);
@@ -85,9 +85,10 @@ pub(super) fn serve_stream(flow: &mut Flow, shared: &Shared, stack: &mut Stack) 
                 stack.shutdown(id);
             }
         }
-        (sent, received, turn.is_ending())
+        // Counted before the user is woken, who may look.
+        flow.meter.add(sent, received);
+        turn.is_ending()
     });
-    flow.meter.add(sent, received);
     match flow.ended {
         Some(CloseReason::Finished) => Step::Release(EndReason::Finished),
         Some(reason) => Step::Release(end_of(reason)),

@@ -46,6 +46,8 @@ async fn a_peer_that_vanishes_goes_offline_and_its_flows_end() {
 async fn a_peer_that_restarts_is_back_soon() {
     let (one, two) = pair(echo).await;
     let mut stream = one.shard.connect(to(PLAIN)).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    within(stream.read_u8()).await.unwrap();
     let address = two.address();
     two.shard.shutdown(Duration::ZERO).await;
     drop(two);
