@@ -49,7 +49,7 @@ struct Shared {
     map: MmapRaw,
     /// The size of one ring.
     ring: usize,
-    pairs: usize,
+    pairs: u32,
     free: Mutex<Free>,
 }
 
@@ -57,6 +57,8 @@ struct Free {
     /// Last in, first out: the pages of the newest are still in the cache.
     warm: Vec<u32>,
     cold: Vec<u32>,
+    /// From here on no pair was ever used.
+    unused: u32,
 }
 
 /// The right to one pair of rings.
@@ -73,14 +75,14 @@ impl Arena {
     /// When the system refuses, or the size is beyond the address space.
     pub fn new(pairs: usize, ring: usize) -> io::Result<Self> {
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
-        let last = u32::try_from(pairs).map_err(|_| too_large())?;
+        let pairs = u32::try_from(pairs).map_err(|_| too_large())?;
         let ring = ring
             .max(1)
             .checked_next_multiple_of(RING_GRANULE)
             .ok_or_else(too_large)?;
         let total = ring
             .checked_mul(2)
-            .and_then(|pair| pair.checked_mul(pairs))
+            .and_then(|pair| pair.checked_mul(pairs as usize))
             .ok_or_else(too_large)?;
         // One granule of slack: a map cannot be empty.
         let map = MmapOptions::new()
@@ -93,7 +95,8 @@ impl Arena {
         let _ = map.advise(memmap2::Advice::NoHugePage);
         let free = Free {
             warm: Vec::with_capacity(WARM_PAIRS),
-            cold: (0..last).rev().collect(),
+            cold: Vec::new(),
+            unused: 0,
         };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -110,10 +113,7 @@ impl Arena {
         &self,
         build: impl for<'a> FnOnce(&'a mut [u8], &'a mut [u8]) -> H::Of<'a>,
     ) -> Option<Lease<H>> {
-        let index = {
-            let mut free = self.shared.free();
-            free.warm.pop().or_else(|| free.cold.pop())?
-        };
+        let index = self.shared.free().take(self.shared.pairs)?;
         let pair = Pair {
             shared: Arc::clone(&self.shared),
             index,
@@ -134,14 +134,14 @@ impl Arena {
     /// How many pairs there are.
     #[must_use]
     pub fn pairs(&self) -> usize {
-        self.shared.pairs
+        self.shared.pairs as usize
     }
 
     /// How many pairs are free.
     #[must_use]
     pub fn free(&self) -> usize {
         let free = self.shared.free();
-        free.warm.len() + free.cold.len()
+        free.warm.len() + free.cold.len() + (self.shared.pairs - free.unused) as usize
     }
 }
 
@@ -186,6 +186,16 @@ impl Shared {
     fn free(&self) -> std::sync::MutexGuard<'_, Free> {
         // A list of numbers is whole after every step, so a panic elsewhere has not broken it.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Free {
+    fn take(&mut self, pairs: u32) -> Option<u32> {
+        self.warm.pop().or_else(|| self.cold.pop()).or_else(|| {
+            let index = self.unused;
+            self.unused += u32::from(index < pairs);
+            (index < pairs).then_some(index)
+        })
     }
 }
 

@@ -21,6 +21,9 @@ use crate::{arena::Arena, peer::PeerId};
 /// The least MTU of IPv6 (RFC 8200 section 5).
 const MIN_MTU: usize = 1_280;
 
+/// A stack that cannot have as many flows is not worth having.
+const LEAST_FLOWS: usize = 64;
+
 /// The netstack of one shard. See the [module](super) for how to drive it.
 #[derive(Debug)]
 pub struct Stack {
@@ -50,7 +53,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Makes a stack. `seed` has to come from a cryptographic random source: initial sequence
+    /// Makes a stack. Where the system does not let so much address space be reserved, the bound on
+    /// flows is lowered; [`settings`](Self::settings) tells. `seed` has to come from a cryptographic random source: initial sequence
     /// numbers, ports and the hash of the flow table follow from it.
     ///
     /// # Errors
@@ -59,9 +63,9 @@ impl Stack {
         if !(MIN_MTU..=LONGEST).contains(&settings.mtu) {
             return Err(BuildError::Mtu(settings.mtu));
         }
-        let flows = settings.limits.flows;
-        let arena =
-            Arena::new(flows, settings.ring).map_err(|source| BuildError::Memory { flows, source })?;
+        let arena = reserve(&settings)?;
+        let mut settings = settings;
+        settings.limits.flows = arena.pairs();
         let mut random = seed;
         let mut draw = || {
             // SplitMix64: one seed, several independent numbers.
@@ -351,6 +355,29 @@ impl Stack {
 
     fn known_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
         self.table.get_mut(id).filter(|flow| !flow.released)
+    }
+}
+
+/// Reserves the rings of all flows; of half as many, where that is refused (a 32-bit system, or one that
+/// counts reserved memory as used), and so on.
+fn reserve(settings: &Settings) -> Result<Arena, BuildError> {
+    let mut flows = settings.limits.flows;
+    loop {
+        match Arena::new(flows, settings.ring) {
+            Ok(arena) => {
+                if flows < settings.limits.flows {
+                    tracing::warn!(
+                        wanted = settings.limits.flows,
+                        flows,
+                        "less memory for flows than asked for"
+                    );
+                }
+                return Ok(arena);
+            }
+            // Only the system's word is worth another try.
+            Err(error) if error.raw_os_error().is_some() && flows >= 2 * LEAST_FLOWS => flows /= 2,
+            Err(source) => return Err(BuildError::Memory { flows, source }),
+        }
     }
 }
 

@@ -121,6 +121,17 @@ fn settings_out_of_range_are_refused() {
     );
 }
 
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn less_memory_than_asked_for_means_fewer_flows() {
+    let mut greedy = settings(1);
+    greedy.limits.flows = 1 << 28;
+    greedy.ring = 64 << 20;
+    let stack = Stack::new(greedy, 1, begin()).unwrap();
+    let flows = stack.settings().limits.flows;
+    assert!((64..1 << 28).contains(&flows), "{flows}");
+}
+
 #[test]
 fn ports_toward_one_destination_do_not_repeat_while_in_use() {
     let mut first = settings(1);

@@ -230,8 +230,9 @@ fn a_quiet_flow_is_kept_alive() {
     net.run_for(3_600 * SECOND);
     assert_eq!(net.program(0, flow).closed, None);
     assert_eq!(net.program(1, net.accepted()).closed, None);
-    // And costs little: a probe and its answer per interval from either end.
+    // And costs little: a probe and its answer per interval from either end, and few wake-ups.
     assert!(net.nodes[0].stack.counters().sent < 250);
+    assert!(net.steps < 2_000, "{}", net.steps);
 }
 
 #[test]

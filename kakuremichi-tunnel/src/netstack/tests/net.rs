@@ -152,6 +152,8 @@ pub(super) struct Net {
     pub(super) random: Random,
     under_way: BTreeMap<(Instant, u64), (usize, PeerId, Vec<u8>)>,
     count: u64,
+    /// How often something happened.
+    pub(super) steps: u64,
 }
 
 #[expect(
@@ -199,6 +201,7 @@ impl Net {
             random: Random::new(1),
             under_way,
             count: 0,
+            steps: 0,
         }
     }
 
@@ -331,6 +334,7 @@ impl Net {
 
     /// One turn of every node.
     pub(super) fn step(&mut self) {
+        self.steps += 1;
         let now = self.now;
         self.deliver();
         for index in 0..self.nodes.len() {
