@@ -292,10 +292,24 @@ impl FlowTable {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// Takes any flow out.
+    /// Takes any flow out; the table is not used any more after that.
     pub(super) fn pop(&mut self) -> Option<Box<Flow>> {
-        let id = self.flows.iter().flatten().next_back()?.id;
-        self.take(id)
+        while let Some(place) = self.flows.pop() {
+            if let Some(flow) = place {
+                self.count -= 1;
+                return Some(flow);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for FlowTable {
+    /// Also when the engine panicked: nobody is to wait for a flow that is gone.
+    fn drop(&mut self) {
+        while let Some(flow) = self.pop() {
+            flow.finish(EndReason::Stopped);
+        }
     }
 }
 

@@ -301,6 +301,26 @@ async fn a_slow_reader_stops_the_writer() {
     writer.join().unwrap();
 }
 
+/// LESSONS: "an accept loop that spins after the stack under it died": what is left is told that it ended.
+#[tokio::test]
+async fn a_shard_that_panics_leaves_nobody_waiting() {
+    let (sender, mut streams) = mpsc::unbounded_channel();
+    let (one, two) = pair(move |flow| {
+        assert!(flow.local.port() != PLAIN, "a bug of the embedder");
+        sender.send(flow.accept_stream(Arc::default())).unwrap();
+    })
+    .await;
+    let _kept = one.shard.connect(to(WITH_PREFACE)).await.unwrap();
+    let mut accepted = within(streams.recv()).await.unwrap();
+    let _fatal = one.shard.connect(to(PLAIN)).await;
+    assert_eq!(
+        within(accepted.read_u8()).await.unwrap_err().kind(),
+        ErrorKind::ConnectionAborted
+    );
+    assert!(within(two.shard.metrics()).await.is_none());
+    assert_eq!(within(two.shard.shutdown(Duration::ZERO)).await.cut, 0);
+}
+
 #[tokio::test]
 async fn a_shutdown_waits_and_then_cuts() {
     let (handler, mut flows) = handed_over();
