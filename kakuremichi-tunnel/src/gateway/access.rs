@@ -1,0 +1,344 @@
+//! Decides about a visitor: finds out what there is to know, lets the pure function of core decide,
+//! and hands out the permit.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the clock is read here, where facts about a visitor are gathered"
+)]
+
+mod attempts;
+mod credential;
+mod remembered;
+mod verify;
+
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::HeaderMap;
+use kakuremichi_core::{
+    auth::{
+        Authentication, AuthenticationRequest, Authenticator, AuthorizationRequest, Authorizer, Credential,
+        Principal,
+    },
+    policy::{Access, BasicUser, Challenge, Decision, Denial, Method, Permit, Policy, Proof, Subject},
+    request::CanonicalRequest,
+    secret::Secret,
+};
+
+use self::{
+    attempts::Attempts,
+    remembered::{CredentialNamer, Remembered},
+    verify::Verifier,
+};
+use super::{
+    flows::{AskedFor, KnownFacts},
+    metrics::Counters,
+    settings::Limits,
+    table::{Matched, ServiceEntry},
+};
+
+/// Decides about visitors on one shard.
+#[derive(Debug)]
+pub(crate) struct AccessControl {
+    verifier: Rc<Verifier>,
+    namer: CredentialNamer,
+    remembered: RefCell<Remembered>,
+    attempts: RefCell<Attempts>,
+    /// How many plans came: what was found out under an older one is not remembered.
+    plans: Cell<u64>,
+    hooks: Hooks,
+    counters: Arc<Counters>,
+}
+
+/// What an embedder adds to the decision.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hooks {
+    /// Proves principals.
+    pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
+    /// Objects.
+    pub(crate) authorizer: Option<Arc<dyn Authorizer>>,
+}
+
+/// The outcome.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// The visitor may pass.
+    Admitted(Box<Admission>),
+    /// The visitor has to prove something first.
+    Challenged(Challenge),
+    /// The visitor may not pass.
+    Denied(Denial),
+    /// Too many wrong credentials came from the visitor's address.
+    Throttled(Duration),
+    /// Too many passwords wait to be verified.
+    Overloaded,
+}
+
+/// A visitor that may pass.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// The right to open an upstream connection.
+    pub(crate) permit: Permit,
+    /// What it follows from.
+    pub(crate) facts: KnownFacts,
+    /// The `Authorization` field was for the gateway: it is not forwarded.
+    pub(crate) authorization_used: bool,
+}
+
+/// What a credential proved.
+#[derive(Debug)]
+enum Proven {
+    Nothing,
+    Basic(Proof, String),
+    SignedIn(Principal),
+    Wrong,
+    Throttled(Duration),
+    Overloaded,
+}
+
+impl AccessControl {
+    /// `key` is random and names credentials in memory.
+    pub(crate) fn new(limits: &Limits, hooks: Hooks, key: &[u8; 32], counters: Arc<Counters>) -> Self {
+        Self {
+            verifier: Rc::new(Verifier::new(limits.verifications, limits.waiting_verifications)),
+            namer: CredentialNamer::new(key),
+            remembered: RefCell::new(Remembered::new(limits.remembered)),
+            attempts: RefCell::default(),
+            plans: Cell::new(0),
+            hooks,
+            counters,
+        }
+    }
+
+    /// A new plan came: nothing that was verified before counts any more.
+    pub(crate) fn plan_changed(&self) {
+        self.plans.set(self.plans.get() + 1);
+        self.remembered.borrow_mut().clear();
+    }
+
+    /// Decides about a request.
+    pub(crate) async fn decide(
+        &self,
+        source: IpAddr,
+        headers: &HeaderMap,
+        request: &CanonicalRequest,
+        matched: &Matched,
+    ) -> Verdict {
+        let service = &*matched.service;
+        let mut facts = KnownFacts {
+            subject: Subject {
+                service: service.id,
+                route: Some(matched.route().id),
+            },
+            source: source.to_canonical(),
+            asked: AskedFor::Http(request.clone()),
+            proofs: Vec::new(),
+            password_hash: None,
+        };
+        // The gateway's own password is never shown to a target, needed for this request or not.
+        let mut authorization_used = service.needs.basic && credential::is_basic(headers);
+        let mut decision = facts.decide(&service.policy, false);
+        // Where no proof can change the outcome, none is looked at: an address that a rule denies
+        // cannot make the gateway verify passwords.
+        let open = matches!(decision, Decision::Challenge(_)) || service.needs.subject;
+        if open && let Some(credential) = credential::read(headers) {
+            match self.prove(&facts, service, request, &credential).await {
+                Proven::Nothing | Proven::Wrong => {}
+                Proven::Basic(proof, hash) => {
+                    facts.proofs.push(proof);
+                    facts.password_hash = Some(hash);
+                }
+                Proven::SignedIn(principal) => {
+                    facts.proofs.push(Proof::SignedIn(principal));
+                    authorization_used = true;
+                }
+                Proven::Throttled(wait) => return Verdict::Throttled(wait),
+                Proven::Overloaded => return Verdict::Overloaded,
+            }
+            decision = facts.decide(&service.policy, false);
+        }
+        let decision = self.second_opinion(decision, &facts, &service.policy).await;
+        self.verdict(decision, facts, authorization_used)
+    }
+
+    /// Decides about a connection to a TCP service.
+    pub(crate) async fn decide_port(&self, source: IpAddr, port: u16, service: &ServiceEntry) -> Verdict {
+        let facts = KnownFacts {
+            subject: Subject {
+                service: service.id,
+                route: None,
+            },
+            source: source.to_canonical(),
+            asked: AskedFor::Port(port),
+            proofs: Vec::new(),
+            password_hash: None,
+        };
+        let decision = facts.decide(&service.policy, false);
+        let decision = self.second_opinion(decision, &facts, &service.policy).await;
+        self.verdict(decision, facts, false)
+    }
+
+    fn verdict(&self, decision: Decision, facts: KnownFacts, authorization_used: bool) -> Verdict {
+        match decision {
+            Decision::Permit(permit) => {
+                self.counters.permitted.one();
+                Verdict::Admitted(Box::new(Admission {
+                    permit,
+                    facts,
+                    authorization_used,
+                }))
+            }
+            Decision::Challenge(challenge) => {
+                self.counters.challenged.one();
+                Verdict::Challenged(challenge)
+            }
+            Decision::Deny(denial) => {
+                self.counters.denied.one();
+                Verdict::Denied(denial)
+            }
+        }
+    }
+
+    /// Asks the authorizer about whom the policy permits. An authorizer that fails objects.
+    async fn second_opinion(&self, decision: Decision, facts: &KnownFacts, policy: &Policy) -> Decision {
+        let (Decision::Permit(permit), Some(authorizer)) = (&decision, &self.hooks.authorizer) else {
+            return decision;
+        };
+        let request = match &facts.asked {
+            AskedFor::Http(request) => Some(request),
+            AskedFor::Port(_) => None,
+        };
+        let principal = permit
+            .principal()
+            .or_else(|| facts.proofs.first().map(Proof::principal));
+        let asked = AuthorizationRequest::new(facts.source, principal, facts.subject, request);
+        match authorizer.authorize(asked).await {
+            Ok(true) => decision,
+            Ok(false) => facts.decide(policy, true),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the authorizer failed: the visitor is denied");
+                facts.decide(policy, true)
+            }
+        }
+    }
+
+    async fn prove(
+        &self,
+        facts: &KnownFacts,
+        service: &ServiceEntry,
+        request: &CanonicalRequest,
+        credential: &Credential,
+    ) -> Proven {
+        let now = Instant::now();
+        if let Credential::Basic { name, password } = credential
+            && service.needs.basic
+        {
+            let user = users(&service.policy).find(|user| user.name == *name);
+            if user.is_some() || self.hooks.authenticator.is_none() {
+                return self.password(facts, service, user, name, password).await;
+            }
+        }
+        let Some(authenticator) = &self.hooks.authenticator else {
+            return Proven::Nothing;
+        };
+        if !service.needs.signed_in && !service.needs.subject {
+            return Proven::Nothing;
+        }
+        if let Err(wait) = self.attempts.borrow().admit(facts.source, now) {
+            return Proven::Throttled(wait);
+        }
+        let asked = AuthenticationRequest::new(facts.source, credential).at_service(service.id, request);
+        match authenticator.authenticate(asked).await {
+            Ok(Authentication::Proven(principal)) => Proven::SignedIn(principal),
+            Ok(Authentication::NotMine) => Proven::Nothing,
+            Ok(Authentication::Refused) => self.wrong(facts.source),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the authenticator failed: nothing is proven");
+                Proven::Nothing
+            }
+        }
+    }
+
+    async fn password(
+        &self,
+        facts: &KnownFacts,
+        service: &ServiceEntry,
+        user: Option<&BasicUser>,
+        name: &str,
+        password: &Secret<String>,
+    ) -> Proven {
+        // A name that does not exist costs as much as one that does.
+        let Some(tried) = user.or_else(|| users(&service.policy).next()) else {
+            return Proven::Nothing;
+        };
+        let id = self
+            .namer
+            .name(service.id, name, password.expose(), &tried.password_hash);
+        let proven = |user: &BasicUser| {
+            let principal = Principal::new("basic", user.name.clone());
+            let proof = Proof::Basic {
+                service: service.id,
+                principal,
+            };
+            Proven::Basic(proof, user.password_hash.clone())
+        };
+        if let Some(user) = user
+            && self.remembered.borrow().knows(id, Instant::now())
+        {
+            return proven(user);
+        }
+        if let Err(wait) = self.attempts.borrow().admit(facts.source, Instant::now()) {
+            return Proven::Throttled(wait);
+        }
+        let plans = self.plans.get();
+        self.counters.verifications.one();
+        let verified = self.verifier.verify(id, password, &tried.password_hash).await;
+        match (verified, user) {
+            (Err(_), _) => Proven::Overloaded,
+            (Ok(true), Some(user)) => {
+                if plans == self.plans.get() {
+                    self.remembered.borrow_mut().remember(id, Instant::now());
+                }
+                proven(user)
+            }
+            (Ok(_), _) => self.wrong(facts.source),
+        }
+    }
+
+    fn wrong(&self, source: IpAddr) -> Proven {
+        self.counters.wrong_credentials.one();
+        self.attempts.borrow_mut().failed(source, Instant::now());
+        Proven::Wrong
+    }
+}
+
+fn users(policy: &Policy) -> impl Iterator<Item = &BasicUser> {
+    let methods = match &policy.access {
+        Access::AnyOf(methods) => methods.as_slice(),
+        Access::Deny | Access::Public => &[],
+    };
+    methods.iter().flat_map(|method| match method {
+        Method::Basic { users } => users.as_slice(),
+        Method::SignedIn => &[],
+    })
+}
+
+/// An error and what it was caused by, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

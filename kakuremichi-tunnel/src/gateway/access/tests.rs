@@ -1,0 +1,195 @@
+//! Decisions from end to end of this module.
+
+use std::{error::Error, io};
+
+use async_trait::async_trait;
+use data_encoding::BASE64;
+use http::{HeaderValue, header};
+use kakuremichi_core::{
+    auth::{AuthenticationError, AuthorizationError},
+    policy::{Condition, Effect, Rule},
+};
+
+use super::*;
+use crate::gateway::testing::{argon2id, basic_policy, http_service, local, matched};
+
+const VISITOR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+
+fn control(hooks: Hooks) -> AccessControl {
+    AccessControl::new(&Limits::default(), hooks, &[3; 32], Arc::default())
+}
+
+fn shows(field: &str) -> HeaderMap {
+    [(header::AUTHORIZATION, HeaderValue::from_str(field).unwrap())]
+        .into_iter()
+        .collect()
+}
+
+fn password(user: &str, password: &str) -> HeaderMap {
+    shows(&format!(
+        "Basic {}",
+        BASE64.encode(format!("{user}:{password}").as_bytes())
+    ))
+}
+
+async fn decide(control: &AccessControl, policy: &Policy, headers: &HeaderMap) -> Verdict {
+    let service = http_service(1, "h.example", policy.clone(), Vec::new());
+    let matched = matched(service, "h.example", "/x");
+    let request = CanonicalRequest::parse("GET", "h.example", "/x").unwrap();
+    control.decide(VISITOR, headers, &request, &matched).await
+}
+
+#[test]
+fn a_password_lets_in_and_is_remembered_until_the_plan_changes() {
+    local(async {
+        let control = control(Hooks::default());
+        let policy = basic_policy("ann", &argon2id("sesame"));
+        let none = HeaderMap::new();
+        assert!(matches!(
+            decide(&control, &policy, &none).await,
+            Verdict::Challenged(Challenge { basic: true, .. })
+        ));
+        for _ in 0..3 {
+            let Verdict::Admitted(admission) = decide(&control, &policy, &password("ann", "sesame")).await
+            else {
+                panic!("not admitted");
+            };
+            assert_eq!(admission.permit.principal().unwrap().to_string(), "basic:ann");
+            assert!(admission.authorization_used);
+        }
+        assert_eq!(control.counters.verifications.get(), 1);
+        control.plan_changed();
+        decide(&control, &policy, &password("ann", "sesame")).await;
+        assert_eq!(control.counters.verifications.get(), 2);
+    });
+}
+
+#[test]
+fn wrong_passwords_are_challenged_then_throttled_and_never_remembered() {
+    local(async {
+        let control = control(Hooks::default());
+        let policy = basic_policy("ann", &argon2id("sesame"));
+        let good = password("ann", "sesame");
+        assert!(matches!(
+            decide(&control, &policy, &good).await,
+            Verdict::Admitted(_)
+        ));
+        for number in 0..10 {
+            let user = if number % 2 == 0 { "ann" } else { "nobody" };
+            let verdict = decide(&control, &policy, &password(user, "guess")).await;
+            assert!(matches!(verdict, Verdict::Challenged(_)), "{number}: {verdict:?}");
+        }
+        let before = control.counters.verifications.get();
+        let verdict = decide(&control, &policy, &password("ann", "guess")).await;
+        assert!(matches!(verdict, Verdict::Throttled(_)));
+        assert_eq!(control.counters.verifications.get(), before);
+        // Who was let in before is not shut out by others behind the same address.
+        assert!(matches!(
+            decide(&control, &policy, &good).await,
+            Verdict::Admitted(_)
+        ));
+    });
+}
+
+#[test]
+fn an_address_that_a_rule_denies_costs_no_verification() {
+    local(async {
+        let control = control(Hooks::default());
+        let mut policy = basic_policy("ann", &argon2id("sesame"));
+        policy.rules.push(Rule {
+            name: "banned".parse().unwrap(),
+            when: Condition::Source("192.0.2.0/24".parse().unwrap()),
+            effect: Effect::Deny,
+        });
+        let verdict = decide(&control, &policy, &password("ann", "sesame")).await;
+        assert!(matches!(verdict, Verdict::Denied(Denial::Rule(_))));
+        assert_eq!(control.counters.verifications.get(), 0);
+    });
+}
+
+#[test]
+fn a_public_service_leaves_the_field_to_the_target() {
+    local(async {
+        let control = control(Hooks::default());
+        let verdict = decide(&control, &Policy::public(), &password("ann", "its own")).await;
+        assert!(matches!(verdict, Verdict::Admitted(admission) if !admission.authorization_used));
+        let verdict = decide(&control, &Policy::default(), &HeaderMap::new()).await;
+        assert!(matches!(verdict, Verdict::Denied(Denial::Default)));
+    });
+}
+
+#[derive(Debug)]
+struct Tokens;
+
+#[async_trait]
+impl Authenticator for Tokens {
+    fn name(&self) -> &'static str {
+        "tokens"
+    }
+
+    async fn authenticate(
+        &self,
+        request: AuthenticationRequest<'_>,
+    ) -> Result<Authentication, AuthenticationError> {
+        match request.credential {
+            Credential::Bearer(token) => match token.expose().as_str() {
+                "good" => Ok(Authentication::Proven(Principal::new("tokens", "ci"))),
+                "broken" => Err(AuthenticationError {
+                    authenticator: "tokens",
+                    source: Box::<dyn Error + Send + Sync>::from("the directory is away"),
+                }),
+                _ => Ok(Authentication::Refused),
+            },
+            _ => Ok(Authentication::NotMine),
+        }
+    }
+}
+
+#[test]
+fn an_authenticator_proves_and_its_failure_is_no_proof() {
+    local(async {
+        let control = control(Hooks {
+            authenticator: Some(Arc::new(Tokens)),
+            authorizer: None,
+        });
+        let policy = Policy {
+            rules: Vec::new(),
+            access: Access::AnyOf(vec![Method::SignedIn]),
+        };
+        let verdict = decide(&control, &policy, &shows("Bearer good")).await;
+        assert!(matches!(verdict, Verdict::Admitted(admission) if admission.authorization_used));
+        for bad in ["Bearer bad", "Bearer broken", "Basic eDp5", "Digest x"] {
+            let verdict = decide(&control, &policy, &shows(bad)).await;
+            assert!(matches!(verdict, Verdict::Challenged(_)), "{bad}: {verdict:?}");
+        }
+        assert_eq!(control.counters.wrong_credentials.get(), 1);
+    });
+}
+
+#[derive(Debug)]
+struct Moody(Result<bool, ()>);
+
+#[async_trait]
+impl Authorizer for Moody {
+    async fn authorize(&self, _request: AuthorizationRequest<'_>) -> Result<bool, AuthorizationError> {
+        self.0
+            .map_err(|()| AuthorizationError(Box::new(io::Error::other("away"))))
+    }
+}
+
+/// LESSONS, advisory 5: an authorizer that fails denies.
+#[test]
+fn an_authorizer_only_takes_away() {
+    local(async {
+        for (opinion, admitted) in [(Ok(true), true), (Ok(false), false), (Err(()), false)] {
+            let control = control(Hooks {
+                authenticator: None,
+                authorizer: Some(Arc::new(Moody(opinion))),
+            });
+            let verdict = decide(&control, &Policy::public(), &HeaderMap::new()).await;
+            assert_eq!(matches!(verdict, Verdict::Admitted(_)), admitted);
+            let verdict = decide(&control, &Policy::deny(), &HeaderMap::new()).await;
+            assert!(matches!(verdict, Verdict::Denied(Denial::Default)));
+        }
+    });
+}

@@ -1,0 +1,43 @@
+//! The certificates that visitors see.
+
+mod given;
+mod local_ca;
+mod resolver;
+
+use std::{fmt, sync::Arc};
+
+use kakuremichi_core::name::{HostPattern, Hostname};
+use rustls::sign::CertifiedKey;
+
+pub use given::{GivenCertificates, GivenError};
+pub use local_ca::{LocalCa, LocalCaError};
+
+pub(crate) use resolver::Resolver;
+
+/// Where the certificates of served names come from.
+///
+/// It is asked in the middle of a TLS handshake, on the thread that serves all others, and must not
+/// block: what takes time (an order, a file) is done beforehand. Only names that a service of the plan
+/// has are asked for.
+pub trait CertificateSource: fmt::Debug + Send + Sync + 'static {
+    /// The certificate for `name`, which the service has by `pattern`. Without one the handshake fails.
+    fn certificate(&self, name: &Hostname, pattern: &HostPattern) -> Option<Arc<CertifiedKey>>;
+}
+
+/// Which certificates a gateway uses.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum Certificates {
+    /// Those of a certificate authority of the gateway's own, kept in its state directory as `ca.pem`;
+    /// see [`LocalCa`].
+    #[default]
+    LocalCa,
+    /// Those of a source.
+    Source(Arc<dyn CertificateSource>),
+}
+
+impl From<GivenCertificates> for Certificates {
+    fn from(given: GivenCertificates) -> Self {
+        Self::Source(Arc::new(given))
+    }
+}

@@ -1,0 +1,327 @@
+//! What is open on behalf of visitors, so that it can be closed when it is no longer permitted.
+//!
+//! Each exchange holds a [`Lease`] from the moment it is permitted. A new plan decides about all of
+//! them anew, by the same function and the same facts; whoever loses the permit is closed.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    net::IpAddr,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use kakuremichi_core::{
+    id::ServiceId,
+    policy::{Access, Decision, Denial, Facts, Method, Policy, Proof, Subject, evaluate},
+    request::CanonicalRequest,
+};
+use slab::Slab;
+
+use super::table::{RouteTable, ServiceEntry};
+
+/// What a decision was made from.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownFacts {
+    /// What was asked for.
+    pub(crate) subject: Subject,
+    /// The visitor's address.
+    pub(crate) source: IpAddr,
+    /// The request, or the port of a TCP service.
+    pub(crate) asked: AskedFor,
+    /// What the visitor proved.
+    pub(crate) proofs: Vec<Proof>,
+    /// The hash that the visitor's password was verified by: the proof lasts as long as that.
+    pub(crate) password_hash: Option<String>,
+}
+
+/// What a visitor asked for.
+#[derive(Debug, Clone)]
+pub(crate) enum AskedFor {
+    /// A request.
+    Http(CanonicalRequest),
+    /// A connection to a port.
+    Port(u16),
+}
+
+impl KnownFacts {
+    /// Decides by a policy, from these facts alone.
+    pub(crate) fn decide(&self, policy: &Policy, objection: bool) -> Decision {
+        let request = match &self.asked {
+            AskedFor::Http(request) => Some(request),
+            AskedFor::Port(_) => None,
+        };
+        let facts = Facts {
+            source: self.source,
+            request,
+            proofs: &self.proofs,
+            objection,
+        };
+        evaluate(policy, self.subject, &facts)
+    }
+
+    /// Why the exchange is no longer permitted under `table`; `None` while it is.
+    fn lapsed(&self, table: &RouteTable) -> Option<Lapse> {
+        let service = match &self.asked {
+            AskedFor::Http(request) => {
+                let found = table.find(request.host(), request.path()).ok();
+                let found = found.filter(|found| Some(found.route().id) == self.subject.route);
+                found.map(|found| found.service)
+            }
+            AskedFor::Port(port) => table.port(*port).cloned(),
+        };
+        let Some(service) = service.filter(|service| service.id == self.subject.service) else {
+            return Some(Lapse::Gone);
+        };
+        let mut facts = self.clone();
+        if !self.password_stands(&service) {
+            facts.proofs.retain(|proof| !matches!(proof, Proof::Basic { .. }));
+        }
+        match facts.decide(&service.policy, false) {
+            Decision::Permit(_) => None,
+            Decision::Challenge(_) => Some(Lapse::Unproven),
+            Decision::Deny(denial) => Some(Lapse::Denied(denial)),
+        }
+    }
+
+    fn password_stands(&self, service: &ServiceEntry) -> bool {
+        let Some(hash) = &self.password_hash else {
+            return true;
+        };
+        let Access::AnyOf(methods) = &service.policy.access else {
+            return true;
+        };
+        methods.iter().any(|method| match method {
+            Method::Basic { users } => users.iter().any(|user| user.password_hash == *hash),
+            Method::SignedIn => false,
+        })
+    }
+}
+
+/// Why an exchange is no longer permitted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Lapse {
+    /// The service, or the route, is no longer there.
+    #[error("the service or its route is gone")]
+    Gone,
+    /// What the visitor proved no longer counts.
+    #[error("the proof no longer counts")]
+    Unproven,
+    /// The policy denies.
+    #[error(transparent)]
+    Denied(Denial),
+}
+
+/// Everything that is open on one shard.
+#[derive(Debug, Default)]
+pub(crate) struct OpenFlows {
+    leases: RefCell<Slab<Rc<Held>>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    facts: KnownFacts,
+    revoked: Cell<bool>,
+    /// Whoever waits for the revocation: the body, or the relay, of one exchange.
+    waker: RefCell<Option<Waker>>,
+}
+
+impl OpenFlows {
+    /// Registers what was permitted.
+    pub(crate) fn lease(self: &Rc<Self>, facts: KnownFacts) -> Lease {
+        let held = Rc::new(Held {
+            facts,
+            revoked: Cell::new(false),
+            waker: RefCell::new(None),
+        });
+        Lease {
+            slot: self.leases.borrow_mut().insert(Rc::clone(&held)),
+            held,
+            flows: Rc::clone(self),
+        }
+    }
+
+    /// How many are open.
+    pub(crate) fn len(&self) -> usize {
+        self.leases.borrow().len()
+    }
+
+    /// Decides anew about everything that is open. Returns how many lost their permit.
+    pub(crate) fn decide_anew(&self, table: &RouteTable) -> usize {
+        let leases = self.leases.borrow();
+        let revoked: Vec<_> = leases
+            .iter()
+            .filter(|(_, held)| !held.revoked.get() && held.decide_anew(table))
+            .map(|(_, held)| Rc::clone(held))
+            .collect();
+        drop(leases);
+        // A waker may run code that drops a lease.
+        for held in &revoked {
+            if let Some(waker) = held.waker.take() {
+                waker.wake();
+            }
+        }
+        revoked.len()
+    }
+}
+
+impl Held {
+    /// Decides anew; whether the permit is lost.
+    fn decide_anew(&self, table: &RouteTable) -> bool {
+        let Some(lapse) = self.facts.lapsed(table) else {
+            return false;
+        };
+        let service: ServiceId = self.facts.subject.service;
+        tracing::info!(%service, reason = %lapse, "closing what is no longer permitted");
+        self.revoked.set(true);
+        true
+    }
+}
+
+/// The permit of one exchange, for as long as it stands. Dropping it ends the registration.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    flows: Rc<OpenFlows>,
+    slot: usize,
+    held: Rc<Held>,
+}
+
+impl Lease {
+    /// Decides anew about this one, by a table that came while it was being made. Returns whether the
+    /// permit is lost.
+    pub(crate) fn decide_anew(&self, table: &RouteTable) -> bool {
+        self.held.decide_anew(table)
+    }
+
+    /// Whether the permit was revoked; wakes the task when it is. One task may wait at a time.
+    pub(crate) fn poll_revoked(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.held.revoked.get() {
+            return Poll::Ready(());
+        }
+        let mut waker = self.held.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Waits until the permit is revoked.
+    pub(crate) async fn revoked(&self) {
+        poll_fn(|cx| self.poll_revoked(cx)).await;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.flows.leases.borrow_mut().try_remove(self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kakuremichi_core::{
+        auth::Principal,
+        id::{OrganizationId, RouteId},
+        plan::{
+            GatewayPlan, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, Revision,
+        },
+        policy::{BasicUser, Condition, Effect, Rule},
+    };
+
+    use super::*;
+
+    const SERVICE: ServiceId = ServiceId::from_bytes([1; 16]);
+    const ROUTE: RouteId = RouteId::from_bytes([2; 16]);
+
+    fn table(host: &str, route: RouteId, policy: Policy) -> RouteTable {
+        let service = GatewayService {
+            id: SERVICE,
+            organization: OrganizationId::from_bytes([9; 16]),
+            name: "web".parse().unwrap(),
+            kind: PlannedKind::Http {
+                hosts: vec![host.parse().unwrap()],
+                routes: vec![PlannedRoute {
+                    id: route,
+                    path: "/".parse().unwrap(),
+                    pool: PlannedPool::default(),
+                }],
+            },
+            policy,
+        };
+        RouteTable::new(&GatewayPlan::new(Revision(1), [GatewayRecord::Service(service)]))
+    }
+
+    fn basic(hash: &str) -> Policy {
+        let user = BasicUser {
+            name: "ann".to_owned(),
+            password_hash: hash.to_owned(),
+        };
+        Policy {
+            rules: Vec::new(),
+            access: Access::AnyOf(vec![Method::Basic { users: vec![user] }]),
+        }
+    }
+
+    fn facts(proofs: Vec<Proof>, hash: Option<&str>) -> KnownFacts {
+        KnownFacts {
+            subject: Subject {
+                service: SERVICE,
+                route: Some(ROUTE),
+            },
+            source: "192.0.2.1".parse().unwrap(),
+            asked: AskedFor::Http(CanonicalRequest::parse("GET", "h.example", "/x").unwrap()),
+            proofs,
+            password_hash: hash.map(str::to_owned),
+        }
+    }
+
+    fn revoked_by(facts: KnownFacts, table: &RouteTable) -> bool {
+        let flows = Rc::new(OpenFlows::default());
+        let lease = flows.lease(facts);
+        let count = flows.decide_anew(table);
+        let revoked = lease.held.revoked.get();
+        assert_eq!(count, usize::from(revoked));
+        drop(lease);
+        assert_eq!(flows.len(), 0);
+        revoked
+    }
+
+    /// A revoked visitor's open flow is closed, and only that.
+    #[test]
+    fn what_is_no_longer_permitted_is_revoked() {
+        let open = || facts(Vec::new(), None);
+        assert!(!revoked_by(open(), &table("h.example", ROUTE, Policy::public())));
+        assert!(revoked_by(open(), &table("h.example", ROUTE, Policy::deny())));
+        assert!(revoked_by(
+            open(),
+            &table("other.example", ROUTE, Policy::public())
+        ));
+        assert!(revoked_by(
+            open(),
+            &table("h.example", RouteId::from_bytes([3; 16]), Policy::public())
+        ));
+        assert!(revoked_by(open(), &RouteTable::default()));
+        let mut banned = Policy::public();
+        banned.rules.push(Rule {
+            name: "banned".parse().unwrap(),
+            when: Condition::Source("192.0.2.0/24".parse().unwrap()),
+            effect: Effect::Deny,
+        });
+        assert!(revoked_by(open(), &table("h.example", ROUTE, banned)));
+    }
+
+    #[test]
+    fn a_password_proves_as_long_as_its_hash_stands() {
+        let proof = Proof::Basic {
+            service: SERVICE,
+            principal: Principal::new("basic", "ann"),
+        };
+        let proven = || facts(vec![proof.clone()], Some("hash"));
+        assert!(!revoked_by(proven(), &table("h.example", ROUTE, basic("hash"))));
+        assert!(revoked_by(proven(), &table("h.example", ROUTE, basic("changed"))));
+        assert!(!revoked_by(
+            proven(),
+            &table("h.example", ROUTE, Policy::public())
+        ));
+    }
+}

@@ -1,0 +1,315 @@
+//! One visitor's connection that speaks HTTP.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "idle connections are closed by the clock; hyper's streams run as tasks that end with their \
+              connection"
+)]
+
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    rc::Rc,
+    time::Duration,
+};
+
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    sync::Notify,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    body::ResponseBody,
+    io::{Unguard, VisitorIo},
+    kept::Kept,
+    proxy,
+};
+use crate::gateway::{
+    drain::Drain,
+    serving::Serving,
+    upstream::{Upstream, VisitorFacts},
+};
+
+/// What of an HTTP/2 stream is buffered toward the visitor, at most, in bytes.
+const H2_SEND_BUFFER: usize = 128 * 1024;
+/// What a visitor may send on one stream before it is taken, in bytes.
+const H2_STREAM_WINDOW: u32 = 1024 * 1024;
+/// The same on all streams of a connection.
+const H2_CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// Streams that a visitor reset before they were answered (CVE-2023-44487). Beyond, the connection is
+/// closed.
+const H2_PENDING_RESETS: usize = 20;
+/// Streams that a visitor gave up while they were being answered, beyond those that it took whole (the
+/// same CVE: each costs a flow to a target). Beyond, the connection is closed.
+const H2_GIVEN_UP: usize = 256;
+/// Streams that we reset because of a visitor's errors (CVE-2025-8671). Beyond, the connection is
+/// closed.
+const H2_LOCAL_RESETS: usize = 256;
+/// A quiet HTTP/2 connection is asked whether it is still there this often.
+const H2_PING: Duration = Duration::from_secs(30);
+/// How long a visitor may take to close a connection that was announced to end.
+const H2_GOAWAY: Duration = Duration::from_secs(2);
+
+/// How long, and how many bytes, are taken of a visitor whose request was refused half way.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 512 * 1024;
+
+/// How HTTP is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1 (and 1.0).
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+type Upgraded = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A visitor's connection, as its requests see it.
+pub(crate) struct Connection<U> {
+    /// What visitors are served from.
+    pub(super) serving: Rc<Serving<U>>,
+    /// The visitor.
+    pub(super) visitor: VisitorFacts,
+    /// Connections to targets that this one may use again.
+    pub(super) kept: Rc<Kept>,
+    /// Tells when the gateway stops.
+    pub(super) drain: Drain,
+    /// Takes the guard away.
+    pub(super) unguard: Unguard,
+    /// What the connection does once it is no longer HTTP.
+    pub(super) upgraded: RefCell<Option<Upgraded>>,
+    /// What is open on it.
+    pub(super) load: Rc<Load>,
+}
+
+/// What is open on a connection.
+#[derive(Debug)]
+pub(crate) struct Load {
+    open: Cell<usize>,
+    quiet_since: Cell<Instant>,
+    asked: Cell<bool>,
+    /// Requests that the visitor gave up, beyond those that were answered whole.
+    given_up: Cell<usize>,
+    too_many: Notify,
+}
+
+/// A request that is open on a connection, until its answer has ended.
+#[derive(Debug)]
+pub(crate) struct OpenRequest(Rc<Load>);
+
+impl Load {
+    fn new() -> Self {
+        Self {
+            open: Cell::new(0),
+            quiet_since: Cell::new(Instant::now()),
+            asked: Cell::new(false),
+            given_up: Cell::new(0),
+            too_many: Notify::new(),
+        }
+    }
+
+    /// A request begins.
+    pub(super) fn open(self: &Rc<Self>) -> OpenRequest {
+        self.asked.set(true);
+        self.open.set(self.open.get() + 1);
+        OpenRequest(Rc::clone(self))
+    }
+
+    /// When the connection will have been without a request for too long; `None` while one is open.
+    /// Before the first one it is a deadline.
+    fn quiet_at(&self, first: Duration, next: Duration) -> Option<Instant> {
+        let patience = if self.asked.get() { next } else { first };
+        (self.open.get() == 0).then(|| self.quiet_since.get() + patience)
+    }
+}
+
+impl OpenRequest {
+    /// The request has ended: its answer was `complete`, or the visitor gave it up.
+    pub(super) fn ended(&self, complete: bool) {
+        let given_up = self.0.given_up.get();
+        if complete {
+            self.0.given_up.set(given_up.saturating_sub(1));
+            return;
+        }
+        self.0.given_up.set(given_up + 1);
+        if given_up >= H2_GIVEN_UP {
+            self.0.too_many.notify_one();
+        }
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.quiet_since.set(Instant::now());
+    }
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve<U, T>(
+    serving: Rc<Serving<U>>,
+    io: T,
+    visitor: VisitorFacts,
+    protocol: Protocol,
+    drain: Drain,
+) where
+    U: Upstream,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = Rc::new(Connection {
+        serving,
+        visitor,
+        kept: Rc::default(),
+        drain,
+        unguard: Unguard::default(),
+        upgraded: RefCell::new(None),
+        load: Rc::new(Load::new()),
+    });
+    match protocol {
+        Protocol::Http1 => Rc::clone(&connection).http1(io).await,
+        Protocol::Http2 => Rc::clone(&connection).http2(io).await,
+    }
+    let upgraded = connection.upgraded.borrow_mut().take();
+    if let Some(upgraded) = upgraded {
+        upgraded.await;
+    }
+}
+
+impl<U: Upstream> Connection<U> {
+    async fn http1<T>(self: Rc<Self>, io: T)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (timeouts, limits) = (&self.serving.timeouts, &self.serving.limits);
+        let io = VisitorIo::new(io, timeouts.write, Some(self.unguard.clone()));
+        let this = Rc::clone(&self);
+        let service = service_fn(move |request| Rc::clone(&this).request(request));
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(timeouts.head)
+            .max_headers(limits.fields)
+            .max_header_size(limits.head)
+            .max_buf_size(limits.head.max(8192))
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades();
+        let mut drain = self.drain.clone();
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = drain.begun() => {
+                Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            }
+        };
+        if ended.as_ref().is_err_and(hyper::Error::is_parse)
+            && let Some(parts) = connection.into_parts()
+        {
+            self.unguard.now();
+            linger(&mut parts.io.into_inner()).await;
+        }
+        log_end(ended);
+    }
+
+    async fn http2<T>(self: Rc<Self>, io: T)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let (timeouts, limits) = (&self.serving.timeouts, &self.serving.limits);
+        let io = VisitorIo::new(io, timeouts.write, None);
+        let this = Rc::clone(&self);
+        let service = service_fn(move |request| Rc::clone(&this).request(request));
+        let connection = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+            .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+            .max_local_error_reset_streams(H2_LOCAL_RESETS)
+            .max_send_buf_size(H2_SEND_BUFFER)
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .keep_alive_interval(H2_PING)
+            .keep_alive_timeout(timeouts.head)
+            .serve_connection(TokioIo::new(io), service);
+        let mut connection = pin!(connection);
+        let mut drain = self.drain.clone();
+        let mut ending = false;
+        let mut check = Instant::now() + timeouts.head;
+        loop {
+            tokio::select! {
+                ended = &mut connection => return log_end(ended),
+                () = self.load.too_many.notified() => {
+                    tracing::debug!("a visitor gave up too many requests");
+                    return;
+                }
+                () = drain.begun(), if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = sleep_until(check) => {
+                    let now = Instant::now();
+                    check = match self.load.quiet_at(timeouts.head, timeouts.keep_alive) {
+                        None => now + timeouts.keep_alive,
+                        Some(due) if due > now => due,
+                        Some(_) if ending => return,
+                        Some(_) => {
+                            ending = true;
+                            connection.as_mut().graceful_shutdown();
+                            now + H2_GOAWAY
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    async fn request(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, Infallible> {
+        Ok(proxy::answer(self, request).await)
+    }
+}
+
+/// Takes what a visitor still sends, for a moment: closing on unread bytes would be a reset, which can
+/// overtake the answer that says what was wrong.
+async fn linger(io: &mut (impl AsyncRead + Unpin)) {
+    let mut sink = [0; 4096];
+    let draining = async {
+        for _ in 0..LINGER_BYTES / sink.len() {
+            if !matches!(io.read(&mut sink).await, Ok(1..)) {
+                break;
+            }
+        }
+    };
+    let _ = timeout(LINGER, draining).await;
+}
+
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a visitor's connection ended");
+    }
+}
+
+/// Runs hyper's HTTP/2 streams on this thread. Each ends with its connection.
+#[derive(Debug, Clone, Copy)]
+struct LocalExecutor;
+
+impl<F> Executor<F> for LocalExecutor
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

@@ -1,0 +1,352 @@
+//! Raw TCP services: ports that open and close with the plan.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "each port has a task, which its owner ends; a connection's duration is measured"
+)]
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use kakuremichi_core::{code::Code, id::TargetId, plan::PlannedTarget, policy::Denial};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::Instant,
+};
+
+use super::{Admissions, BindError, Entry, bind, https::accept};
+use crate::gateway::{
+    access::{Admission, Verdict},
+    balance::Unavailable,
+    drain::Drain,
+    flows::Lease,
+    http::{exchange::Decided, pages::Problem},
+    serving::Serving,
+    table::{Pool, RouteTable, ServiceEntry},
+    upstream::{FlowError, FlowRequest, Upstream, VisitorFacts},
+};
+
+/// A visitor that is silent for this long is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// The ports of TCP services.
+#[derive(Debug)]
+pub(crate) struct TcpPorts<U> {
+    serving: Rc<Serving<U>>,
+    admissions: Rc<Admissions>,
+    drain: Drain,
+    address: IpAddr,
+    ports: BTreeMap<u16, Port>,
+    listeners: JoinSet<()>,
+}
+
+/// A port of the plan.
+#[derive(Debug)]
+enum Port {
+    /// It is listened on, until the sender is dropped.
+    Open(watch::Sender<()>),
+    /// It could not be opened, and will be tried again.
+    Failed(Arc<BindError>),
+}
+
+/// How a TCP service's port is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PortStatus {
+    /// The port.
+    pub port: u16,
+    /// Why it is not open; it is tried again every few seconds.
+    pub error: Option<Arc<BindError>>,
+}
+
+impl<U: Upstream> TcpPorts<U> {
+    /// Opens ports on `address`.
+    pub(crate) fn new(
+        serving: Rc<Serving<U>>,
+        admissions: Rc<Admissions>,
+        drain: Drain,
+        address: IpAddr,
+    ) -> Self {
+        Self {
+            serving,
+            admissions,
+            drain,
+            address,
+            ports: BTreeMap::new(),
+            listeners: JoinSet::new(),
+        }
+    }
+
+    /// Opens the ports that the table has and that are not open, closes those that it no longer has.
+    /// What is connected to a closed port is ended by its lease.
+    pub(crate) fn reconcile(&mut self, table: &RouteTable) {
+        while self.listeners.try_join_next().is_some() {}
+        self.ports.retain(|port, _| table.port(*port).is_some());
+        if self.drain.has_begun() {
+            return;
+        }
+        for port in table.ports() {
+            if matches!(self.ports.get(&port), Some(Port::Open(_))) {
+                continue;
+            }
+            let opened = self.open(port);
+            let state = opened.unwrap_or_else(|error| {
+                if !matches!(self.ports.get(&port), Some(Port::Failed(_))) {
+                    tracing::warn!(port, error = %error.source, "cannot open the port of a service");
+                }
+                Port::Failed(Arc::new(error))
+            });
+            self.ports.insert(port, state);
+        }
+    }
+
+    /// Whether a port waits to be tried again.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.ports.values().any(|port| matches!(port, Port::Failed(_)))
+    }
+
+    /// How the ports are, ascending.
+    pub(crate) fn status(&self) -> Vec<PortStatus> {
+        let status = |(port, state): (&u16, &Port)| PortStatus {
+            port: *port,
+            error: match state {
+                Port::Open(_) => None,
+                Port::Failed(error) => Some(Arc::clone(error)),
+            },
+        };
+        self.ports.iter().map(status).collect()
+    }
+
+    /// Waits until what is open has ended. Dropping it cuts that.
+    pub(crate) async fn drained(mut self) {
+        self.ports.clear();
+        while self.listeners.join_next().await.is_some() {}
+    }
+
+    fn open(&mut self, port: u16) -> Result<Port, BindError> {
+        let address = SocketAddr::new(self.address, port);
+        let bound = bind(address)?;
+        let listener =
+            TcpListener::from_std(bound.listener).map_err(|source| BindError { address, source })?;
+        let (open, closed) = watch::channel(());
+        let (serving, admissions) = (Rc::clone(&self.serving), Rc::clone(&self.admissions));
+        let drain = self.drain.clone();
+        self.listeners
+            .spawn_local(listen(listener, port, serving, admissions, drain, closed));
+        tracing::info!(port, "the port of a service is open");
+        Ok(Port::Open(open))
+    }
+}
+
+async fn listen<U: Upstream>(
+    listener: TcpListener,
+    port: u16,
+    serving: Rc<Serving<U>>,
+    admissions: Rc<Admissions>,
+    mut drain: Drain,
+    mut closed: watch::Receiver<()>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = accept(&listener, &admissions) => {
+                if let Some((stream, peer, entry)) = accepted {
+                    connections.spawn_local(connection(Rc::clone(&serving), stream, peer, port, entry));
+                }
+            }
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = drain.begun() => break,
+            _ = closed.changed() => break,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// What is logged about a connection.
+struct Outcome {
+    decided: Decided,
+    rule: Option<String>,
+    code: Option<Code>,
+    target: Option<TargetId>,
+    sent: u64,
+    received: u64,
+}
+
+async fn connection<U: Upstream>(
+    serving: Rc<Serving<U>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    port: u16,
+    entry: Entry,
+) {
+    let started = Instant::now();
+    let table = serving.table.load_full();
+    let Some(service) = table.port(port).map(Arc::clone) else {
+        return;
+    };
+    serving.counters.opened.one();
+    serving.counters.tcp_connections.one();
+    let outcome = serve(&serving, &table, &service, stream, peer, port).await;
+    serving.counters.ended.one();
+    if outcome.code.is_some() && outcome.decided == Decided::Permit {
+        serving.counters.failures.one();
+    }
+    let elapsed = started.elapsed();
+    tracing::info!(
+        target: "kakuremichi::access",
+        visitor = %peer.ip().to_canonical(),
+        port,
+        service = %service.name,
+        service_id = %service.id,
+        organization = %service.organization,
+        code = outcome.code.map(Code::as_str),
+        bytes_in = outcome.sent,
+        bytes_out = outcome.received,
+        milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        upstream = outcome.target.map(tracing::field::display),
+        decision = outcome.decided.as_str(),
+        rule = outcome.rule,
+    );
+    drop(entry);
+}
+
+async fn serve<U: Upstream>(
+    serving: &Rc<Serving<U>>,
+    table: &Arc<RouteTable>,
+    service: &Arc<ServiceEntry>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    port: u16,
+) -> Outcome {
+    let mut outcome = Outcome {
+        decided: Decided::Deny,
+        rule: None,
+        code: None,
+        target: None,
+        sent: 0,
+        received: 0,
+    };
+    let admission = match serving.access.decide_port(peer.ip(), port, service).await {
+        Verdict::Admitted(admission) => *admission,
+        Verdict::Denied(denial) => {
+            if let Denial::Rule(rule) = denial {
+                outcome.rule = Some(rule.to_string());
+            }
+            outcome.code = Some(Code::DENIED);
+            return outcome;
+        }
+        Verdict::Challenged(_) | Verdict::Throttled(_) | Verdict::Overloaded => {
+            outcome.code = Some(Code::DENIED);
+            return outcome;
+        }
+    };
+    let lease = serving.flows.lease(admission.facts.clone());
+    // A plan may have come while the visitor was being decided about.
+    let newest = serving.table.load_full();
+    if !Arc::ptr_eq(table, &newest) && lease.decide_anew(&newest) {
+        outcome.code = Some(Code::DENIED);
+        return outcome;
+    }
+    outcome.decided = Decided::Permit;
+    outcome.rule = admission.permit.rule().map(ToString::to_string);
+    let problem = match (service.pool(), stream.local_addr()) {
+        (Some(pool), Ok(local)) => {
+            let visitor = VisitorFacts {
+                address: peer,
+                local,
+                connection: serving.numbers.connection(),
+                tls: None,
+            };
+            splice(
+                serving,
+                &admission,
+                &lease,
+                service,
+                pool,
+                &visitor,
+                stream,
+                &mut outcome,
+            )
+            .await
+        }
+        _ => None,
+    };
+    outcome.code = problem.map(Problem::code);
+    outcome
+}
+
+/// Offers the connection to the targets of the pool, one after the other, until one takes it.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is another part of one connection's story"
+)]
+async fn splice<U: Upstream>(
+    serving: &Rc<Serving<U>>,
+    admission: &Admission,
+    lease: &Lease,
+    service: &ServiceEntry,
+    pool: &Pool,
+    visitor: &VisitorFacts,
+    stream: TcpStream,
+    outcome: &mut Outcome,
+) -> Option<Problem> {
+    let keep_alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE)
+        .with_interval(KEEP_ALIVE / 4);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
+    let usage = serving.usage.of(service.id);
+    usage.add_connection();
+    let candidates: Vec<Arc<PlannedTarget>> = match serving.candidates(pool) {
+        Ok(candidates) => candidates,
+        Err(Unavailable::Offline) => return Some(Problem::Offline),
+        Err(Unavailable::Unhealthy) => return Some(Problem::Unhealthy),
+    };
+    let Ok(mut socket) = stream.into_std() else {
+        return Some(Problem::Broken);
+    };
+    let mut problem = Problem::Unhealthy;
+    for target in candidates {
+        outcome.target = Some(target.id);
+        let request = FlowRequest {
+            permit: &admission.permit,
+            target: &target,
+            visitor,
+            usage: &usage,
+            wait: true,
+        };
+        let spliced = tokio::select! {
+            spliced = serving.upstream.splice(socket, request) => spliced,
+            () = lease.revoked() => return Some(Problem::Denied),
+        };
+        outcome.sent += spliced.sent;
+        outcome.received += spliced.received;
+        serving.counters.bytes_in.add(spliced.sent);
+        serving.counters.bytes_out.add(spliced.received);
+        usage.add_in(spliced.sent);
+        usage.add_out(spliced.received);
+        match (spliced.error, spliced.returned) {
+            (None, _) => {
+                serving.counters.flows.one();
+                return None;
+            }
+            (Some(error), returned) => {
+                serving.counters.flows_failed.one();
+                problem = error.problem();
+                match returned {
+                    Some(returned) if error != FlowError::Broken => socket = returned,
+                    Some(_) | None => return Some(problem),
+                }
+            }
+        }
+    }
+    Some(problem)
+}

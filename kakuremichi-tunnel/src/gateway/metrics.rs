@@ -1,0 +1,96 @@
+//! What the gateway counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters that only grow, shared by everything on the gateway.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+
+        /// What the gateway counted since it started.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct GatewayMetrics {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Requests, WebSockets and TCP connections that are open now.
+            pub open: u64,
+        }
+
+        impl Counters {
+            /// Reads all of them.
+            pub(crate) fn snapshot(&self) -> GatewayMetrics {
+                GatewayMetrics {
+                    $($name: self.$name.get(),)*
+                    open: self.opened.get().saturating_sub(self.ended.get()),
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted, those refused at a bound not counted.
+    accepted,
+    /// Connections closed at once: a bound of [`Limits`](super::Limits) is reached.
+    refused,
+    /// TLS handshakes that failed or took too long.
+    handshakes_failed,
+    /// HTTP requests answered, by whomever.
+    requests,
+    /// Answers of the gateway itself that say why a request failed (5xx).
+    failures,
+    /// Decisions that permitted.
+    permitted,
+    /// Decisions that asked for a proof.
+    challenged,
+    /// Decisions that denied.
+    denied,
+    /// Open exchanges that a new plan closed.
+    revoked,
+    /// Connections that were upgraded to WebSockets.
+    websockets,
+    /// Connections to TCP services.
+    tcp_connections,
+    /// Flows opened to targets.
+    flows,
+    /// Flows that could not be opened or were refused.
+    flows_failed,
+    /// Passwords verified by their hash.
+    verifications,
+    /// Credentials that did not verify.
+    wrong_credentials,
+    /// Requests refused because of too many of those from one address.
+    throttled,
+    /// Bytes of bodies, WebSockets and TCP connections that visitors sent.
+    bytes_in,
+    /// The same toward visitors.
+    bytes_out,
+    /// Exchanges that began.
+    opened,
+    /// Exchanges that ended.
+    ended,
+}
+
+/// A counter.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts one.
+    pub(crate) fn one(&self) {
+        self.add(1);
+    }
+
+    /// Counts `n`.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

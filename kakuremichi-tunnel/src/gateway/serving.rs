@@ -1,0 +1,116 @@
+//! What everything that serves visitors on one shard shares.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use kakuremichi_core::plan::{GatewayPlan, PlannedTarget};
+use kakuremichi_proto::preface::ConnectionId;
+
+use super::{
+    access::AccessControl,
+    balance::{self, Unavailable},
+    flows::OpenFlows,
+    health::HealthBoard,
+    http::TargetTls,
+    metrics::Counters,
+    settings::{Limits, Timeouts},
+    table::{Pool, RouteTable},
+    upstream::Upstream,
+    usage::UsageBook,
+};
+
+/// What the visitors of one shard are served from.
+#[derive(Debug)]
+pub(crate) struct Serving<U> {
+    /// The way to targets.
+    pub(crate) upstream: U,
+    /// What is published; swapped whole on a new plan.
+    pub(crate) table: Arc<ArcSwap<RouteTable>>,
+    /// Decides about visitors.
+    pub(crate) access: AccessControl,
+    /// What is open.
+    pub(crate) flows: Rc<OpenFlows>,
+    /// What agents say about targets.
+    pub(crate) health: RefCell<HealthBoard>,
+    /// TLS to targets.
+    pub(crate) target_tls: TargetTls,
+    /// Deadlines.
+    pub(crate) timeouts: Timeouts,
+    /// Bounds.
+    pub(crate) limits: Limits,
+    /// What is counted.
+    pub(crate) counters: Arc<Counters>,
+    /// What services used.
+    pub(crate) usage: Arc<UsageBook>,
+    /// Numbers connections and requests.
+    pub(crate) numbers: Numbers,
+}
+
+impl<U: Upstream> Serving<U> {
+    /// Follows a new plan. Nothing that stays permitted is disturbed.
+    pub(crate) fn apply(&self, plan: &GatewayPlan) {
+        let table = Arc::new(RouteTable::new(plan));
+        if table.conflicts() > 0 {
+            tracing::warn!(
+                conflicts = table.conflicts(),
+                revision = %table.revision(),
+                "hosts or ports of the plan are claimed twice"
+            );
+        }
+        self.health.borrow_mut().apply(plan);
+        self.table.store(Arc::clone(&table));
+        self.access.plan_changed();
+        let revoked = self.flows.decide_anew(&table);
+        self.counters.revoked.add(revoked as u64);
+    }
+
+    /// The targets of a pool to be tried, in order.
+    pub(crate) fn candidates(&self, pool: &Pool) -> Result<Vec<Arc<PlannedTarget>>, Unavailable> {
+        let health = self.health.borrow();
+        let state = |target: &PlannedTarget| (self.upstream.reach(&target.via), health.of(target));
+        balance::order(&pool.targets, pool.next_turn(), state)
+            .map(|targets| targets.into_iter().map(Arc::clone).collect())
+    }
+}
+
+/// Numbers connections and requests, across all shards of a gateway.
+#[derive(Debug, Clone)]
+pub(crate) struct Numbers(Arc<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    run: u64,
+    connections: AtomicU64,
+    requests: AtomicU64,
+}
+
+impl Numbers {
+    /// `run` is random: it tells what one start of the process numbered from what another did.
+    pub(crate) fn new(run: u64) -> Self {
+        Self(Arc::new(Counted {
+            run,
+            connections: AtomicU64::new(1),
+            requests: AtomicU64::new(1),
+        }))
+    }
+
+    /// Names a new connection.
+    pub(crate) fn connection(&self) -> ConnectionId {
+        let number = self.0.connections.fetch_add(1, Ordering::Relaxed);
+        let name = u128::from(self.0.run) << 64 | u128::from(number);
+        ConnectionId(name.to_be_bytes())
+    }
+
+    /// The identifier of a new request, for the visitor and the logs. It is not secret.
+    pub(crate) fn request(&self) -> String {
+        let number = self.0.requests.fetch_add(1, Ordering::Relaxed);
+        format!("{:08x}{number:08x}", self.0.run & 0xffff_ffff)
+    }
+}

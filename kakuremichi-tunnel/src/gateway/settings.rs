@@ -1,0 +1,83 @@
+//! The gateway's deadlines and bounds.
+
+use std::time::Duration;
+
+/// How long the gateway waits for whom.
+///
+/// No request has a total: as long as bytes move, it may take as long as it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// A visitor's TLS handshake, from the accepted connection on.
+    pub hello: Duration,
+    /// A request's head, from the handshake or the end of the request before on. An HTTP/1.1
+    /// connection without a request is closed after it.
+    pub head: Duration,
+    /// An HTTP/2 connection without a request is closed after it.
+    pub keep_alive: Duration,
+    /// The connection to a target, its TLS handshake included.
+    pub connect: Duration,
+    /// The head of a target's response, from the last byte of the request on.
+    pub response_head: Duration,
+    /// A body, a WebSocket or a TCP connection on which nothing moves in either direction.
+    pub idle: Duration,
+    /// A visitor that takes nothing of what is to be written.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            hello: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(120),
+            connect: Duration::from_secs(15),
+            response_head: Duration::from_secs(60),
+            idle: Duration::from_secs(600),
+            write: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How much the gateway keeps at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Visitors' connections, those of TCP services included. Beyond, a new one is closed at once.
+    pub connections: usize,
+    /// The same of one address (IPv6: of one /64).
+    pub connections_per_address: usize,
+    /// The head of an HTTP/1.1 request in bytes, and the header list of an HTTP/2 request. Beyond,
+    /// the answer is 431. At least 8,192.
+    pub head: usize,
+    /// The header fields of an HTTP/1.1 request. Beyond, the answer is 431.
+    pub fields: usize,
+    /// Requests at once on one HTTP/2 connection. Beyond, a stream is refused.
+    pub streams: u32,
+    /// Passwords being verified at once; each keeps a thread busy and takes the memory that its hash
+    /// asks for.
+    pub verifications: usize,
+    /// Passwords waiting to be verified. Beyond, the answer is 503.
+    pub waiting_verifications: usize,
+    /// Verified credentials that are remembered. Beyond, the oldest is forgotten.
+    pub remembered: usize,
+    /// Certificates of the local CA that are kept. Beyond, the one made first is dropped and made
+    /// again when wanted.
+    pub certificates: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            connections_per_address: 1_024,
+            head: 64 * 1024,
+            fields: 128,
+            streams: 128,
+            verifications: 2,
+            waiting_verifications: 64,
+            remembered: 4_096,
+            certificates: 1_024,
+        }
+    }
+}
