@@ -6,6 +6,7 @@ use std::{
 };
 
 use kakuremichi_core::secret::Secret;
+use kakuremichi_proto::preface::MAX_PREFACE;
 
 use super::PrefaceLength;
 use crate::{
@@ -76,7 +77,7 @@ impl Default for EngineLimits {
     fn default() -> Self {
         Self {
             preface_timeout: Duration::from_secs(10),
-            preface_length: 16 * 1024,
+            preface_length: MAX_PREFACE,
             linger: Duration::from_secs(10),
             peer_lost: Duration::from_secs(30),
             stream_buffer: 256 * 1024,

@@ -309,3 +309,6 @@ impl Buffers {
         (path, bytes.chunks(meta.stride.max(1)))
     }
 }
+
+#[cfg(test)]
+mod tests;
