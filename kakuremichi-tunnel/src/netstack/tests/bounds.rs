@@ -254,3 +254,27 @@ fn rings_that_hold_something_keep_their_pages() {
     // The harness checks every byte.
     net.run_until(SECOND, |net| net.program(0, flow).received == 100_000);
 }
+
+#[test]
+fn what_waits_behind_a_gap_survives_an_idle_time() {
+    for seed in 0..40 {
+        let mut net = Net::pair(Link::default());
+        net.random = super::net::Random::new(seed);
+        net.nodes[1].server = Program::default();
+        let flow = net.connect(Program {
+            to_send: 200_000,
+            ..Program::default()
+        });
+        net.run_for(Duration::from_millis(8));
+        net.nodes[0].programs.get_mut(&flow).unwrap().to_send = 400_000;
+        net.link.loss = 300;
+        net.run_for(Duration::from_millis(6));
+        net.link.loss = 1_000;
+        net.run_for(12 * SECOND);
+        net.link.loss = 0;
+        // The harness checks every byte.
+        net.run_until(60 * SECOND, |net| {
+            net.program(1, net.accepted()).received == 400_000
+        });
+    }
+}
