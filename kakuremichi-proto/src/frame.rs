@@ -216,6 +216,41 @@ registry! {
 }
 
 impl Message {
+    /// Whom the message is about; none where it is about the connection.
+    #[must_use]
+    pub const fn subject(&self) -> Option<message::Subject> {
+        match self {
+            Self::Resume(message::Resume { subject, .. })
+            | Self::NodeInfo(message::NodeInfo { subject, .. })
+            | Self::PlanBegin(message::PlanBegin { subject, .. })
+            | Self::PlanAck(message::PlanAck { subject, .. })
+            | Self::PlanRequest(message::PlanRequest { subject, .. })
+            | Self::Declare(message::Declare { subject, .. })
+            | Self::Declared(
+                message::Declared::Accepted { subject, .. } | message::Declared::Refused { subject, .. },
+            )
+            | Self::Undeclare(message::Undeclare { subject, .. })
+            | Self::Undeclared(message::Undeclared { subject, .. })
+            | Self::Status(message::Status { subject, .. })
+            | Self::Event(message::Event { subject, .. })
+            | Self::Usage(message::Usage { subject, .. })
+            | Self::Command(message::Command { subject, .. })
+            | Self::Commanded(message::Commanded { subject, .. }) => Some(*subject),
+            // Those of the handshake are bound by signatures; pieces of a plan by its beginning and its
+            // hash; the rest says nothing about a node.
+            Self::Hello(_)
+            | Self::Challenge(_)
+            | Self::Proof(_)
+            | Self::Welcome(_)
+            | Self::Close(_)
+            | Self::Ping(_)
+            | Self::Pong(_)
+            | Self::PlanRecords(_)
+            | Self::PlanEnd(_)
+            | Self::UsageAck(_) => None,
+        }
+    }
+
     /// Encodes the frame.
     ///
     /// # Errors

@@ -4,8 +4,9 @@
 //! change becomes a new struct under a new tag. Texts and numbers in here are unchecked; the domain
 //! types are made of them in [`convert`](crate::convert).
 //!
-//! Whatever is about a node names that node, so that each side can check that it is the node which the
-//! channel authenticated (LESSONS, advisory 10).
+//! Whatever is about a node names that node and the session ([`Subject`]), so that each side can check
+//! that it is the node which the channel authenticated (LESSONS, advisory 10), and that the message is
+//! not one of an earlier session, sent again.
 
 mod close;
 mod command;
@@ -27,7 +28,7 @@ pub use hello::{Challenge, Hello, NodeInfo, Proof, ProofKind, Resume, Role, Welc
 pub use hello::{
     GatewayInfo, MAX_DECLARATIONS, MAX_DENIED, MAX_ENDPOINTS, MAX_VERSIONS, Ping, PlanHave, Pong,
 };
-pub use net::{Cidr, Endpoint, Host, Ip, LaneEnd, NodeId, PeerId, SocketAddress};
+pub use net::{Cidr, Endpoint, Host, Ip, LaneEnd, NodeId, PeerId, SocketAddress, Subject};
 pub use plan::{PlanAck, PlanBegin, PlanEnd, PlanKind, PlanRecords, PlanRequest};
 pub use policy::{Access, BasicUser, ConditionNode, Effect, Method, Policy, Rule};
 pub use status::{LaneKind, LaneState, LaneStatus, MAX_STATUS_ITEMS, Status, TargetState, TargetStatus};

@@ -54,7 +54,10 @@ use std::time::Duration;
 
 use kakuremichi_core::code::Code;
 
-use crate::{message, report::Refusal};
+use crate::{
+    message::{self, Subject},
+    report::Refusal,
+};
 
 /// A ping is sent this long after the last.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
@@ -231,6 +234,15 @@ impl Closed {
             Self::Lost => None,
         }
     }
+}
+
+/// Whether a message is of this session. One of an earlier session was sent again.
+fn is_current(subject: Subject, channel: Subject) -> Result<bool, Reason> {
+    if subject.node != channel.node {
+        let what = "a message is about another node than the channel's";
+        return Err(Reason::passing(Code::PROTOCOL_VIOLATION, what));
+    }
+    Ok(subject.session == channel.session)
 }
 
 /// The earlier of two deadlines.

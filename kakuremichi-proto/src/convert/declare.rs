@@ -1,27 +1,23 @@
 //! Declarations and their answers.
 
-use kakuremichi_core::{
-    id::{NodeId, ServiceId},
-    model::HealthCheck,
-    policy::Policy,
-};
+use kakuremichi_core::{id::ServiceId, model::HealthCheck, policy::Policy};
 
 use super::{Cause, Invalid, list, name};
 use crate::{
     codec::List,
     declare::{Declaration, DeclaredKind, DeclaredService, DeclaredTarget},
-    message,
+    message::{self, Subject},
     report::{MAX_TEXT, Refusal},
 };
 
-/// Complete but for the request and the node, which are those of no request and no node.
+/// Complete but for the request and the subject, which are those of no request and nobody.
 impl TryFrom<&Declaration> for message::Declare {
     type Error = Invalid;
 
     fn try_from(declaration: &Declaration) -> Result<Self, Invalid> {
         Ok(Self {
             request: 0,
-            node: message::NodeId::Agent([0; 16]),
+            subject: NOBODY,
             name: declaration.name.as_str().to_owned(),
             kind: match &declaration.kind {
                 DeclaredKind::Http { hosts, path } => message::DeclaredKind::Http {
@@ -45,6 +41,12 @@ impl TryFrom<&Declaration> for message::Declare {
         })
     }
 }
+
+/// Stands where the subject is filled in when the message is sent.
+const NOBODY: Subject = Subject {
+    node: message::NodeId::Agent([0; 16]),
+    session: 0,
+};
 
 impl TryFrom<message::Declare> for Declaration {
     type Error = Invalid;
@@ -80,29 +82,28 @@ impl TryFrom<message::Declare> for Declaration {
 impl message::Declared {
     /// Answers a declaration.
     #[must_use]
-    pub fn new(request: u64, node: NodeId, result: Result<DeclaredService, Refusal>) -> Self {
-        let node = node.into();
+    pub fn new(request: u64, subject: Subject, result: Result<DeclaredService, Refusal>) -> Self {
         match result {
             Ok(declared) => Self::Accepted {
                 request,
-                node,
+                subject,
                 service: *declared.service.as_bytes(),
                 urls: List::truncated(declared.urls.into_iter().filter(|url| url.len() <= MAX_TEXT)),
             },
             Err(refusal) => Self::Refused {
                 request,
-                node,
+                subject,
                 code: refusal.code_text().to_owned(),
                 message: refusal.message().to_owned(),
             },
         }
     }
 
-    /// The number of the request, and the agent.
+    /// The number of the request.
     #[must_use]
-    pub const fn address(&self) -> (u64, message::NodeId) {
+    pub const fn request(&self) -> u64 {
         match self {
-            Self::Accepted { request, node, .. } | Self::Refused { request, node, .. } => (*request, *node),
+            Self::Accepted { request, .. } | Self::Refused { request, .. } => *request,
         }
     }
 

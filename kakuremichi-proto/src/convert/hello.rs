@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kakuremichi_core::{
-    id::{NodeId, OrganizationId},
+    id::OrganizationId,
     net::{Cidr, Overlay},
     plan::Revision,
 };
@@ -11,7 +11,7 @@ use kakuremichi_core::{
 use super::{InField, Invalid, name, net::endpoints, services};
 use crate::{
     codec::List,
-    message,
+    message::{self, Subject},
     plan::PlanHash,
     report::{GatewayInfo, MAX_TEXT, NodeInfo, Refusal, cut},
     session::{Accepted, Command, Membership, Resumed},
@@ -71,9 +71,9 @@ impl TryFrom<message::Resume> for Resumed {
 impl NodeInfo {
     /// The message for Control. What is past a bound is left out.
     #[must_use]
-    pub fn to_message(&self, node: NodeId) -> message::NodeInfo {
+    pub fn to_message(&self, subject: Subject) -> message::NodeInfo {
         message::NodeInfo {
-            node: node.into(),
+            subject,
             software: cut(self.software.clone(), MAX_TEXT),
             gateway: self.gateway.as_ref().map(|gateway| message::GatewayInfo {
                 endpoints: List::truncated(gateway.endpoints.iter().map(Into::into)),

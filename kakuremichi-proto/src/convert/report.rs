@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use kakuremichi_core::{
     code::Code,
-    id::{NodeId, ServiceId, TargetId},
+    id::{ServiceId, TargetId},
     time::Timestamp,
 };
 
 use crate::{
     codec::List,
-    message::{self, MAX_STATUS_ITEMS},
+    message::{self, MAX_STATUS_ITEMS, Subject},
     report::{Amount, Incident, LaneStatus, MAX_TEXT, Status, TargetStatus, UsageBatch, UsageKey, cut},
 };
 
 impl Status {
     /// The messages for Control: as many as it takes.
     #[must_use]
-    pub fn to_messages(&self, node: NodeId) -> Vec<message::Status> {
+    pub fn to_messages(&self, subject: Subject) -> Vec<message::Status> {
         let pieces = self
             .lanes
             .len()
@@ -28,7 +28,7 @@ impl Status {
             .map(|piece| {
                 let skip = piece * MAX_STATUS_ITEMS;
                 message::Status {
-                    node: node.into(),
+                    subject,
                     replace: piece == 0,
                     draining: self.draining,
                     lanes: List::truncated(self.lanes.iter().skip(skip).map(Into::into)),
@@ -109,9 +109,9 @@ impl From<message::TargetStatus> for TargetStatus {
 impl Incident {
     /// The message for Control.
     #[must_use]
-    pub fn to_message(&self, node: NodeId, lost: u32) -> message::Event {
+    pub fn to_message(&self, subject: Subject, lost: u32) -> message::Event {
         message::Event {
-            node: node.into(),
+            subject,
             at: self.at.as_millis(),
             severity: self.severity,
             code: self.code.map(|code| code.as_str().to_owned()),
@@ -135,9 +135,9 @@ impl From<message::Event> for Incident {
 impl UsageBatch {
     /// The message for Control.
     #[must_use]
-    pub fn to_message(&self, node: NodeId) -> message::Usage {
+    pub fn to_message(&self, subject: Subject) -> message::Usage {
         message::Usage {
-            node: node.into(),
+            subject,
             epoch: self.key.epoch,
             sequence: self.key.sequence,
             from: self.from.as_millis(),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::NodeId;
+use super::Subject;
 
 /// Something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +21,8 @@ pub enum CommandKind {
 pub struct Command {
     /// The number under which it is answered.
     pub request: u64,
-    /// The node.
-    pub node: NodeId,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
     /// What to do.
     pub kind: CommandKind,
 }
@@ -32,8 +32,8 @@ pub struct Command {
 pub struct Commanded {
     /// The number of the request.
     pub request: u64,
-    /// The node.
-    pub node: NodeId,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
     /// A `KKM-` code and one sentence, if it was not done.
     pub refused: Option<(String, String)>,
 }

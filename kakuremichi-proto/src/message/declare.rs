@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HealthCheck, NodeId, Policy, TargetAddress, TargetScheme};
+use super::{HealthCheck, Policy, Subject, TargetAddress, TargetScheme};
 use crate::codec::List;
 
 /// The agent asks to publish a service. The same declaration again changes nothing.
@@ -10,8 +10,8 @@ use crate::codec::List;
 pub struct Declare {
     /// The number under which it is answered.
     pub request: u64,
-    /// The agent.
-    pub node: NodeId,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
     /// The name, which identifies the declaration among those of the agent.
     pub name: String,
     /// What is published.
@@ -59,8 +59,8 @@ pub enum Declared {
     Accepted {
         /// The number of the request.
         request: u64,
-        /// The agent.
-        node: NodeId,
+        /// The agent, and the session in which it is said.
+        subject: Subject,
         /// The service.
         service: [u8; 16],
         /// Where visitors find it.
@@ -70,8 +70,8 @@ pub enum Declared {
     Refused {
         /// The number of the request.
         request: u64,
-        /// The agent.
-        node: NodeId,
+        /// The agent, and the session in which it is said.
+        subject: Subject,
         /// A `KKM-` code.
         code: String,
         /// One sentence for people.
@@ -84,8 +84,8 @@ pub enum Declared {
 pub struct Undeclare {
     /// The number under which it is answered.
     pub request: u64,
-    /// The agent.
-    pub node: NodeId,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
     /// The name of the declaration.
     pub name: String,
     /// Whether a service that would stay is deleted too.
@@ -97,6 +97,6 @@ pub struct Undeclare {
 pub struct Undeclared {
     /// The number of the request.
     pub request: u64,
-    /// The agent.
-    pub node: NodeId,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, NodeId};
+use super::{Endpoint, NodeId, Subject};
 use crate::codec::{Array, List, SecretArray};
 
 /// The most versions that a [`Hello`] offers.
@@ -109,8 +109,8 @@ pub struct PlanHave {
 /// What a node has when it comes (back).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
-    /// The node.
-    pub node: NodeId,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
     /// The plan it has.
     pub plan: Option<PlanHave>,
     /// The services of that plan which it denies because it does not understand them.
@@ -127,8 +127,8 @@ pub struct Resume {
 /// What Control should know about the node's process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
-    /// The node.
-    pub node: NodeId,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
     /// The version of its software.
     pub software: String,
     /// What only a gateway has.

@@ -75,3 +75,13 @@ pub enum LaneEnd {
     /// A stock WireGuard device.
     Site([u8; 16]),
 }
+
+/// Whom a message is about, and in which session it is said. A message about another node than the
+/// channel's breaks the protocol; one of an earlier session was sent again, and is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The node.
+    pub node: NodeId,
+    /// The number of the session.
+    pub session: u64,
+}

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_DENIED, NodeId};
+use super::{MAX_DENIED, Subject};
 use crate::codec::{Bytes, List};
 
 /// Whether a plan comes whole.
@@ -22,10 +22,8 @@ pub enum PlanKind {
 /// A plan follows. Another that was being sent is abandoned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanBegin {
-    /// The node whose plan it is.
-    pub node: NodeId,
-    /// The session in which it is sent.
-    pub session: u64,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
     /// Counts the transmissions of the session.
     pub transfer: u32,
     /// The revision of the plan.
@@ -59,10 +57,8 @@ pub struct PlanEnd {
 /// The node has applied a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanAck {
-    /// The node.
-    pub node: NodeId,
-    /// The session.
-    pub session: u64,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
     /// The revision of the plan.
     pub revision: u64,
     /// Its hash.
@@ -76,10 +72,8 @@ pub struct PlanAck {
 /// The node wants the whole plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanRequest {
-    /// The node.
-    pub node: NodeId,
-    /// The session.
-    pub session: u64,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
     /// The transmission that could not be used.
     pub transfer: u32,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LaneEnd, NodeId};
+use super::{LaneEnd, Subject};
 use crate::codec::List;
 
 /// The most lanes, and the most targets, of one frame. A larger status is sent as several.
@@ -11,8 +11,8 @@ pub const MAX_STATUS_ITEMS: usize = 512;
 /// The state of lanes and targets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// The node.
-    pub node: NodeId,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
     /// Whether what was said before is void; otherwise this adds to it.
     pub replace: bool,
     /// Whether the node is draining.

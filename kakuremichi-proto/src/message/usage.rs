@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::NodeId;
+use super::Subject;
 use crate::codec::List;
 
 /// The most entries of one batch.
@@ -11,8 +11,8 @@ pub const MAX_USAGE_ENTRIES: usize = 2048;
 /// A batch of usage. Its content never changes under the same epoch and sequence number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// The node.
-    pub node: NodeId,
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
     /// The stream of batches; another stream starts when a node loses what it had not reported.
     pub epoch: u64,
     /// The number in the stream, from 1 without gaps.

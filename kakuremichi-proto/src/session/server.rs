@@ -27,6 +27,7 @@ use crate::{
     declare::{Declaration, DeclaredService},
     frame::{self, Incoming, Message, Tag},
     identity::{CanonicalUrl, Signer, Verifier},
+    message::Subject,
     plan::{PlanHash, WirePlan},
     report::{Incident, NodeInfo, Refusal, Status, UsageBatch, UsageKey},
 };
@@ -88,6 +89,15 @@ pub struct Accepted {
     pub overlay: Overlay,
     /// The number of the session: larger than that of any earlier session of the node.
     pub session: u64,
+}
+
+impl Accepted {
+    fn subject(&self) -> Subject {
+        Subject {
+            node: self.node.into(),
+            session: self.session,
+        }
+    }
 }
 
 /// What a node has when it comes (back).

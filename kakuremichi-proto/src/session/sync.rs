@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use kakuremichi_core::{id::NodeId, plan::Revision};
+use kakuremichi_core::plan::Revision;
 
 use super::{MAX_PLAN_RETRIES, MAX_SUPERSEDED, PLAN_ACK_TIMEOUT, PLAN_PIECE};
 use crate::{
     codec::Bytes,
     frame::Message,
-    message::{self, PlanBegin, PlanEnd, PlanKind, PlanRecords},
+    message::{self, PlanBegin, PlanEnd, PlanKind, PlanRecords, Subject},
     plan::{
         ChangeParser, ChangeWriter, MAX_PLAN_BYTES, PlanBuilder, PlanError, PlanHash, StreamError, WirePlan,
     },
@@ -53,8 +53,7 @@ pub(super) fn name_of(plan: &WirePlan) -> Name {
 /// Control's side.
 #[derive(Debug)]
 pub(super) struct PlanSender {
-    node: NodeId,
-    session: u64,
+    subject: Subject,
     deltas: bool,
     /// What the node has, as far as it said.
     has: Option<Name>,
@@ -98,10 +97,9 @@ pub(super) enum Outcome {
 }
 
 impl PlanSender {
-    pub(super) const fn new(node: NodeId, session: u64, deltas: bool, has: Option<Name>) -> Self {
+    pub(super) const fn new(subject: Subject, deltas: bool, has: Option<Name>) -> Self {
         Self {
-            node,
-            session,
+            subject,
             deltas,
             has,
             base: None,
@@ -131,13 +129,10 @@ impl PlanSender {
         matches!(self.state, SendState::Idle)
     }
 
-    pub(super) fn acknowledge(&mut self, session: u64, name: Name) -> Outcome {
+    pub(super) fn acknowledge(&mut self, name: Name) -> Outcome {
         let SendState::AwaitAck { plan, .. } = &self.state else {
             return Outcome::Stale;
         };
-        if session != self.session {
-            return Outcome::Stale;
-        }
         if name != name_of(plan) {
             // The plan before this one, acknowledged twice, says nothing about this one.
             if self.has == Some(name) {
@@ -154,8 +149,8 @@ impl PlanSender {
     }
 
     /// The node could not use what was sent.
-    pub(super) fn request(&mut self, session: u64, transfer: u32) -> Outcome {
-        if session != self.session || transfer != self.transfer || self.is_idle() {
+    pub(super) fn request(&mut self, transfer: u32) -> Outcome {
+        if transfer != self.transfer || self.is_idle() {
             return Outcome::Stale;
         }
         self.resend()
@@ -178,8 +173,7 @@ impl PlanSender {
                 };
                 self.transfer = self.transfer.wrapping_add(1);
                 let begin = PlanBegin {
-                    node: self.node.into(),
-                    session: self.session,
+                    subject: self.subject,
                     transfer: self.transfer,
                     revision: plan.revision().0,
                     kind,
@@ -368,14 +362,12 @@ impl Receiving {
 
 /// The acknowledgement of a plan.
 pub(super) fn ack(
-    node: NodeId,
-    session: u64,
+    subject: Subject,
     plan: Name,
     denied: &[kakuremichi_core::id::ServiceId],
 ) -> message::PlanAck {
     message::PlanAck {
-        node: node.into(),
-        session,
+        subject,
         revision: plan.0.0,
         hash: plan.1.0,
         denied: crate::codec::List::truncated(denied.iter().map(|id| *id.as_bytes())),

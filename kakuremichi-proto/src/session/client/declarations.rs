@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use kakuremichi_core::{id::NodeId, name::Label};
+use kakuremichi_core::name::Label;
 
 use crate::{
     convert::Invalid,
     declare::Declaration,
     frame::{Message, Tag},
-    message::{self, MAX_DECLARATIONS},
+    message::{self, MAX_DECLARATIONS, Subject},
     session::{MAX_DECLARES_IN_FLIGHT, REQUEST_TIMEOUT},
 };
 
@@ -36,7 +36,7 @@ pub(in crate::session) struct Declarations {
 
 #[derive(Debug)]
 struct Live {
-    /// Complete but for the node and the request.
+    /// Complete but for the subject and the request.
     message: message::Declare,
     asked: Asked,
 }
@@ -113,7 +113,7 @@ impl Declarations {
     }
 
     /// The next declaration, or end of one, to send.
-    pub(super) fn poll(&mut self, node: NodeId, now: Instant) -> Option<Message> {
+    pub(super) fn poll(&mut self, subject: Subject, now: Instant) -> Option<Message> {
         let open = |asked: &Asked| matches!(asked, Asked::Open { .. } | Asked::Late { .. });
         let in_flight = self.live.values().filter(|live| open(&live.asked)).count()
             + self.ended.values().filter(|ended| open(&ended.asked)).count();
@@ -128,7 +128,7 @@ impl Declarations {
             ended.asked = asked;
             let undeclare = message::Undeclare {
                 request: self.next_request,
-                node: node.into(),
+                subject,
                 name: name.as_str().to_owned(),
                 delete: ended.delete,
             };
@@ -139,7 +139,7 @@ impl Declarations {
         live.asked = asked;
         let declare = message::Declare {
             request: self.next_request,
-            node: node.into(),
+            subject,
             ..live.message.clone()
         };
         self.next_request = self.next_request.wrapping_add(1);

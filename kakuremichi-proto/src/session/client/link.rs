@@ -18,13 +18,14 @@ use crate::{
     codec::{Array, List, SecretArray},
     frame::{self, Incoming, Message, Tag},
     identity::{Signature, SignedProof, Transcript, sha256},
-    message::{self, ProofKind},
+    message::{self, ProofKind, Subject},
     plan::WirePlan,
     report::Refusal,
     session::{
         CHALLENGE_TIMEOUT, Command, MAX_COMMANDS, MAX_HANDSHAKE_BYTES, Reason, RequestId, Timer,
         WELCOME_TIMEOUT, earlier,
         heartbeat::{Heartbeat, Silent},
+        is_current,
         sync::{self, PlanReceiver},
     },
     version::Version,
@@ -56,8 +57,7 @@ enum Phase {
 
 #[derive(Debug)]
 struct Online {
-    node: NodeId,
-    session: u64,
+    subject: Subject,
     receiver: PlanReceiver,
     resume_due: bool,
     ack_due: Option<message::PlanAck>,
@@ -99,7 +99,7 @@ impl Link {
         match &self.phase {
             Phase::Challenge { .. } | Phase::Welcome { .. } => ClientState::Connecting,
             Phase::Online(online) => ClientState::Online {
-                session: online.session,
+                session: online.subject.session,
             },
             Phase::Closed => ClientState::Offline,
         }
@@ -143,12 +143,7 @@ impl Link {
 
     pub(super) fn applied(&mut self, plan: &WirePlan, denied: &[ServiceId]) {
         if let Phase::Online(online) = &mut self.phase {
-            online.ack_due = Some(sync::ack(
-                online.node,
-                online.session,
-                sync::name_of(plan),
-                denied,
-            ));
+            online.ack_due = Some(sync::ack(online.subject, sync::name_of(plan), denied));
         }
     }
 
@@ -158,7 +153,7 @@ impl Link {
         {
             online.answers.push_back(message::Commanded {
                 request: request.0,
-                node: online.node.into(),
+                subject: online.subject,
                 refused: result
                     .err()
                     .map(|refusal| (refusal.code_text().to_owned(), refusal.message().to_owned())),
@@ -180,7 +175,7 @@ impl Link {
             return None;
         };
         if std::mem::take(&mut online.resume_due) {
-            let mut resume = outbox.resume(online.node);
+            let mut resume = outbox.resume(online.subject);
             resume.plan = plan.map(|plan| message::PlanHave {
                 revision: plan.revision().0,
                 hash: plan.hash().0,
@@ -203,7 +198,7 @@ impl Link {
         if let Some(answer) = online.answers.pop_front() {
             return Some(answer.into());
         }
-        outbox.poll(online.node, now)
+        outbox.poll(online.subject, now)
     }
 
     pub(super) fn handle_frame(&mut self, frame: &[u8], client: &mut Client) -> Result<(), End> {
@@ -270,8 +265,10 @@ impl Link {
 impl Online {
     fn new(membership: &Membership) -> Self {
         Self {
-            node: membership.node,
-            session: membership.session,
+            subject: Subject {
+                node: membership.node.into(),
+                session: membership.session,
+            },
             receiver: PlanReceiver::default(),
             resume_due: true,
             ack_due: None,
@@ -282,13 +279,13 @@ impl Online {
     }
 
     fn handle(&mut self, message: Message, client: &mut Client) -> Result<(), Reason> {
+        if let Some(subject) = message.subject()
+            && !is_current(subject, self.subject)?
+        {
+            return Ok(());
+        }
         match message {
             Message::PlanBegin(begin) => {
-                self.check_subject(begin.node)?;
-                // A transmission of an earlier session, sent again.
-                if begin.session != self.session {
-                    return Ok(());
-                }
                 let result = self.receiver.begin(&begin, client.plan.as_deref());
                 self.check_plan(result, client);
             }
@@ -306,14 +303,12 @@ impl Online {
             }
             Message::Declared(declared) => self.declared(declared, client)?,
             Message::Undeclared(undeclared) => {
-                self.check_subject(undeclared.node)?;
                 if let Some(name) = client.outbox.declarations().undeclared(undeclared.request) {
                     client.push(ClientEvent::Undeclared { name });
                 }
             }
             Message::UsageAck(ack) => client.outbox.acknowledge_usage(ack),
             Message::Command(command) => {
-                self.check_subject(command.node)?;
                 // A command that is open already was sent twice.
                 if self.commands.contains(&command.request) {
                     return Ok(());
@@ -349,8 +344,7 @@ impl Online {
     }
 
     fn declared(&self, declared: message::Declared, client: &mut Client) -> Result<(), Reason> {
-        let (request, node) = declared.address();
-        self.check_subject(node)?;
+        let request = declared.request();
         if let Some(name) = client.outbox.declarations().declared(request) {
             let result = declared.into_result();
             client.push(ClientEvent::Declared { name, result });
@@ -364,21 +358,12 @@ impl Online {
             Ok(value) => Some(value),
             Err(fault) => {
                 self.request_due = Some(message::PlanRequest {
-                    node: self.node.into(),
-                    session: self.session,
+                    subject: self.subject,
                     transfer: self.receiver.transfer(),
                 });
                 client.push(ClientEvent::PlanFault(fault));
                 None
             }
-        }
-    }
-
-    fn check_subject(&self, node: message::NodeId) -> Result<(), Reason> {
-        if NodeId::from(node) == self.node {
-            Ok(())
-        } else {
-            Err(violation("a message is about another node than the channel's"))
         }
     }
 }

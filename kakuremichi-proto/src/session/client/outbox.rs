@@ -2,12 +2,12 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use kakuremichi_core::{id::NodeId, name::Label};
+use kakuremichi_core::name::Label;
 
 use super::declarations::Declarations;
 use crate::{
     frame::Message,
-    message,
+    message::{self, Subject},
     report::{Incident, NodeInfo, Status, UsageKey},
     session::{MAX_INCIDENTS, UsageQueue},
 };
@@ -83,10 +83,10 @@ impl Outbox {
         self.declarations.disconnected(nonce);
     }
 
-    pub(super) fn resume(&self, node: NodeId) -> message::Resume {
+    pub(super) fn resume(&self, subject: Subject) -> message::Resume {
         let names = self.declarations.names().map(|name| name.as_str().to_owned());
         message::Resume {
-            node: node.into(),
+            subject,
             plan: None,
             denied: Default::default(),
             declarations: crate::codec::List::truncated(names),
@@ -111,27 +111,27 @@ impl Outbox {
     }
 
     /// The next thing to say, the more urgent first.
-    pub(super) fn poll(&mut self, node: NodeId, now: Instant) -> Option<Message> {
+    pub(super) fn poll(&mut self, subject: Subject, now: Instant) -> Option<Message> {
         if std::mem::take(&mut self.info_due) {
-            return Some(self.info.to_message(node).into());
+            return Some(self.info.to_message(subject).into());
         }
-        if let Some(message) = self.declarations.poll(node, now) {
+        if let Some(message) = self.declarations.poll(subject, now) {
             return Some(message);
         }
         if std::mem::take(&mut self.status_stale)
             && let Some(status) = &self.status
         {
-            self.status_due = status.to_messages(node).into();
+            self.status_due = status.to_messages(subject).into();
         }
         if let Some(piece) = self.status_due.pop_front() {
             return Some(piece.into());
         }
         if let Some(batch) = self.usage.sealed_after(self.usage_sent) {
             self.usage_sent = batch.key.sequence;
-            return Some(batch.to_message(node).into());
+            return Some(batch.to_message(subject).into());
         }
         let incident = self.incidents.pop_front()?;
         let lost = std::mem::take(&mut self.lost_incidents);
-        Some(incident.to_message(node, lost).into())
+        Some(incident.to_message(subject, lost).into())
     }
 }

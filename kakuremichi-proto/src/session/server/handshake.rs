@@ -21,7 +21,7 @@ use crate::{
     frame::Message,
     identity::{CanonicalUrl, Signature, SignedProof, Transcript, sha256},
     message::{self, ProofKind},
-    session::{DECISION_TIMEOUT, HELLO_TIMEOUT, PROOF_TIMEOUT, RESUME_TIMEOUT, Reason},
+    session::{DECISION_TIMEOUT, HELLO_TIMEOUT, PROOF_TIMEOUT, RESUME_TIMEOUT, Reason, is_current},
     version::Version,
 };
 
@@ -123,8 +123,8 @@ impl Handshake {
                 },
                 Message::Resume(resume),
             ) => {
-                if NodeId::from(resume.node) != accepted.node {
-                    return Err(violation("a message is about another node than the channel's"));
+                if !is_current(resume.subject, accepted.subject())? {
+                    return Ok(Step::Wait);
                 }
                 let resumed = Resumed::try_from(resume).map_err(violation)?;
                 let online = Online::new(accepted, *capabilities, &resumed, now);

@@ -9,12 +9,13 @@ use std::{
 use kakuremichi_core::{code::Code, id::NodeId, model::Role, plan::Revision};
 
 use super::{Accepted, CommandError, Resumed, ServerEvent, unexpected, violation};
+use crate::session::is_current;
 use crate::{
     capability::Capabilities,
     convert::role_of,
     declare::{Declaration, DeclaredService},
     frame::Message,
-    message,
+    message::{self, Subject},
     plan::{PlanHash, WirePlan},
     report::{NodeInfo, Refusal, UsageBatch, UsageKey},
     session::{
@@ -29,6 +30,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Online {
     node: NodeId,
+    subject: Subject,
     heartbeat: Heartbeat,
     plan: PlanSender,
     /// Requests of the node that the caller has not answered.
@@ -58,11 +60,13 @@ impl Online {
         resumed: &Resumed,
         now: Instant,
     ) -> Self {
+        let subject = accepted.subject();
         let deltas = capabilities.contains(Capabilities::PLAN_DELTA);
         Self {
             node: accepted.node,
+            subject,
             heartbeat: Heartbeat::new(now),
-            plan: PlanSender::new(accepted.node, accepted.session, deltas, resumed.plan),
+            plan: PlanSender::new(subject, deltas, resumed.plan),
             open: BTreeMap::new(),
             answers: VecDeque::new(),
             // The session's number keeps answers to an earlier session's commands apart.
@@ -88,11 +92,15 @@ impl Online {
         now: Instant,
         events: &mut VecDeque<ServerEvent>,
     ) -> Result<(), Reason> {
+        if let Some(subject) = message.subject()
+            && !is_current(subject, self.subject)?
+        {
+            return Ok(());
+        }
         match message {
             Message::Ping(ping) => self.heartbeat.handle_ping(ping),
             Message::Pong(pong) => self.heartbeat.handle_pong(pong, now),
             Message::NodeInfo(info) => {
-                self.check_subject(info.node)?;
                 let info = NodeInfo::try_from(info).map_err(violation)?;
                 if info.gateway.is_some() && role_of(self.node) != Role::Gateway {
                     return Err(violation("an agent says how a gateway is reached"));
@@ -100,9 +108,8 @@ impl Online {
                 events.push_back(ServerEvent::Info(info));
             }
             Message::PlanAck(ack) => {
-                self.check_subject(ack.node)?;
                 let name = (Revision(ack.revision), PlanHash(ack.hash));
-                match self.plan.acknowledge(ack.session, name) {
+                match self.plan.acknowledge(name) {
                     Outcome::Acknowledged => events.push_back(ServerEvent::PlanApplied {
                         revision: name.0,
                         hash: name.1,
@@ -113,13 +120,11 @@ impl Online {
                 }
             }
             Message::PlanRequest(request) => {
-                self.check_subject(request.node)?;
-                let outcome = self.plan.request(request.session, request.transfer);
+                let outcome = self.plan.request(request.transfer);
                 self.resent(outcome, events)?;
             }
             Message::Declare(declare) => self.declare(declare, events)?,
             Message::Undeclare(undeclare) => {
-                self.check_subject(undeclare.node)?;
                 let request = RequestId(undeclare.request);
                 let name = undeclare.name.parse().map_err(violation)?;
                 if self.ask(request, Asked::Undeclare)? {
@@ -131,21 +136,18 @@ impl Online {
                 }
             }
             Message::Status(status) => {
-                self.check_subject(status.node)?;
                 events.push_back(ServerEvent::Status {
                     replace: status.replace,
                     status: status.into(),
                 });
             }
             Message::Event(event) => {
-                self.check_subject(event.node)?;
                 events.push_back(ServerEvent::Incident {
                     lost: event.lost,
                     incident: event.into(),
                 });
             }
             Message::Usage(usage) => {
-                self.check_subject(usage.node)?;
                 // A node sends no more than it may have sealed; the rest of the bound is for frames
                 // that are sent twice.
                 if self.usage_open.len() >= 2 * MAX_USAGE_BATCHES {
@@ -156,7 +158,6 @@ impl Online {
                 events.push_back(ServerEvent::Usage(batch));
             }
             Message::Commanded(commanded) => {
-                self.check_subject(commanded.node)?;
                 let request = RequestId(commanded.request);
                 if self.commands.close(request).is_some() {
                     let result = commanded.into_result();
@@ -243,7 +244,7 @@ impl Online {
     pub(super) fn answer_declare(&mut self, request: RequestId, result: Result<DeclaredService, Refusal>) {
         if self.open.get(&request) == Some(&Asked::Declare) {
             self.open.remove(&request);
-            let declared = message::Declared::new(request.0, self.node, result);
+            let declared = message::Declared::new(request.0, self.subject, result);
             self.answers.push_back(declared.into());
         }
     }
@@ -253,7 +254,7 @@ impl Online {
             self.open.remove(&request);
             let undeclared = message::Undeclared {
                 request: request.0,
-                node: self.node.into(),
+                subject: self.subject,
             };
             self.answers.push_back(undeclared.into());
         }
@@ -275,7 +276,7 @@ impl Online {
         let request = self.commands.open((), now);
         self.commands_due.push_back(message::Command {
             request: request.0,
-            node: self.node.into(),
+            subject: self.subject,
             kind: command.into(),
         });
         Ok(request)
@@ -300,7 +301,6 @@ impl Online {
         declare: message::Declare,
         events: &mut VecDeque<ServerEvent>,
     ) -> Result<(), Reason> {
-        self.check_subject(declare.node)?;
         if role_of(self.node) != Role::Agent {
             return Err(violation("a gateway declares a service"));
         }
@@ -347,13 +347,5 @@ impl Online {
             }
         }
         Ok(())
-    }
-
-    fn check_subject(&self, node: message::NodeId) -> Result<(), Reason> {
-        if NodeId::from(node) == self.node {
-            Ok(())
-        } else {
-            Err(violation("a message is about another node than the channel's"))
-        }
     }
 }

@@ -1,0 +1,441 @@
+//! One of everything, with every field filled, for golden bytes, seeds and benches.
+
+use std::time::Duration;
+
+use kakuremichi_core::{
+    id::{AgentId, GatewayId, NodeId, OrganizationId, PeerId, RouteId, ServiceId, SiteId, TargetId},
+    key::WireGuardKey,
+    model::{Health, HealthCheck, TargetAddress, TargetScheme, VirtualPort},
+    name::{HostPattern, Label},
+    plan::{
+        AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
+        GatewayPlan, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget,
+        Revision, Via,
+    },
+    policy::{Access, BasicUser, Condition, Effect, Method, Policy, Rule},
+    secret::Secret,
+    time::Timestamp,
+};
+
+use crate::{
+    codec::{Array, Bytes, List, SecretArray},
+    declare::{Declaration, DeclaredKind, DeclaredTarget},
+    frame::{Message, Tag},
+    message,
+    report::{
+        Amount, GatewayInfo, Incident, LaneEnd, LaneKind, LaneState, LaneStatus, NodeInfo, Severity, Status,
+        TargetState, TargetStatus, UsageBatch, UsageKey,
+    },
+};
+
+/// The agent of the samples.
+#[must_use]
+pub fn agent() -> NodeId {
+    AgentId::from_bytes([0xa1; 16]).into()
+}
+
+/// The agent, in a session.
+#[must_use]
+pub fn subject() -> message::Subject {
+    message::Subject {
+        node: agent().into(),
+        session: 300,
+    }
+}
+
+/// A message of each tag, in the order of the registry.
+#[must_use]
+pub fn messages() -> Vec<Message> {
+    Tag::ALL.iter().map(|tag| message(*tag)).collect()
+}
+
+/// A message of a tag.
+#[must_use]
+pub fn message(tag: Tag) -> Message {
+    let node = message::NodeId::from(agent());
+    let subject = subject();
+    match tag {
+        Tag::Hello => message::Hello {
+            versions: List::truncated([1, 2]),
+            capabilities: 1,
+            role: message::Role::Agent,
+            nonce: [1; 32],
+            identity: [2; 32],
+            wireguard: [3; 32],
+            url: "https://control.example".to_owned(),
+            node: Some(node),
+        }
+        .into(),
+        Tag::Challenge => message::Challenge {
+            version: 1,
+            capabilities: 1,
+            nonce: [4; 32],
+            control: [5; 32],
+            signature: Array([6; 64]),
+        }
+        .into(),
+        Tag::Proof => message::Proof {
+            kind: message::ProofKind::Enrol {
+                secret: SecretArray(Secret::new([7; 32])),
+                name: "home".to_owned(),
+            },
+            signature: Array([8; 64]),
+        }
+        .into(),
+        Tag::Welcome => message::Welcome {
+            node,
+            organization: [9; 16],
+            name: "home".to_owned(),
+            session: 300,
+            overlay: [0xfd, 1, 2, 3, 4, 5],
+        }
+        .into(),
+        Tag::Close => message::Close {
+            code: "KKM-E024".to_owned(),
+            message: "Control restarts".to_owned(),
+            permanent: false,
+            retry_after: Some(2000),
+        }
+        .into(),
+        Tag::Ping => message::Ping { number: 1 }.into(),
+        Tag::Pong => message::Pong { number: 300 }.into(),
+        Tag::Resume => message::Resume {
+            subject,
+            plan: Some(message::PlanHave {
+                revision: 5,
+                hash: [10; 32],
+            }),
+            denied: List::truncated([[11; 16]]),
+            declarations: List::truncated(["billing".to_owned()]),
+            usage_epoch: 0x0102_0304_0506_0708,
+            usage_pending: 2,
+        }
+        .into(),
+        Tag::NodeInfo => info().to_message(subject).into(),
+        Tag::PlanBegin => message::PlanBegin {
+            subject,
+            transfer: 1,
+            revision: 6,
+            kind: message::PlanKind::Delta {
+                base: 5,
+                base_hash: [10; 32],
+            },
+        }
+        .into(),
+        Tag::PlanRecords => message::PlanRecords {
+            transfer: 1,
+            offset: 65536,
+            bytes: Bytes(vec![0xab; 9]),
+        }
+        .into(),
+        Tag::PlanEnd => message::PlanEnd {
+            transfer: 1,
+            length: 65545,
+            hash: [12; 32],
+        }
+        .into(),
+        Tag::PlanAck => message::PlanAck {
+            subject,
+            revision: 6,
+            hash: [12; 32],
+            denied: List::truncated([[11; 16]]),
+            denied_count: 1,
+        }
+        .into(),
+        Tag::PlanRequest => message::PlanRequest { subject, transfer: 1 }.into(),
+        Tag::Declare => {
+            #[expect(clippy::expect_used, reason = "the sample has a form on the wire")]
+            let declare = message::Declare::try_from(&declaration("billing")).expect("a declaration");
+            let request = 77;
+            message::Declare {
+                request,
+                subject,
+                ..declare
+            }
+            .into()
+        }
+        Tag::Declared => message::Declared::Accepted {
+            request: 77,
+            subject,
+            service: [11; 16],
+            urls: List::truncated(["https://billing.example.net".to_owned()]),
+        }
+        .into(),
+        Tag::Undeclare => message::Undeclare {
+            request: 78,
+            subject,
+            name: "billing".to_owned(),
+            delete: true,
+        }
+        .into(),
+        Tag::Undeclared => message::Undeclared { request: 78, subject }.into(),
+        Tag::Status => status().to_messages(subject).remove(0).into(),
+        Tag::Event => incident().to_message(subject, 3).into(),
+        Tag::Usage => usage().to_message(subject).into(),
+        Tag::UsageAck => message::UsageAck {
+            epoch: 9,
+            sequence: 4,
+        }
+        .into(),
+        Tag::Command => message::Command {
+            request: 1 << 40,
+            subject,
+            kind: message::CommandKind::Drain { grace: 10_000 },
+        }
+        .into(),
+        Tag::Commanded => message::Commanded {
+            request: 1 << 40,
+            subject,
+            refused: Some(("KKM-E024".to_owned(), "busy".to_owned())),
+        }
+        .into(),
+    }
+}
+
+/// What a gateway says about itself.
+#[must_use]
+pub fn info() -> NodeInfo {
+    NodeInfo {
+        software: "0.1.0".to_owned(),
+        gateway: Some(GatewayInfo {
+            endpoints: vec![parsed("gw.example.net:51820"), parsed("[2001:db8::1]:51820")],
+            https_port: 8443,
+        }),
+    }
+}
+
+/// A status.
+#[must_use]
+pub fn status() -> Status {
+    Status {
+        draining: false,
+        lanes: vec![LaneStatus {
+            end: LaneEnd::Gateway(GatewayId::from_bytes([13; 16])),
+            kind: LaneKind::WireGuard,
+            state: LaneState::Up,
+            rtt: Some(Duration::from_micros(1500)),
+            since: Timestamp::from_millis(1_700_000_000_000),
+            error: None,
+        }],
+        targets: vec![TargetStatus {
+            target: TargetId::from_bytes([14; 16]),
+            state: TargetState::Failing,
+            since: Timestamp::from_millis(1_700_000_000_001),
+            error: Some("connection refused".to_owned()),
+        }],
+    }
+}
+
+/// An incident.
+#[must_use]
+pub fn incident() -> Incident {
+    Incident {
+        at: Timestamp::from_millis(1_700_000_000_000),
+        severity: Severity::Warning,
+        code: None,
+        message: "the disk is full".to_owned(),
+    }
+}
+
+/// A batch of usage.
+#[must_use]
+pub fn usage() -> UsageBatch {
+    let amount = Amount {
+        connections: 1,
+        requests: 2,
+        received: 300,
+        sent: 1 << 40,
+    };
+    UsageBatch {
+        key: UsageKey {
+            epoch: 9,
+            sequence: 4,
+        },
+        from: Timestamp::from_millis(1_700_000_000_000),
+        to: Timestamp::from_millis(1_700_000_060_000),
+        entries: vec![(None, amount), (Some(ServiceId::from_bytes([11; 16])), amount)],
+    }
+}
+
+/// A declaration of an HTTP service.
+#[must_use]
+pub fn declaration(name: &str) -> Declaration {
+    Declaration {
+        name: parsed(name),
+        kind: DeclaredKind::Http {
+            hosts: vec![parsed(&format!("{name}.example.net"))],
+            path: parsed("/"),
+        },
+        target: DeclaredTarget {
+            address: TargetAddress::InProcess,
+            scheme: TargetScheme::Plain,
+            health: None,
+        },
+        policy: Policy::public(),
+        ephemeral: true,
+    }
+}
+
+/// A policy with one of each part.
+#[must_use]
+pub fn policy() -> Policy {
+    Policy {
+        rules: vec![Rule {
+            name: parsed("office"),
+            when: Condition::All(vec![
+                Condition::Any(vec![
+                    Condition::Source(parsed("192.0.2.0/24")),
+                    Condition::Source(parsed("2001:db8::/32")),
+                ]),
+                Condition::Not(Box::new(Condition::Method("DELETE".to_owned()))),
+                Condition::Path(parsed("/api")),
+                Condition::Subject("alice".to_owned()),
+            ]),
+            effect: Effect::Allow,
+        }],
+        access: Access::AnyOf(vec![
+            Method::Basic {
+                users: vec![BasicUser {
+                    name: "alice".to_owned(),
+                    password_hash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA".to_owned(),
+                }],
+            },
+            Method::SignedIn,
+        ]),
+    }
+}
+
+/// The plan of a gateway, with `services` HTTP services besides one of each kind of record.
+#[must_use]
+pub fn gateway_plan(revision: u64, services: u32) -> GatewayPlan {
+    let agent = AgentId::from_bytes([0xa1; 16]);
+    let site = SiteId::from_bytes([0x51; 16]);
+    let peer = |id: PeerId, last: u16| {
+        GatewayRecord::Peer(GatewayPeer {
+            id,
+            name: parsed("peer"),
+            wireguard: WireGuardKey::from_bytes([0x22; 32]),
+            address: [0xfd01, 0x203, 0x405, 0, 0, 0, 0, last].into(),
+            allowed_ips: vec![parsed("fd01:203:405::/128"), parsed("192.168.7.0/24")],
+            endpoint: Some(parsed("site.example.net:51820")),
+        })
+    };
+    let via_agent = Via::Agent {
+        agent,
+        port: VirtualPort::FIRST,
+    };
+    let via_site = Via::Site {
+        site,
+        address: parsed("192.168.7.9:5432"),
+    };
+    let target = |via| PlannedTarget {
+        id: TargetId::from_bytes([0x77; 16]),
+        via,
+        scheme: TargetScheme::Tls {
+            server_name: None,
+            roots: vec![vec![0x30, 0x82]],
+        },
+        server_name: Some(parsed("db.internal")),
+        checked: true,
+    };
+    let tcp = GatewayRecord::Service(GatewayService {
+        id: ServiceId::from_bytes([0xdb; 16]),
+        organization: OrganizationId::from_bytes([9; 16]),
+        name: parsed("database"),
+        kind: PlannedKind::Tcp {
+            port: 5432,
+            pool: PlannedPool {
+                targets: vec![target(via_site)],
+            },
+        },
+        policy: policy(),
+    });
+    let http = (0..services).map(|number| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        GatewayRecord::Service(GatewayService {
+            id: ServiceId::from_bytes(id),
+            organization: OrganizationId::from_bytes([9; 16]),
+            name: parsed(&format!("service-{number}")),
+            kind: PlannedKind::Http {
+                hosts: vec![parsed::<HostPattern>(&format!("s{number}.example.net"))],
+                routes: vec![PlannedRoute {
+                    id: RouteId::from_bytes(id),
+                    path: parsed("/"),
+                    pool: PlannedPool {
+                        targets: vec![target(via_agent)],
+                    },
+                }],
+            },
+            policy: Policy::public(),
+        })
+    });
+    let node = GatewayRecord::Node(GatewayNode {
+        id: GatewayId::from_bytes([0x90; 16]),
+        organization: OrganizationId::from_bytes([9; 16]),
+        name: parsed("edge"),
+        address: [0xfd01, 0x203, 0x405, 0, 0, 0, 0, 1].into(),
+        address_v4: [100, 64, 0, 1].into(),
+    });
+    let rest = [node, peer(agent.into(), 2), peer(site.into(), 3), tcp];
+    GatewayPlan::new(Revision(revision), rest.into_iter().chain(http))
+}
+
+/// The plan of an agent, with `services` services.
+#[must_use]
+pub fn agent_plan(revision: u64, services: u32) -> AgentPlan {
+    let node = AgentRecord::Node(AgentNode {
+        id: AgentId::from_bytes([0xa0; 16]),
+        organization: OrganizationId::from_bytes([9; 16]),
+        name: parsed::<Label>("home"),
+        address: [0xfd01, 0x203, 0x405, 0, 0, 0, 0, 2].into(),
+    });
+    let gateway = AgentRecord::Gateway(AgentGateway {
+        id: GatewayId::from_bytes([0x90; 16]),
+        name: parsed("edge"),
+        wireguard: WireGuardKey::from_bytes([0x33; 32]),
+        address: [0xfd01, 0x203, 0x405, 0, 0, 0, 0, 1].into(),
+        endpoints: vec![parsed("gw.example.net:51820"), parsed("198.51.100.1:51820")],
+    });
+    let addresses = [
+        TargetAddress::Tcp(parsed("localhost:8080")),
+        TargetAddress::Unix("/run/app.sock".into()),
+        TargetAddress::InProcess,
+    ];
+    let service = |number: u32| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        AgentRecord::Service(AgentService {
+            id: ServiceId::from_bytes(id),
+            name: parsed(&format!("service-{number}")),
+            hosts: vec![parsed(&format!("s{number}.example.net"))],
+            port: Some(8000),
+            urls: vec![format!("https://s{number}.example.net")],
+            targets: vec![AgentTarget {
+                id: TargetId::from_bytes(id),
+                port: VirtualPort::FIRST,
+                address: addresses[number as usize % addresses.len()].clone(),
+                tls: false,
+                health: Some(HealthCheck {
+                    check: Health::Http {
+                        path: "/healthz".to_owned(),
+                        host: Some(parsed("app.internal")),
+                    },
+                    interval: Duration::from_secs(10),
+                    timeout: Duration::from_secs(2),
+                    unhealthy_after: 3,
+                    healthy_after: 2,
+                }),
+            }],
+        })
+    };
+    AgentPlan::new(
+        Revision(revision),
+        [node, gateway].into_iter().chain((0..services).map(service)),
+    )
+}
+
+#[expect(clippy::expect_used, reason = "the texts are constants")]
+fn parsed<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("a constant that parses")
+}
