@@ -7,8 +7,9 @@ use tracing_subscriber::fmt;
 
 use crate::failure::Failure;
 
-/// What is logged unless `--log` says otherwise.
-pub const DEFAULT_FILTER: &str = "info";
+/// What is logged unless `--log` says otherwise. boringtun calls each offline peer an error, again and again; the
+/// state of lanes is logged by the engine itself.
+pub const DEFAULT_FILTER: &str = "info,boringtun=off";
 
 /// Starts logging. `filter` has the form of `tracing`'s `EnvFilter`: `info`, `kakuremichi_tunnel=debug,warn`.
 ///
