@@ -1,3 +1,154 @@
-//! The other end of every node's control link.
+//! Where nodes connect: one WebSocket each, over which proto's session runs.
 //!
-//! (Being written by another helper than the one who writes service/ and api/: see /tmp/km/TEAM.md, "12:45".)
+//! The hub keeps no configuration: it brings each node the newest plan from the planner's board, and what
+//! nodes say to the use cases. A node that is not connected stays in everybody's plan; what the hub knows of
+//! nodes is their [`Presence`], in memory.
+
+mod connection;
+mod lease;
+mod limits;
+mod presence;
+mod registry;
+mod work;
+
+pub use limits::{MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_PER_ADDRESS};
+pub use presence::{MAX_INCIDENTS_KEPT, MAX_STATES_KEPT, NodeStatus, PlanStatus, Presence};
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use axum::extract::ws::WebSocket;
+use kakuremichi_core::{code::Code, id::NodeId, time::Timestamp};
+use kakuremichi_proto::session::{Reason, ServerConfig};
+use tokio::{sync::watch, time::timeout};
+
+use self::{
+    lease::Leases,
+    limits::{Limits, Unauthenticated},
+    registry::Registry,
+};
+use crate::{planner::PlanBoard, service::UseCases};
+
+/// A node that is told to come back later waits at least so long.
+const COME_BACK: Duration = Duration::from_secs(1);
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    config: Arc<ServerConfig>,
+    use_cases: UseCases,
+    board: Arc<PlanBoard>,
+    registry: Registry,
+    leases: Leases,
+    limits: Arc<Limits>,
+    session: AtomicU64,
+    state: watch::Receiver<HubState>,
+    /// Connections that are open.
+    open: watch::Sender<usize>,
+}
+
+/// What the hub is doing. When its sender is gone, everything ends at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum HubState {
+    /// Takes connections.
+    #[default]
+    Open,
+    /// Takes no more, and asks those there are to end.
+    Draining,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        config: ServerConfig,
+        use_cases: UseCases,
+        board: Arc<PlanBoard>,
+        lease: Duration,
+        state: watch::Receiver<HubState>,
+    ) -> Self {
+        Self {
+            config: Arc::new(config),
+            use_cases,
+            board,
+            registry: Registry::default(),
+            leases: Leases::new(lease),
+            limits: Arc::new(Limits::default()),
+            session: AtomicU64::new(0),
+            state,
+            open: watch::Sender::new(0),
+        }
+    }
+
+    /// Lets somebody who has proven nothing yet open a connection; `None` when there are too many of those,
+    /// or when the hub drains.
+    pub(crate) fn admit(&self, address: Option<IpAddr>) -> Option<Unauthenticated> {
+        if *self.state.borrow() != HubState::Open {
+            return None;
+        }
+        self.limits.enter(address)
+    }
+
+    /// Speaks with a node until its connection ends.
+    pub(crate) async fn serve(self: Arc<Self>, socket: WebSocket, admitted: Unauthenticated) {
+        self.open.send_modify(|open| *open += 1);
+        let _open = Open(&self.open);
+        let mut state = self.state.clone();
+        tokio::select! {
+            () = connection::run(&self, socket, admitted) => {}
+            // The handle is gone: nobody owns this connection any more.
+            () = async { while state.changed().await.is_ok() {} } => {}
+        }
+    }
+
+    /// Removes what agents declared as ephemeral once their lease has ended. Runs for ever.
+    pub(crate) async fn watch_leases(&self) {
+        self.leases.watch(&self.use_cases).await;
+    }
+
+    /// Waits until every connection has ended, at most for `grace`. Returns how many had not.
+    pub(crate) async fn drained(&self, grace: Duration) -> usize {
+        let mut open = self.open.subscribe();
+        let _ = timeout(grace, open.wait_for(|open| *open == 0)).await;
+        *open.borrow_and_update()
+    }
+
+    /// What is known of a node's connection.
+    pub(crate) fn presence(&self, node: NodeId) -> Presence {
+        self.registry.presence(node)
+    }
+
+    /// How many nodes are connected.
+    pub(crate) fn connected(&self) -> usize {
+        self.registry.connected()
+    }
+
+    /// The number of a new session: larger than any before, also before a restart.
+    fn next_session(&self) -> u64 {
+        let millis = Timestamp::from(SystemTime::now()).as_millis();
+        let floor = u64::try_from(millis).unwrap_or_default();
+        let next = |last: u64| Some(floor.max(last + 1));
+        match self
+            .session
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+        {
+            Ok(last) | Err(last) => floor.max(last + 1),
+        }
+    }
+
+    fn draining() -> Reason {
+        Reason::passing(Code::TRY_LATER, "Control is about to restart").retry_after(COME_BACK)
+    }
+}
+
+struct Open<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}

@@ -56,7 +56,7 @@ pub async fn serve(
 ) {
     let acceptor = transport.tls.map(TlsAcceptor::from);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let graceful = Arc::new(GracefulShutdown::new());
+    let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
@@ -107,9 +107,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if let Some(graceful) = Arc::into_inner(graceful) {
-        graceful.shutdown().await;
-    }
+    graceful.shutdown().await;
     while connections.join_next().await.is_some() {}
 }
 

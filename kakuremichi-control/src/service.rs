@@ -129,6 +129,11 @@ impl UseCases {
         &*self.0.store
     }
 
+    /// The key that tokens pin.
+    pub(crate) fn identity(&self) -> IdentityKey {
+        self.0.control
+    }
+
     /// Turns whenever something was committed here.
     pub(crate) fn commits(&self) -> watch::Receiver<u64> {
         self.0.commits.subscribe()
@@ -281,6 +286,18 @@ impl UseCases {
     pub async fn urls(&self, service: &Service) -> Result<Vec<String>, UseCaseError> {
         let gateways = self.gateways(service.organization).await?;
         Ok(planner::service_urls(service, &gateways))
+    }
+
+    /// Where visitors find each of the actor's services.
+    pub(crate) async fn all_urls(
+        &self,
+        actor: &Actor,
+        services: impl Iterator<Item = &Service> + Send,
+    ) -> Result<Vec<Vec<String>>, UseCaseError> {
+        let gateways = self.gateways(actor.organization).await?;
+        Ok(services
+            .map(|service| planner::service_urls(service, &gateways))
+            .collect())
     }
 }
 

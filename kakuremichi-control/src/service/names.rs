@@ -77,9 +77,9 @@ pub(super) struct At<'a> {
 
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("kind.")?;
-        if let Some(route) = self.route {
-            write!(f, "routes[{route}].")?;
+        match self.route {
+            Some(route) => write!(f, "http.routes[{route}].")?,
+            None => f.write_str("tcp.")?,
         }
         write!(f, "targets[{}].{}", self.target, self.field)
     }

@@ -127,7 +127,7 @@ impl UseCases {
             ));
         }
         for (index, user) in users.into_iter().enumerate() {
-            let at = |field: &str| format!("policy.access.methods[{method}].users[{index}].{field}");
+            let at = |field: &str| format!("policy.access.any_of[{method}].basic.users[{index}].{field}");
             // RFC 7617: no colon and no control characters, or the header could not carry it.
             if user.name.is_empty() || user.name.len() > MAX_USER_NAME {
                 return Err(UseCaseError::field(

@@ -2,7 +2,7 @@
 
 use kakuremichi_core::{
     id::ServiceId,
-    model::{Lifetime, Service, ServiceError},
+    model::{Lifetime, Service, ServiceError, ServiceKind},
     policy::Policy,
     store::{Mutation, Stored, Version},
 };
@@ -180,15 +180,19 @@ impl UseCases {
 
 /// Checks what the types alone cannot hold, and that gateways can be told of it.
 fn check(service: &Service) -> Result<(), UseCaseError> {
+    let kind = match &service.kind {
+        ServiceKind::Http { .. } => "http",
+        ServiceKind::Tcp { .. } => "tcp",
+    };
     service.validate().map_err(|error| {
         let field = match &error {
-            ServiceError::NoHost | ServiceError::DuplicateHost(_) => "kind.hosts",
-            ServiceError::DuplicatePath(_) => "kind.routes",
-            ServiceError::Port => "kind.port",
+            ServiceError::NoHost | ServiceError::DuplicateHost(_) => "http.hosts",
+            ServiceError::DuplicatePath(_) => "http.routes",
+            ServiceError::Port => "tcp.port",
             ServiceError::TooMany
             | ServiceError::HealthCheck
             | ServiceError::HealthPath
-            | ServiceError::ServerName => "kind",
+            | ServiceError::ServerName => kind,
         };
         UseCaseError::field(field, error)
     })?;
@@ -198,8 +202,8 @@ fn check(service: &Service) -> Result<(), UseCaseError> {
             let message = format!(
                 "a service has at most {MAX_ENCODED_SERVICE} bytes when gateways are told of it, this one {length}: divide it"
             );
-            Err(UseCaseError::field("kind", message))
+            Err(UseCaseError::field(kind, message))
         }
-        Err(error) => Err(UseCaseError::field("kind", error)),
+        Err(error) => Err(UseCaseError::field(kind, error)),
     }
 }

@@ -350,9 +350,9 @@ async fn what_is_wrong_is_said_of_the_field() {
         "a.example",
         [("/", vec![at(one, "h:1"), at(AgentId::from_bytes([7; 16]), "h:1")])],
     );
-    assert_eq!(field(unknown).await, "kind.routes[0].targets[1].agent");
+    assert_eq!(field(unknown).await, "http.routes[0].targets[1].agent");
     let twice = http("web", "a.example", [("/", vec![]), ("/", vec![])]);
-    assert_eq!(field(twice).await, "kind.routes");
+    assert_eq!(field(twice).await, "http.routes");
     let mut users = http("web", "a.example", []);
     let user = |name: &str, password| UserDraft {
         name: name.to_owned(),
@@ -362,11 +362,14 @@ async fn what_is_wrong_is_said_of_the_field() {
         AccessDraft::AnyOf(vec![MethodDraft::Basic(vec![user("a:b", PasswordDraft::Keep)])]);
     assert_eq!(
         field(users.clone()).await,
-        "policy.access.methods[0].users[0].name"
+        "policy.access.any_of[0].basic.users[0].name"
     );
     users.policy.access =
         AccessDraft::AnyOf(vec![MethodDraft::Basic(vec![user("ann", PasswordDraft::Keep)])]);
-    assert_eq!(field(users).await, "policy.access.methods[0].users[0].password");
+    assert_eq!(
+        field(users).await,
+        "policy.access.any_of[0].basic.users[0].password"
+    );
     let made = control
         .create_service(&actor, http("web", "a.example", []))
         .await

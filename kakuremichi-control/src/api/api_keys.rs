@@ -1,0 +1,133 @@
+//! API keys.
+
+use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
+use kakuremichi_core::{id::ApiKeyId, model::ApiKey, name::Label};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    App,
+    extract::{Body, Id, etag},
+    page::{Page, Part},
+    problem::Problem,
+    text::{TimeText, expiry},
+};
+use crate::{
+    service::{Actor, ApiKeyDraft},
+    text::Text,
+};
+
+/// An API key to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApiKeyInput {
+    /// What it is for.
+    #[schema(value_type = String, example = "ci")]
+    name: Text<Label>,
+    /// When it ends.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<TimeText>,
+    /// In how many seconds it ends.
+    expires_in: Option<u64>,
+}
+
+/// An API key, without its secret.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ApiKeyView {
+    /// Its identifier.
+    #[schema(example = "key_aebagbafaydqqcikbmga2dqpca")]
+    id: String,
+    /// What it is for.
+    name: String,
+    /// When it ends.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<TimeText>,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: TimeText,
+}
+
+/// An API key that was made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct NewApiKeyView {
+    /// What to send as a bearer token. It is shown this once.
+    #[schema(example = "kkm_api_…")]
+    key: String,
+    /// What it is from now on.
+    #[serde(flatten)]
+    view: ApiKeyView,
+}
+
+/// Lists the API keys.
+#[utoipa::path(get, path = "/api/v1/api-keys", tag = "api-keys",
+    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+           ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
+    responses((status = 200, body = Page<ApiKeyView>), (status = 401, body = Problem)))]
+pub(super) async fn list(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    part: Part,
+) -> Result<Json<Page<ApiKeyView>>, Problem> {
+    let listing = app
+        .use_cases
+        .list::<ApiKey>(&actor, part.after, part.limit)
+        .await?;
+    Ok(Json(Page::of(listing, |stored| stored.value.into())))
+}
+
+/// Makes an API key. It has every right in its organization.
+#[utoipa::path(post, path = "/api/v1/api-keys", tag = "api-keys", request_body = ApiKeyInput,
+    responses((status = 201, body = NewApiKeyView), (status = 400, body = Problem), (status = 401, body = Problem)))]
+pub(super) async fn create(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Body(input): Body<ApiKeyInput>,
+) -> Result<impl IntoResponse, Problem> {
+    let draft = ApiKeyDraft {
+        name: input.name.0,
+        expires: expiry(input.expires_at, input.expires_in)?,
+    };
+    let made = app.use_cases.create_api_key(&actor, draft).await?;
+    let version = made.key.version;
+    let view = NewApiKeyView {
+        key: made.text.expose().clone(),
+        view: made.key.value.into(),
+    };
+    Ok((StatusCode::CREATED, etag(version), Json(view)))
+}
+
+/// Reads an API key.
+#[utoipa::path(get, path = "/api/v1/api-keys/{id}", tag = "api-keys", params(("id" = String, Path)),
+    responses((status = 200, body = ApiKeyView), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn get(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<ApiKeyId>,
+) -> Result<impl IntoResponse, Problem> {
+    let stored = app.use_cases.api_key(&actor, id).await?;
+    Ok((etag(stored.version), Json(ApiKeyView::from(stored.value))))
+}
+
+/// Deletes an API key: it opens nothing any more.
+#[utoipa::path(delete, path = "/api/v1/api-keys/{id}", tag = "api-keys", params(("id" = String, Path)),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<ApiKeyId>,
+) -> Result<StatusCode, Problem> {
+    app.use_cases.delete_api_key(&actor, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl From<ApiKey> for ApiKeyView {
+    fn from(key: ApiKey) -> Self {
+        Self {
+            id: key.id.to_string(),
+            name: key.name.to_string(),
+            expires_at: key.expires.map(Into::into),
+            created_at: key.created.into(),
+        }
+    }
+}

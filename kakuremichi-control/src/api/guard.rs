@@ -1,0 +1,137 @@
+//! Who asks, and whether they may.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use axum::{
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use data_encoding::BASE64;
+use kakuremichi_core::{
+    auth::{Authentication, AuthenticationRequest, Credential},
+    code::Code,
+    secret::Secret,
+};
+
+use super::{App, Permission, problem::Problem};
+use crate::service::Actor;
+
+/// Lets a request through to its handler if its caller has the permission. The handler finds the caller as
+/// an `Actor` among the request's extensions.
+pub(super) async fn guard(
+    State((app, permission)): State<(App, Permission)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if permission.is_open() {
+        return next.run(request).await;
+    }
+    let source = client_address(&request);
+    match caller(&app, request.headers(), source).await {
+        Ok(actor) if permission.is_given_to(&actor) => {
+            request.extensions_mut().insert(actor);
+            next.run(request).await
+        }
+        Ok(_) => Problem::new(
+            StatusCode::FORBIDDEN,
+            Code::FORBIDDEN,
+            "the credential does not allow this",
+        )
+        .into_response(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Where a request comes from, if the server that Control is mounted in tells.
+pub(super) fn client_address(request: &Request) -> Option<IpAddr> {
+    let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    info.map(|ConnectInfo(address)| address.ip())
+}
+
+async fn caller(app: &App, headers: &HeaderMap, source: Option<IpAddr>) -> Result<Actor, Problem> {
+    let credential = credential(headers).ok_or_else(Problem::unauthenticated)?;
+    if let Credential::Bearer(text) = &credential
+        && let Some(actor) = app.use_cases.actor_of(text.expose()).await?
+    {
+        return Ok(actor);
+    }
+    let Some(authenticator) = &app.authenticator else {
+        return Err(Problem::unauthenticated());
+    };
+    let source = source.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let asked = authenticator
+        .authenticate(AuthenticationRequest::new(source, &credential))
+        .await;
+    match asked {
+        Ok(Authentication::Proven(principal)) => Ok(Actor {
+            organization: app.use_cases.start().await?.organization,
+            principal: Some(principal),
+        }),
+        Ok(Authentication::NotMine | Authentication::Refused) => Err(Problem::unauthenticated()),
+        // LESSONS, advisory 5: any error in a check is a denial.
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a caller cannot be authenticated"
+            );
+            Err(Problem::unauthenticated())
+        }
+    }
+}
+
+/// Reads the one `Authorization` header that there is. Two are none: nobody shall choose between them.
+fn credential(headers: &HeaderMap) -> Option<Credential> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, rest) = value.split_once(' ')?;
+    let rest = rest.trim_start_matches(' ');
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(Credential::Bearer(Secret::new(rest.to_owned())));
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = Secret::new(BASE64.decode(rest.as_bytes()).ok()?);
+    let (name, password) = std::str::from_utf8(decoded.expose()).ok()?.split_once(':')?;
+    Some(Credential::Basic {
+        name: name.to_owned(),
+        password: Secret::new(password.to_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_read_from_one_header() {
+        let headers = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, value.parse().unwrap());
+            }
+            credential(&headers)
+        };
+        assert!(
+            matches!(headers(&["bearer  abc"]), Some(Credential::Bearer(text)) if text.expose() == "abc")
+        );
+        assert!(
+            matches!(headers(&["Basic YTpiOmM="]), Some(Credential::Basic { name, password })
+            if name == "a" && password.expose() == "b:c")
+        );
+        for bad in [
+            &[][..],
+            &["Bearer"],
+            &["Digest x"],
+            &["Basic !"],
+            &["Bearer a", "Bearer b"],
+        ] {
+            assert!(headers(bad).is_none(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Nodes.
+
+mod status;
+
+pub(crate) use status::NodeStatusView;
+
+use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
+use kakuremichi_core::{
+    id::NodeId,
+    model::{Node, NodeKind},
+    name::Label,
+    net::Overlay,
+    store::Stored,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    App,
+    extract::{Body, Id, IfMatch, etag},
+    page::{Page, Part},
+    problem::Problem,
+    text::TimeText,
+    tokens::{RoleView, ScopeView},
+};
+use crate::{hub::Presence, service::Actor, text::Text};
+
+/// A node.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct NodeView {
+    /// Its identifier.
+    #[schema(example = "agt_aebagbafaydqqcikbmga2dqpca")]
+    id: String,
+    /// What it is.
+    role: RoleView,
+    /// Its name.
+    #[schema(example = "home")]
+    name: String,
+    /// Its identity: an Ed25519 public key, base 64.
+    identity_key: String,
+    /// Its WireGuard public key, base 64.
+    wireguard_key: String,
+    /// Its address in the overlay.
+    #[schema(value_type = String, example = "fd12:3456:789a::1")]
+    address: Text<std::net::Ipv6Addr>,
+    /// What only a gateway has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<GatewayView>,
+    /// What only an agent has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<AgentView>,
+    /// Whether it is connected to Control. It serves without that, too.
+    connected: bool,
+    /// Since when it is connected.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connected_at: Option<TimeText>,
+    /// When its last connection ended, as far as is known.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disconnected_at: Option<TimeText>,
+    /// When it was revoked.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked_at: Option<TimeText>,
+    /// The enrolment token that it enrolled with.
+    token: String,
+    /// When it enrolled.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: TimeText,
+}
+
+/// What only a gateway has.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct GatewayView {
+    /// Where agents and sites reach its WireGuard socket, best first.
+    #[schema(example = json!(["gw.example.net:51820"]))]
+    endpoints: Vec<String>,
+    /// The port at which visitors reach its HTTPS listener.
+    https_port: u16,
+    /// Its IPv4 address toward stock WireGuard devices.
+    #[schema(value_type = String, example = "100.64.0.1")]
+    address_v4: Text<std::net::Ipv4Addr>,
+}
+
+/// What only an agent has.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AgentView {
+    /// What it may declare by itself.
+    declare: ScopeView,
+}
+
+/// What can be changed of a node.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeInput {
+    /// Its name.
+    #[schema(value_type = String, example = "home")]
+    name: Text<Label>,
+}
+
+/// Lists the nodes: agents, then gateways.
+#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes",
+    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+           ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
+    responses((status = 200, body = Page<NodeView>), (status = 401, body = Problem)))]
+pub(super) async fn list(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    part: Part,
+) -> Result<Json<Page<NodeView>>, Problem> {
+    let overlay = app.use_cases.start().await?.overlay;
+    let listing = app.use_cases.list::<Node>(&actor, part.after, part.limit).await?;
+    Ok(Json(Page::of(listing, |stored| {
+        view(&app, overlay, stored.value)
+    })))
+}
+
+/// Reads a node.
+#[utoipa::path(get, path = "/api/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
+    responses((status = 200, body = NodeView), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn get(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<NodeId>,
+) -> Result<impl IntoResponse, Problem> {
+    answer(&app, app.use_cases.node(&actor, id).await?).await
+}
+
+/// Renames a node.
+#[utoipa::path(patch, path = "/api/v1/nodes/{id}", tag = "nodes", request_body = NodeInput,
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
+    responses((status = 200, body = NodeView), (status = 400, body = Problem), (status = 401, body = Problem),
+              (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)))]
+pub(super) async fn update(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<NodeId>,
+    IfMatch(expected): IfMatch,
+    Body(input): Body<NodeInput>,
+) -> Result<impl IntoResponse, Problem> {
+    answer(
+        &app,
+        app.use_cases
+            .rename_node(&actor, id, input.name.0, expected)
+            .await?,
+    )
+    .await
+}
+
+/// Revokes a node: it is cut off at once, and nobody's plan has it any more.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/revoke", tag = "nodes", params(("id" = String, Path)),
+    responses((status = 200, body = NodeView), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn revoke(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<NodeId>,
+) -> Result<impl IntoResponse, Problem> {
+    answer(&app, app.use_cases.revoke_node(&actor, id).await?).await
+}
+
+/// Deletes a node, and the services that it declared.
+#[utoipa::path(delete, path = "/api/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem),
+              (status = 409, description = "Services have targets at it", body = Problem)))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<NodeId>,
+) -> Result<StatusCode, Problem> {
+    app.use_cases.delete_node(&actor, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads what a node said of itself lately: its plan, its lanes, its targets. Kept in memory only.
+#[utoipa::path(get, path = "/api/v1/nodes/{id}/status", tag = "nodes", params(("id" = String, Path)),
+    responses((status = 200, body = NodeStatusView), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn status(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<NodeId>,
+) -> Result<Json<NodeStatusView>, Problem> {
+    app.use_cases.node(&actor, id).await?;
+    Ok(Json(app.hub.presence(id).into()))
+}
+
+async fn answer(app: &App, stored: Stored<Node>) -> Result<impl IntoResponse + use<>, Problem> {
+    let overlay = app.use_cases.start().await?.overlay;
+    Ok((etag(stored.version), Json(view(app, overlay, stored.value))))
+}
+
+fn view(app: &App, overlay: Overlay, node: Node) -> NodeView {
+    let Presence {
+        connected,
+        disconnected,
+        ..
+    } = app.hub.presence(node.id);
+    let (role, gateway, agent) = match node.kind {
+        NodeKind::Agent { declare, .. } => {
+            let agent = AgentView {
+                declare: (&declare).into(),
+            };
+            (RoleView::Agent, None, Some(agent))
+        }
+        NodeKind::Gateway {
+            endpoints,
+            https_port,
+            address_v4,
+        } => {
+            let gateway = GatewayView {
+                endpoints: endpoints.iter().map(ToString::to_string).collect(),
+                https_port,
+                address_v4: Text(address_v4),
+            };
+            (RoleView::Gateway, Some(gateway), None)
+        }
+    };
+    NodeView {
+        id: node.id.to_string(),
+        role,
+        name: node.name.to_string(),
+        identity_key: node.identity.to_string(),
+        wireguard_key: node.wireguard.to_string(),
+        address: Text(overlay.address(node.id.as_bytes())),
+        gateway,
+        agent,
+        connected: connected.is_some(),
+        connected_at: connected.map(Into::into),
+        disconnected_at: disconnected.map(Into::into),
+        revoked_at: node.revoked.map(Into::into),
+        token: node.token.to_string(),
+        created_at: node.created.into(),
+    }
+}

@@ -1,0 +1,103 @@
+//! The OpenAPI document.
+
+use axum::{Json, extract::State};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+        server::Server,
+    },
+};
+
+use super::{App, api_keys, link, nodes, organization, services, sites, tokens};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "kakuremichi Control",
+        description = "Everything that can be configured. Errors are problem+json (RFC 9457) with a stable code; \
+                       lists come in parts; changes can be made conditional by `If-Match`."
+    ),
+    paths(
+        serve,
+        link::open,
+        organization::me,
+        organization::get,
+        tokens::list,
+        tokens::create,
+        tokens::get,
+        tokens::revoke,
+        nodes::list,
+        nodes::get,
+        nodes::update,
+        nodes::delete,
+        nodes::revoke,
+        nodes::status,
+        sites::list,
+        sites::create,
+        sites::get,
+        sites::update,
+        sites::delete,
+        services::list,
+        services::create,
+        services::get,
+        services::update,
+        services::delete,
+        services::usage,
+        api_keys::list,
+        api_keys::create,
+        api_keys::get,
+        api_keys::delete,
+    ),
+    modifiers(&Security)
+)]
+struct Document;
+
+/// The name of the scheme by which callers prove who they are.
+const SCHEME: &str = "api_key";
+
+struct Security;
+
+impl Modify for Security {
+    /// What a route needs is said once, in the table of routes.
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        components.add_security_scheme(SCHEME, scheme);
+        for route in super::routes::routes() {
+            let path = format!("{}{}", super::PREFIX, route.path);
+            let Some(item) = document.paths.paths.get_mut(&path) else {
+                continue;
+            };
+            let operation = match route.method.as_str() {
+                "GET" => &mut item.get,
+                "POST" => &mut item.post,
+                "PUT" => &mut item.put,
+                "PATCH" => &mut item.patch,
+                "DELETE" => &mut item.delete,
+                _ => continue,
+            };
+            if let Some(operation) = operation
+                && !route.permission.is_open()
+            {
+                operation.security = Some(vec![SecurityRequirement::new(SCHEME, [] as [&str; 0])]);
+            }
+        }
+    }
+}
+
+/// The OpenAPI document of the REST API, as it is committed beside this crate.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi();
+    document.servers = Some(vec![Server::new("/")]);
+    document
+}
+
+/// Serves this document.
+#[utoipa::path(get, path = "/api/v1/openapi.json", tag = "organization", responses((status = 200, body = Object)))]
+pub(super) async fn serve(State(app): State<App>) -> Json<utoipa::openapi::OpenApi> {
+    let mut document = document();
+    document.servers = Some(vec![Server::new(app.public_url.to_string())]);
+    Json(document)
+}

@@ -1,0 +1,98 @@
+//! Lists, part by part.
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use data_encoding::BASE64URL_NOPAD;
+use kakuremichi_core::store::{MAX_PAGE, RecordId};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::problem::Problem;
+use crate::service::{FieldError, Listing};
+
+/// How many items a part has if the caller does not say.
+const USUAL: usize = 100;
+
+/// Which part of a list.
+pub(super) struct Part {
+    pub(super) after: Option<RecordId>,
+    pub(super) limit: usize,
+}
+
+/// A part of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Page<T> {
+    /// The items.
+    items: Vec<T>,
+    /// Give this as `cursor` to get the next part; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    pub(super) fn of<E>(
+        listing: Listing<E>,
+        item: impl FnMut(kakuremichi_core::store::Stored<E>) -> T,
+    ) -> Self {
+        Self {
+            items: listing.items.into_iter().map(item).collect(),
+            next_cursor: listing
+                .next
+                .map(|id| BASE64URL_NOPAD.encode(id.to_string().as_bytes())),
+        }
+    }
+
+    /// A page of items that are made already.
+    pub(super) fn made(items: Vec<T>, next: Option<RecordId>) -> Self {
+        Self {
+            items,
+            next_cursor: next.map(|id| BASE64URL_NOPAD.encode(id.to_string().as_bytes())),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Part {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let wrong = |field: &str, message: String| Problem::fields(vec![FieldError::new(field, message)]);
+        let mut part = Self {
+            after: None,
+            limit: USUAL,
+        };
+        for pair in parts
+            .uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+        {
+            match pair.split_once('=').unwrap_or((pair, "")) {
+                ("limit", text) => {
+                    let limit = text.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
+                    part.limit =
+                        limit.ok_or_else(|| wrong("limit", format!("a number from 1 to {MAX_PAGE}")))?;
+                }
+                ("cursor", text) => {
+                    part.after = Some(cursor(text).ok_or_else(|| {
+                        wrong(
+                            "cursor",
+                            "give the `next_cursor` of the part before, unchanged".to_owned(),
+                        )
+                    })?);
+                }
+                (other, _) => {
+                    return Err(wrong(
+                        other,
+                        "there is no such parameter: `limit` and `cursor` are".to_owned(),
+                    ));
+                }
+            }
+        }
+        Ok(part)
+    }
+}
+
+fn cursor(text: &str) -> Option<RecordId> {
+    let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+    std::str::from_utf8(&bytes).ok()?.parse().ok()
+}

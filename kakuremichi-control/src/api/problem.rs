@@ -1,0 +1,128 @@
+//! Errors, as `application/problem+json` (RFC 9457).
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use kakuremichi_core::code::Code;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::service::{FieldError, UseCaseError};
+
+/// Why a request was not done.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Problem {
+    /// A URI of the kind of problem: `urn:kakuremichi:` and the code.
+    #[serde(rename = "type")]
+    kind: String,
+    /// What went wrong, in general.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// What went wrong here, and what can be done.
+    detail: String,
+    /// The stable code, `KKM-…`.
+    #[schema(value_type = String)]
+    code: &'static str,
+    /// The fields that are not valid.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldProblem>,
+}
+
+/// A field that is not valid.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct FieldProblem {
+    /// Its place in the request: `http.routes[0].targets[1].agent`.
+    field: String,
+    /// What is wrong, and what would be right.
+    message: String,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("urn:kakuremichi:{code}"),
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: detail.into(),
+            code: code.as_str(),
+            errors: Vec::new(),
+        }
+    }
+
+    pub(super) fn fields(errors: Vec<FieldError>) -> Self {
+        let detail = match errors.as_slice() {
+            [one] => format!("`{}`: {}", one.field, one.message),
+            _ => format!("{} fields are not valid", errors.len()),
+        };
+        let errors = errors.into_iter().map(|error| FieldProblem {
+            field: error.field,
+            message: error.message,
+        });
+        Self {
+            errors: errors.collect(),
+            ..Self::new(StatusCode::BAD_REQUEST, Code::REQUEST_INVALID, detail)
+        }
+    }
+
+    pub(super) fn unauthenticated() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            Code::UNAUTHENTICATED,
+            "show a valid API key: `Authorization: Bearer kkm_api_…`",
+        )
+    }
+}
+
+impl From<UseCaseError> for Problem {
+    fn from(error: UseCaseError) -> Self {
+        let code = error.code();
+        let status = match &error {
+            UseCaseError::Invalid(errors) => return Self::fields(errors.clone()),
+            UseCaseError::NotFound(_) => StatusCode::NOT_FOUND,
+            UseCaseError::Stale => StatusCode::PRECONDITION_FAILED,
+            UseCaseError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            UseCaseError::Store(_) | UseCaseError::Random => {
+                // What exactly failed is for the log, not for whoever asked.
+                tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            UseCaseError::Taken(_)
+            | UseCaseError::Contended
+            | UseCaseError::InUse(_)
+            | UseCaseError::Declared(_)
+            | UseCaseError::Limit(_)
+            | UseCaseError::Token(_)
+            | UseCaseError::NodeUnknown
+            | UseCaseError::NodeRevoked
+            | UseCaseError::NodeKey
+            | UseCaseError::ScopeNone
+            | UseCaseError::ScopeHost(_)
+            | UseCaseError::ScopePort(_)
+            | UseCaseError::NameTaken(_)
+            | UseCaseError::DeclareLimit(_) => StatusCode::CONFLICT,
+        };
+        Self::new(status, code, error.sentence())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

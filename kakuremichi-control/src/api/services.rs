@@ -1,0 +1,245 @@
+//! Services.
+
+mod kind;
+mod policy;
+
+pub(crate) use kind::{HttpView, TcpView};
+pub(crate) use policy::PolicyView;
+
+use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
+use kakuremichi_core::{
+    id::ServiceId,
+    model::{Lifetime, Service},
+    name::Label,
+    store::Stored,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    App,
+    extract::{Body, Id, IfMatch, etag},
+    page::{Page, Part},
+    problem::Problem,
+    text::TimeText,
+};
+use crate::{
+    service::{Actor, FieldError, ServiceDraft},
+    text::Text,
+};
+
+/// A service, as somebody asks for it: `http` or `tcp`, and who may reach it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServiceInput {
+    /// Its name.
+    #[schema(value_type = String, example = "billing")]
+    name: Text<Label>,
+    /// HTTP at host names, on the gateways' HTTPS port.
+    http: Option<HttpView>,
+    /// Raw TCP on a port of every gateway.
+    tcp: Option<TcpView>,
+    /// Who may reach it; nobody if left out.
+    #[serde(default)]
+    policy: PolicyView,
+}
+
+/// A service.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ServiceView {
+    /// Its identifier.
+    #[schema(example = "svc_aebagbafaydqqcikbmga2dqpca")]
+    id: String,
+    /// Its name.
+    name: String,
+    /// HTTP at host names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<HttpView>,
+    /// Raw TCP on a port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp: Option<TcpView>,
+    /// Who may reach it. Passwords are not shown.
+    policy: PolicyView,
+    /// How long it lives.
+    lifetime: LifetimeView,
+    /// Where visitors find it.
+    #[schema(example = json!(["https://billing.example.net/"]))]
+    urls: Vec<String>,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: TimeText,
+}
+
+/// How long a service lives.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LifetimeView {
+    /// Made through the API, and deleted through it.
+    Configured,
+    /// Declared by this agent; it stays when the agent stops.
+    Declared(String),
+    /// Declared by this agent; it goes with the agent.
+    Ephemeral(String),
+}
+
+/// What was counted for a service, by all gateways together, since it was made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UsageView {
+    /// Connections of visitors.
+    connections: u64,
+    /// HTTP requests.
+    requests: u64,
+    /// Bytes from visitors to targets.
+    bytes_in: u64,
+    /// Bytes from targets to visitors.
+    bytes_out: u64,
+}
+
+/// Lists the services.
+#[utoipa::path(get, path = "/api/v1/services", tag = "services",
+    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+           ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
+    responses((status = 200, body = Page<ServiceView>), (status = 401, body = Problem)))]
+pub(super) async fn list(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    part: Part,
+) -> Result<Json<Page<ServiceView>>, Problem> {
+    let listing = app
+        .use_cases
+        .list::<Service>(&actor, part.after, part.limit)
+        .await?;
+    let urls = app
+        .use_cases
+        .all_urls(&actor, listing.items.iter().map(|stored| &stored.value))
+        .await?;
+    let views = listing
+        .items
+        .into_iter()
+        .zip(urls)
+        .map(|(stored, urls)| view(&stored.value, urls));
+    Ok(Json(Page::made(views.collect(), listing.next)))
+}
+
+/// Publishes a service.
+#[utoipa::path(post, path = "/api/v1/services", tag = "services", request_body = ServiceInput,
+    responses((status = 201, body = ServiceView), (status = 400, body = Problem), (status = 401, body = Problem),
+              (status = 409, description = "A name, a host or a port is taken", body = Problem)))]
+pub(super) async fn create(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Body(input): Body<ServiceInput>,
+) -> Result<impl IntoResponse, Problem> {
+    let stored = app.use_cases.create_service(&actor, input.try_into()?).await?;
+    Ok((StatusCode::CREATED, answer(&app, stored).await?))
+}
+
+/// Reads a service.
+#[utoipa::path(get, path = "/api/v1/services/{id}", tag = "services", params(("id" = String, Path)),
+    responses((status = 200, body = ServiceView), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn get(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<ServiceId>,
+) -> Result<impl IntoResponse, Problem> {
+    answer(&app, app.use_cases.service(&actor, id).await?).await
+}
+
+/// Describes a service anew. Routes of the same path and targets at the same place stay what they are, and a
+/// user without a password keeps the one that is stored.
+#[utoipa::path(put, path = "/api/v1/services/{id}", tag = "services", request_body = ServiceInput,
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
+    responses((status = 200, body = ServiceView), (status = 400, body = Problem), (status = 401, body = Problem),
+              (status = 404, body = Problem),
+              (status = 409, description = "A name, a host or a port is taken, or an agent declared it", body = Problem),
+              (status = 412, body = Problem)))]
+pub(super) async fn update(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<ServiceId>,
+    IfMatch(expected): IfMatch,
+    Body(input): Body<ServiceInput>,
+) -> Result<impl IntoResponse, Problem> {
+    let stored = app
+        .use_cases
+        .update_service(&actor, id, input.try_into()?, expected)
+        .await?;
+    answer(&app, stored).await
+}
+
+/// Deletes a service.
+#[utoipa::path(delete, path = "/api/v1/services/{id}", tag = "services",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem),
+              (status = 412, body = Problem)))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<ServiceId>,
+    IfMatch(expected): IfMatch,
+) -> Result<StatusCode, Problem> {
+    app.use_cases.delete_service(&actor, id, expected).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads what was counted for a service.
+#[utoipa::path(get, path = "/api/v1/services/{id}/usage", tag = "services", params(("id" = String, Path)),
+    responses((status = 200, body = UsageView), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn usage(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<ServiceId>,
+) -> Result<Json<UsageView>, Problem> {
+    let counts = app.use_cases.usage(&actor, id).await?;
+    Ok(Json(UsageView {
+        connections: counts.connections,
+        requests: counts.requests,
+        bytes_in: counts.bytes_in,
+        bytes_out: counts.bytes_out,
+    }))
+}
+
+async fn answer(app: &App, stored: Stored<Service>) -> Result<impl IntoResponse + use<>, Problem> {
+    let urls = app.use_cases.urls(&stored.value).await?;
+    Ok((etag(stored.version), Json(view(&stored.value, urls))))
+}
+
+fn view(service: &Service, urls: Vec<String>) -> ServiceView {
+    let (http, tcp) = kind::views(&service.kind);
+    ServiceView {
+        id: service.id.to_string(),
+        name: service.name.to_string(),
+        http,
+        tcp,
+        policy: (&service.policy).into(),
+        lifetime: match service.lifetime {
+            Lifetime::Configured => LifetimeView::Configured,
+            Lifetime::Declared(agent) => LifetimeView::Declared(agent.to_string()),
+            Lifetime::Ephemeral(agent) => LifetimeView::Ephemeral(agent.to_string()),
+        },
+        urls,
+        created_at: service.created.into(),
+    }
+}
+
+impl TryFrom<ServiceInput> for ServiceDraft {
+    type Error = Problem;
+
+    fn try_from(input: ServiceInput) -> Result<Self, Problem> {
+        let kind = match (input.http, input.tcp) {
+            (Some(http), None) => http.try_into()?,
+            (None, Some(tcp)) => tcp.try_into()?,
+            (Some(_), Some(_)) | (None, None) => {
+                return Err(Problem::fields(vec![FieldError::new(
+                    "http",
+                    "give either `http` or `tcp`",
+                )]));
+            }
+        };
+        Ok(Self {
+            name: input.name.0,
+            kind,
+            policy: input.policy.try_into()?,
+        })
+    }
+}

@@ -1,0 +1,289 @@
+//! Control as one thing: built from a store, mounted as a router.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::Router;
+use kakuremichi_core::{audit::AuditSink, auth::Authenticator, id::NodeId, key::IdentityKey, store::Store};
+use kakuremichi_proto::{
+    capability::Capabilities,
+    identity::{CanonicalUrl, Signer, UrlError},
+    session::ServerConfig,
+};
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    api,
+    hub::{Hub, HubState, Presence},
+    identity::{Ed25519, Identity, IdentityError},
+    planner::{self, PlanBoard},
+    service::UseCases,
+};
+
+/// How long an agent may be gone before what it declared as ephemeral is removed.
+pub const LEASE: Duration = Duration::from_secs(90);
+
+/// Why no Control can be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// No public URL was given.
+    #[error("a Control needs its public URL: nodes refuse one that they did not dial")]
+    NoPublicUrl,
+    /// The public URL is none.
+    #[error("the public URL is not valid")]
+    PublicUrl(#[from] UrlError),
+    /// No identity was given.
+    #[error("a Control needs an identity: make one with `identity_key`, once, and keep it")]
+    NoIdentity,
+    /// The identity is none.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// Settings of a [`Control`] to be.
+#[derive(Debug)]
+#[must_use = "nothing is built before `build`"]
+pub struct ControlBuilder {
+    store: Arc<dyn Store>,
+    public_url: Option<String>,
+    identity: Option<Result<Identity, IdentityError>>,
+    ca_fingerprint: Option<[u8; 32]>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    sinks: Vec<Arc<dyn AuditSink>>,
+    lease: Duration,
+}
+
+/// A control plane. Clones are handles to the same one; with the last handle, and the last clone of its
+/// [`router`](Self::router), its tasks and its connections to nodes end.
+///
+/// ```
+/// # use kakuremichi_control::{Control, identity_key};
+/// # use kakuremichi_core::store::MemoryStore;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let identity = identity_key()?; // once: read it from where it is kept
+/// let control = Control::builder(MemoryStore::new())
+///     .public_url("https://example.net/km")
+///     .identity(identity.expose())
+///     .build()?;
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// let app: axum::Router = axum::Router::new().nest("/km", control.router());
+/// # drop(app);
+/// # });
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Control(Arc<Owner>);
+
+/// What lives as long as any handle.
+pub(crate) struct Owner {
+    pub(crate) use_cases: UseCases,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
+    pub(crate) public_url: CanonicalUrl,
+    board: Arc<PlanBoard>,
+    state: watch::Sender<HubState>,
+    ready: watch::Sender<bool>,
+    tasks: Mutex<Option<JoinSet<()>>>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("public_url", &self.0.public_url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Starts with a store.
+    pub fn builder(store: impl Store) -> ControlBuilder {
+        Self::builder_shared(Arc::new(store))
+    }
+
+    /// Starts with a store that others use too.
+    pub fn builder_shared(store: Arc<dyn Store>) -> ControlBuilder {
+        ControlBuilder {
+            store,
+            public_url: None,
+            identity: None,
+            ca_fingerprint: None,
+            authenticator: None,
+            sinks: Vec::new(),
+            lease: LEASE,
+        }
+    }
+
+    /// The routes of Control: the REST API and the link for nodes, below `/api/v1`. Mount them at the path of
+    /// the public URL. Requests should carry `ConnectInfo<SocketAddr>`
+    /// (`into_make_service_with_connect_info`): with it the work that one address can cause before it has
+    /// proven anything is bounded.
+    ///
+    /// The first call starts Control's tasks.
+    ///
+    /// # Panics
+    /// When the first call is not made within a tokio runtime.
+    pub fn router(&self) -> Router {
+        self.0.start();
+        api::router(Arc::clone(&self.0))
+    }
+
+    /// What can be done to the model.
+    #[must_use]
+    pub fn use_cases(&self) -> &UseCases {
+        &self.0.use_cases
+    }
+
+    /// The public half of the identity, which tokens pin.
+    #[must_use]
+    pub fn identity(&self) -> IdentityKey {
+        self.0.use_cases.identity()
+    }
+
+    /// The public URL.
+    #[must_use]
+    pub fn public_url(&self) -> &CanonicalUrl {
+        &self.0.public_url
+    }
+
+    /// Whether the model was read, so that nodes get their plans. It never is before
+    /// [`router`](Self::router) was called.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        *self.0.ready.borrow()
+    }
+
+    /// Waits until [`is_ready`](Self::is_ready).
+    pub async fn ready(&self) {
+        // The sender lives as long as this handle.
+        let _ = self.0.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// How many nodes are connected.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.0.hub.connected()
+    }
+
+    /// What is known of a node's connection.
+    #[must_use]
+    pub fn presence(&self, node: NodeId) -> Presence {
+        self.0.hub.presence(node)
+    }
+
+    /// Takes no more connections of nodes, asks those there are to end and to come back later, and waits at
+    /// most for `grace`. Then all tasks end. Returns how many connections were cut.
+    pub async fn shutdown(&self, grace: Duration) -> usize {
+        self.0.state.send_replace(HubState::Draining);
+        let cut = self.0.hub.drained(grace).await;
+        let tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut tasks) = tasks {
+            tasks.shutdown().await;
+        }
+        cut
+    }
+}
+
+impl ControlBuilder {
+    /// How nodes and API clients reach this Control: scheme, host, port, and the path where it is mounted.
+    pub fn public_url(self, url: impl Into<String>) -> Self {
+        Self {
+            public_url: Some(url.into()),
+            ..self
+        }
+    }
+
+    /// Who this Control is: what [`identity_key`](crate::identity_key) made, once.
+    pub fn identity(self, pkcs8: &[u8]) -> Self {
+        Self {
+            identity: Some(Identity::from_pkcs8(pkcs8)),
+            ..self
+        }
+    }
+
+    /// The SHA-256 of the certificate (DER) of the authority that the listener's certificate is from, where
+    /// that is one of its own. Tokens carry it, and nodes trust nothing else.
+    pub fn ca_fingerprint(self, fingerprint: Option<[u8; 32]>) -> Self {
+        Self {
+            ca_fingerprint: fingerprint,
+            ..self
+        }
+    }
+
+    /// A second way into the REST API, for whoever shows something else than an API key. Whom it proves has
+    /// every right in the organization that is always there.
+    pub fn authenticator(self, authenticator: impl Authenticator) -> Self {
+        Self {
+            authenticator: Some(Arc::new(authenticator)),
+            ..self
+        }
+    }
+
+    /// Somebody who hears of every deed after it was committed. There may be several.
+    pub fn audit(mut self, sink: impl AuditSink) -> Self {
+        self.sinks.push(Arc::new(sink));
+        self
+    }
+
+    /// How long an agent may be gone before what it declared as ephemeral is removed: [`LEASE`], unless this
+    /// is called.
+    pub fn lease(self, lease: Duration) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// Builds it. Nothing is started before [`Control::router`] is called.
+    ///
+    /// # Errors
+    /// When the public URL or the identity is missing, or is none.
+    pub fn build(self) -> Result<Control, BuildError> {
+        let public_url: CanonicalUrl = self.public_url.ok_or(BuildError::NoPublicUrl)?.parse()?;
+        let identity = self.identity.ok_or(BuildError::NoIdentity)??;
+        let use_cases = UseCases::new(self.store, self.sinks, identity.public_key(), self.ca_fingerprint);
+        let board = Arc::new(PlanBoard::default());
+        let config = ServerConfig {
+            url: public_url.clone(),
+            capabilities: Capabilities::SUPPORTED,
+            signer: Arc::new(identity),
+            verifier: Arc::new(Ed25519),
+        };
+        let state = watch::Sender::default();
+        let hub = Hub::new(
+            config,
+            use_cases.clone(),
+            Arc::clone(&board),
+            self.lease,
+            state.subscribe(),
+        );
+        Ok(Control(Arc::new(Owner {
+            use_cases,
+            hub: Arc::new(hub),
+            authenticator: self.authenticator,
+            public_url,
+            board,
+            state,
+            ready: watch::Sender::new(false),
+            tasks: Mutex::new(None),
+        })))
+    }
+}
+
+impl Owner {
+    fn start(&self) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if tasks.is_some() || *self.state.borrow() == HubState::Draining {
+            return;
+        }
+        let tasks = tasks.insert(JoinSet::new());
+        tasks.spawn(planner::run(
+            self.use_cases.clone(),
+            Arc::clone(&self.board),
+            self.ready.clone(),
+        ));
+        let hub = Arc::clone(&self.hub);
+        tasks.spawn(async move { hub.watch_leases().await });
+    }
+}

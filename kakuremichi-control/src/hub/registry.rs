@@ -1,0 +1,156 @@
+//! Each node's newest session, and what is known of the node.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use kakuremichi_core::{code::Code, id::NodeId, model::Node};
+use kakuremichi_proto::session::Reason;
+use tokio::sync::{Mutex as Turn, watch};
+
+use super::Presence;
+use crate::service::Actor;
+
+/// Each node's newest session. A node has one place here from its first connection on.
+#[derive(Debug, Default)]
+pub(super) struct Registry(Mutex<BTreeMap<NodeId, Place>>);
+
+#[derive(Debug, Default)]
+struct Place {
+    session: Option<Session>,
+    presence: Presence,
+    turn: Arc<Turn<()>>,
+}
+
+#[derive(Debug)]
+struct Session {
+    number: u64,
+    end: watch::Sender<Option<Reason>>,
+}
+
+/// A session in which a node does something.
+#[derive(Debug, Clone)]
+pub(super) struct Seat {
+    pub(super) node: NodeId,
+    pub(super) session: u64,
+    /// The node, in its organization.
+    pub(super) actor: Actor,
+    /// Held while something is done for the node, so that what an older session asked for never comes after
+    /// what a newer one did.
+    pub(super) turn: Arc<Turn<()>>,
+}
+
+impl Registry {
+    /// Opens a session; an older one of the node is told that it was superseded. The receiver turns when
+    /// this one has to end.
+    pub(super) fn open(&self, node: &Node, session: u64) -> (Seat, watch::Receiver<Option<Reason>>) {
+        let (end, ended) = watch::channel(None);
+        let mut places = self.places();
+        let place = places.entry(node.id).or_default();
+        let number = session;
+        if let Some(older) = place.session.replace(Session { number, end }) {
+            // Not permanent: two processes with one identity would both give up.
+            let reason = Reason::passing(Code::SUPERSEDED, "a newer connection of this node took over");
+            older.end.send_replace(Some(reason));
+        }
+        place.presence.connected = Some(SystemTime::now().into());
+        let seat = Seat {
+            node: node.id,
+            session,
+            actor: Actor::node(node),
+            turn: Arc::clone(&place.turn),
+        };
+        (seat, ended)
+    }
+
+    /// Whether this is the node's newest session.
+    pub(super) fn is_newest(&self, seat: &Seat) -> bool {
+        let places = self.places();
+        let newest = places.get(&seat.node).and_then(|place| place.session.as_ref());
+        newest.is_some_and(|session| session.number == seat.session)
+    }
+
+    /// A session has ended. Returns whether the node has no other.
+    pub(super) fn close(&self, seat: &Seat) -> bool {
+        let mut places = self.places();
+        let Some(place) = places.get_mut(&seat.node) else {
+            return true;
+        };
+        let newest = place
+            .session
+            .as_ref()
+            .is_none_or(|session| session.number == seat.session);
+        if newest {
+            place.session = None;
+            place.presence.connected = None;
+            place.presence.disconnected = Some(SystemTime::now().into());
+            place.presence.rtt = None;
+        }
+        newest
+    }
+
+    /// Changes what is known of a node, if this is its newest session.
+    pub(super) fn update(&self, seat: &Seat, change: impl FnOnce(&mut Presence)) {
+        if let Some(place) = self.places().get_mut(&seat.node)
+            && place
+                .session
+                .as_ref()
+                .is_some_and(|session| session.number == seat.session)
+        {
+            change(&mut place.presence);
+        }
+    }
+
+    /// Nothing is to be known of a node any more.
+    pub(super) fn forget(&self, node: NodeId) {
+        self.places().remove(&node);
+    }
+
+    pub(super) fn presence(&self, node: NodeId) -> Presence {
+        self.places()
+            .get(&node)
+            .map(|place| place.presence.clone())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn connected(&self) -> usize {
+        self.places()
+            .values()
+            .filter(|place| place.session.is_some())
+            .count()
+    }
+
+    fn places(&self) -> MutexGuard<'_, BTreeMap<NodeId, Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kakuremichi_core::store::conformance::sample;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_session_wins_and_an_old_one_says_nothing_any_more() {
+        let registry = Registry::default();
+        let node = sample::agent(0, 1);
+        let (old, told) = registry.open(&node, 1);
+        let (new, untold) = registry.open(&node, 2);
+        let reason = told.borrow().as_ref().map(|reason| reason.refusal.code());
+        assert_eq!(reason, Some(Some(Code::SUPERSEDED)));
+        assert!(untold.borrow().is_none());
+        assert!(registry.is_newest(&new) && !registry.is_newest(&old));
+        registry.update(&old, |presence| presence.software = Some("old".to_owned()));
+        assert_eq!(registry.presence(node.id).software, None);
+        assert!(!registry.close(&old));
+        assert_eq!(registry.connected(), 1);
+        assert!(registry.close(&new));
+        assert_eq!(
+            (registry.connected(), registry.presence(node.id).connected),
+            (0, None)
+        );
+    }
+}

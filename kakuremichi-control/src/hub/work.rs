@@ -1,0 +1,212 @@
+//! What a node asks of Control, done by the use cases, one thing after the other.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use kakuremichi_core::{
+    code::Code,
+    id::NodeId,
+    model::Node,
+    name::Label,
+    store::{UsageCounts, UsageEntry, UsageReport},
+};
+use kakuremichi_proto::{
+    declare::{Declaration, DeclaredService},
+    report::{GatewayInfo, Refusal, UsageBatch, UsageKey},
+    session::{AuthenticateRequest, EnrolRequest, Reason, RequestId, Resumed},
+};
+
+use super::{Hub, registry::Seat};
+use crate::service::{Actor, Start, UseCaseError};
+
+/// Something to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Let a new node in.
+    Enrol(EnrolRequest),
+    /// Let a node in that has enrolled.
+    Authenticate(AuthenticateRequest),
+    /// A node was let in and said what it has.
+    Resume(Resumed),
+    /// A gateway says how it is reached.
+    Gateway(GatewayInfo),
+    /// An agent declares a service.
+    Declare {
+        request: RequestId,
+        declaration: Box<Declaration>,
+    },
+    /// An agent ends a declaration.
+    Undeclare {
+        request: RequestId,
+        name: Label,
+        delete: bool,
+    },
+    /// A node reports usage.
+    Usage(UsageBatch),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// The node may come in.
+    Admitted(Box<Node>, Start),
+    /// It may not.
+    Refused(Reason),
+    /// Its plan can be sent.
+    Resumed(Resumed),
+    /// A declaration is answered.
+    Declared(RequestId, Result<DeclaredService, Refusal>),
+    /// The end of a declaration is answered.
+    Undeclared(RequestId),
+    /// Usage up to here is stored.
+    Counted(UsageKey),
+    /// There is nothing to say.
+    Nothing,
+    /// It could not be done: the connection ends, so that the node comes again with it.
+    Failed(Reason),
+}
+
+/// Does it. `seat` is that of the node, once it was let in.
+pub(super) async fn perform(hub: &Hub, seat: Option<Seat>, work: Work) -> Done {
+    match (work, seat) {
+        (Work::Enrol(request), _) => admitted(hub, hub.use_cases.enrol(&request).await).await,
+        (Work::Authenticate(request), _) => {
+            let node = hub
+                .use_cases
+                .login(request.node, request.identity, request.wireguard)
+                .await;
+            admitted(hub, node).await
+        }
+        (work, Some(seat)) => {
+            let _turn = seat.turn.lock().await;
+            // Usage counts once, whoever brings it; all else is for the newest session to say.
+            if !matches!(work, Work::Usage(_)) && !hub.registry.is_newest(&seat) {
+                return Done::Nothing;
+            }
+            perform_for(hub, &seat, work).await
+        }
+        (_, None) => misplaced(),
+    }
+}
+
+async fn perform_for(hub: &Hub, seat: &Seat, work: Work) -> Done {
+    let actor = &seat.actor;
+    match (work, seat.node) {
+        (Work::Resume(resumed), NodeId::Agent(agent)) => {
+            let live: BTreeSet<Label> = resumed.declarations.iter().cloned().collect();
+            match hub.use_cases.keep_declared(agent, actor, &live).await {
+                Ok(()) => Done::Resumed(resumed),
+                Err(error) => failed(&error),
+            }
+        }
+        (Work::Resume(resumed), NodeId::Gateway(_)) => Done::Resumed(resumed),
+        (Work::Gateway(info), node @ NodeId::Gateway(_)) => {
+            let set = hub
+                .use_cases
+                .set_gateway(actor, node, &info.endpoints, info.https_port);
+            match set.await {
+                // The node was deleted: the board tells.
+                Ok(_) | Err(UseCaseError::NotFound(_)) => Done::Nothing,
+                Err(error) => failed(&error),
+            }
+        }
+        (Work::Declare { request, declaration }, NodeId::Agent(agent)) => {
+            let result = hub.use_cases.declare(agent, actor, &declaration).await;
+            Done::Declared(request, result.map_err(|error| refusal(&error)))
+        }
+        (
+            Work::Undeclare {
+                request,
+                name,
+                delete,
+            },
+            NodeId::Agent(agent),
+        ) => match hub.use_cases.undeclare(agent, actor, &name, delete).await {
+            Ok(()) => Done::Undeclared(request),
+            Err(error) => failed(&error),
+        },
+        (Work::Usage(batch), node) => count(hub, node, actor, &batch).await,
+        // The session lets none of these come.
+        (Work::Enrol(_) | Work::Authenticate(_), _)
+        | (Work::Gateway(_), NodeId::Agent(_))
+        | (Work::Declare { .. } | Work::Undeclare { .. }, NodeId::Gateway(_)) => misplaced(),
+    }
+}
+
+fn misplaced() -> Done {
+    Done::Failed(Reason::passing(
+        Code::PROTOCOL_VIOLATION,
+        "this node cannot ask for that",
+    ))
+}
+
+async fn admitted(hub: &Hub, node: Result<Node, UseCaseError>) -> Done {
+    let start = hub.use_cases.start().await;
+    match (node, start) {
+        (Ok(node), Ok(start)) => Done::Admitted(Box::new(node), start),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::warn!(code = %error.code(), error = &error as &dyn std::error::Error, "a node is refused");
+            Done::Refused(reason(&error))
+        }
+    }
+}
+
+async fn count(hub: &Hub, node: NodeId, actor: &Actor, batch: &UsageBatch) -> Done {
+    // What could not be told apart belongs to no service, and is not counted.
+    let entries: Vec<_> = batch
+        .entries
+        .iter()
+        .filter_map(|(service, amount)| {
+            Some(UsageEntry {
+                service: (*service)?,
+                counts: UsageCounts {
+                    connections: amount.connections,
+                    requests: amount.requests,
+                    bytes_in: amount.received,
+                    bytes_out: amount.sent,
+                },
+            })
+        })
+        .collect();
+    let report = UsageReport {
+        epoch: batch.key.epoch,
+        sequence: batch.key.sequence,
+    };
+    match hub.use_cases.record_usage(node, actor, report, &entries).await {
+        Ok(last) => Done::Counted(UsageKey {
+            epoch: last.epoch,
+            sequence: last.sequence,
+        }),
+        Err(error) => failed(&error),
+    }
+}
+
+/// A node that has to come again because of a passing trouble waits so long.
+const RETRY: Duration = Duration::from_secs(5);
+
+fn reason(error: &UseCaseError) -> Reason {
+    let code = if error.is_temporary() {
+        Code::TRY_LATER
+    } else {
+        error.code()
+    };
+    if error.is_temporary() {
+        Reason::passing(code, error.sentence()).retry_after(RETRY)
+    } else {
+        Reason::permanent(code, error.sentence())
+    }
+}
+
+fn refusal(error: &UseCaseError) -> Refusal {
+    reason(error).refusal
+}
+
+fn failed(error: &UseCaseError) -> Done {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "what a node asked for cannot be done"
+    );
+    Done::Failed(Reason {
+        permanent: false,
+        ..reason(error)
+    })
+}
