@@ -13,9 +13,10 @@ use kakuremichi_core::{
     key::{IdentityKey, WireGuardKey},
     secret::Secret,
 };
+use kakuremichi_proto::identity::{Signature, Signer, Verifier};
 use ring::{
     rand::SystemRandom,
-    signature::{Ed25519KeyPair, KeyPair as _},
+    signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey},
 };
 
 /// Why there are no keys.
@@ -42,7 +43,6 @@ pub struct NodeKeys {
 }
 
 struct Inner {
-    pkcs8: Secret<Vec<u8>>,
     identity: Ed25519KeyPair,
     identity_public: IdentityKey,
     wireguard: Secret<[u8; 32]>,
@@ -82,7 +82,6 @@ impl NodeKeys {
         let wireguard_public = PublicKey::from(&StaticSecret::from(bytes));
         Ok(Self {
             inner: Arc::new(Inner {
-                pkcs8: pkcs8.clone(),
                 identity,
                 identity_public,
                 wireguard: Secret::new(bytes),
@@ -103,29 +102,34 @@ impl NodeKeys {
         self.inner.wireguard_public
     }
 
-    /// Signs `message` as this node (Ed25519). The caller separates domains: what is signed starts with
-    /// a label that no other use of the key has.
-    #[must_use]
-    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        let mut signature = [0; 64];
-        signature.copy_from_slice(self.inner.identity.sign(message).as_ref());
-        signature
-    }
-
     /// The private WireGuard key, for the engine.
     #[must_use]
     pub(crate) fn wireguard_private(&self) -> Secret<[u8; 32]> {
         self.inner.wireguard.clone()
     }
+}
 
-    /// The identity in PKCS#8, for the state directory.
-    pub(crate) fn identity_pkcs8(&self) -> &Secret<Vec<u8>> {
-        &self.inner.pkcs8
+impl Signer for NodeKeys {
+    fn public_key(&self) -> IdentityKey {
+        self.identity()
     }
 
-    /// The WireGuard key as `wg genkey` prints it, for the state directory.
-    pub(crate) fn wireguard_text(&self) -> Secret<String> {
-        Secret::new(BASE64.encode(self.inner.wireguard.expose()))
+    fn sign(&self, message: &[u8]) -> Signature {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.inner.identity.sign(message).as_ref());
+        Signature(signature)
+    }
+}
+
+/// Verifies signatures (Ed25519, RFC 8032) with ring.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RingVerifier;
+
+impl Verifier for RingVerifier {
+    fn verify(&self, key: &IdentityKey, message: &[u8], signature: &Signature) -> bool {
+        UnparsedPublicKey::new(&ED25519, key.as_bytes())
+            .verify(message, &signature.0)
+            .is_ok()
     }
 }
 
@@ -161,34 +165,36 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ring::signature::{ED25519, UnparsedPublicKey};
 
     #[test]
     fn keys_survive_the_form_in_which_they_are_kept() {
-        let keys = NodeKeys::generate().unwrap();
-        let again = NodeKeys::assemble(keys.identity_pkcs8(), &keys.wireguard_text()).unwrap();
+        let (identity, wireguard) = (generate_identity().unwrap(), generate_wireguard().unwrap());
+        let keys = NodeKeys::assemble(&identity, &wireguard).unwrap();
+        let again = NodeKeys::assemble(&identity, &wireguard).unwrap();
         assert_eq!(keys.identity(), again.identity());
         assert_eq!(keys.wireguard(), again.wireguard());
         let signature = again.sign(b"message");
-        UnparsedPublicKey::new(&ED25519, keys.identity().as_bytes())
-            .verify(b"message", &signature)
-            .unwrap();
+        assert!(RingVerifier.verify(&keys.identity(), b"message", &signature));
+        assert!(!RingVerifier.verify(&keys.identity(), b"massage", &signature));
+        let other = NodeKeys::generate().unwrap();
+        assert!(!RingVerifier.verify(&other.identity(), b"message", &signature));
     }
 
     #[test]
     fn the_private_halves_are_not_printed() {
-        let keys = NodeKeys::generate().unwrap();
+        let wireguard = generate_wireguard().unwrap();
+        let keys = NodeKeys::assemble(&generate_identity().unwrap(), &wireguard).unwrap();
         let printed = format!("{keys:?}");
         assert!(printed.contains(&keys.identity().to_string()));
-        assert!(!printed.contains(keys.wireguard_text().expose()));
+        assert!(!printed.contains(wireguard.expose()));
     }
 
     #[test]
     fn what_is_no_key_is_refused() {
-        let keys = NodeKeys::generate().unwrap();
-        let no_identity = NodeKeys::assemble(&Secret::new(vec![1, 2, 3]), &keys.wireguard_text());
+        let (identity, wireguard) = (generate_identity().unwrap(), generate_wireguard().unwrap());
+        let no_identity = NodeKeys::assemble(&Secret::new(vec![1, 2, 3]), &wireguard);
         assert_eq!(no_identity.unwrap_err(), KeyError::Identity);
-        let no_wireguard = NodeKeys::assemble(keys.identity_pkcs8(), &Secret::new("abc".to_owned()));
+        let no_wireguard = NodeKeys::assemble(&identity, &Secret::new("abc".to_owned()));
         assert_eq!(no_wireguard.unwrap_err(), KeyError::WireGuard);
     }
 }

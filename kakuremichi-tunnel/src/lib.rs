@@ -20,12 +20,23 @@ pub mod wg;
 
 mod random;
 
+#[cfg(feature = "agent")]
+pub mod agent;
+#[cfg(feature = "agent")]
+pub mod error;
 #[cfg(feature = "link")]
 pub mod keys;
 #[cfg(feature = "link")]
+pub mod link;
+#[cfg(feature = "link")]
 pub mod state;
+#[cfg(feature = "agent")]
+pub mod status;
 
 #[cfg(feature = "engine")]
 pub mod engine;
 #[cfg(feature = "engine")]
 pub mod stream;
+
+#[cfg(feature = "gateway")]
+pub mod gateway;

@@ -206,13 +206,13 @@ impl StateDir {
         self.write(ENROLMENT, enrolment.to_text().as_bytes())
     }
 
-    /// The last good plan, in the form that Control sent. A damaged file is reported in the log and
-    /// counts as none: Control sends the plan again.
+    /// The last good plan, as [`WirePlan`](kakuremichi_proto::plan::WirePlan) writes itself. Whether it is
+    /// undamaged, it says by itself.
     ///
     /// # Errors
     /// [`StateError::Io`].
     pub fn plan(&self) -> Result<Option<Vec<u8>>, StateError> {
-        self.read_sealed(PLAN)
+        self.place.as_ref().map_or(Ok(None), |place| place.read(PLAN))
     }
 
     /// Remembers a plan.
@@ -220,7 +220,7 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Io`]; the plan before stays then.
     pub fn store_plan(&self, plan: &[u8]) -> Result<(), StateError> {
-        self.write(PLAN, &file::seal(plan))
+        self.write(PLAN, plan)
     }
 
     /// The usage that Control has not acknowledged. A damaged file is reported in the log and counts as
@@ -229,7 +229,15 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Io`].
     pub fn usage(&self) -> Result<Option<Vec<u8>>, StateError> {
-        self.read_sealed(USAGE)
+        let Some(place) = &self.place else { return Ok(None) };
+        let Some(bytes) = place.read(USAGE)? else {
+            return Ok(None);
+        };
+        let opened = file::unseal(&bytes).map(<[u8]>::to_vec);
+        if opened.is_none() {
+            tracing::warn!(path = %place.path.join(USAGE).display(), "damaged usage is ignored");
+        }
+        Ok(opened)
     }
 
     /// Remembers usage.
@@ -240,22 +248,36 @@ impl StateDir {
         self.write(USAGE, &file::seal(usage))
     }
 
+    /// A file that a part of the node keeps for itself.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn read_own(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
+        self.place.as_ref().map_or(Ok(None), |place| place.read(name))
+    }
+
+    /// Writes such a file.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn write_own(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        self.write(name, bytes)
+    }
+
+    /// Writes such a file, for everybody to read who may enter the directory.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn write_public(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        use std::os::unix::fs::PermissionsExt as _;
+        self.write(name, bytes)?;
+        let Some(place) = &self.place else { return Ok(()) };
+        let path = place.path.join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(|source| StateError::Io {
+            doing: "open to others",
+            path,
+            source,
+        })
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         self.place
             .as_ref()
             .map_or(Ok(()), |place| place.write(name, bytes))
-    }
-
-    fn read_sealed(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
-        let Some(place) = &self.place else { return Ok(None) };
-        let Some(bytes) = place.read(name)? else {
-            return Ok(None);
-        };
-        let opened = file::unseal(&bytes).map(<[u8]>::to_vec);
-        if opened.is_none() {
-            tracing::warn!(path = %place.path.join(name).display(), "a damaged state file is ignored");
-        }
-        Ok(opened)
     }
 }
 

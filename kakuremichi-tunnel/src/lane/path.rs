@@ -279,7 +279,10 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn start() -> (PathState, Instant) {
-        #[expect(clippy::disallowed_methods, reason = "a test needs some instant to start from")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test needs some instant to start from"
+        )]
         let now = Instant::now();
         (PathState::new(Timing::default(), 0x1234_5678_9abc_def0, now), now)
     }
@@ -289,7 +292,7 @@ mod tests {
         let mut changes = Vec::new();
         let mut flying: Option<(Instant, Probe)> = None;
         loop {
-            let wake = flying.map_or(path.poll_timeout(), |(at, _)| at.min(path.poll_timeout()));
+            let wake = flying.map_or_else(|| path.poll_timeout(), |(at, _)| at.min(path.poll_timeout()));
             if wake > end {
                 *now = end;
                 return changes;

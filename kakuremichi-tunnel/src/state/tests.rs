@@ -43,7 +43,14 @@ fn everything_comes_back_and_only_this_user_may_read_it() {
     // No temporary file stays.
     assert_eq!(
         names,
-        ["enrolment", "identity.pk8", "plan", "state.lock", "usage", "wireguard.key"]
+        [
+            "enrolment",
+            "identity.pk8",
+            "plan",
+            "state.lock",
+            "usage",
+            "wireguard.key"
+        ]
     );
     drop(state);
     let state = StateDir::open(&path).unwrap();
@@ -104,11 +111,11 @@ fn a_write_that_broke_off_leaves_the_file_as_it_was() {
 }
 
 #[test]
-fn a_damaged_plan_counts_as_none() {
+fn damaged_usage_counts_as_none() {
     let temp = TempDir::new().unwrap();
     let state = StateDir::open(temp.path()).unwrap();
-    let path = temp.path().join("plan");
-    state.store_plan(&[42; 1000]).unwrap();
+    let path = temp.path().join("usage");
+    state.store_usage(&[42; 1000]).unwrap();
     let good = fs::read(&path).unwrap();
     for (name, bad) in [
         ("empty", Vec::new()),
@@ -118,10 +125,10 @@ fn a_damaged_plan_counts_as_none() {
         ("flipped", good.iter().map(|byte| byte ^ 1).collect()),
     ] {
         fs::write(&path, bad).unwrap();
-        assert_eq!(state.plan().unwrap(), None, "{name}");
+        assert_eq!(state.usage().unwrap(), None, "{name}");
     }
     fs::write(&path, good).unwrap();
-    assert_eq!(state.plan().unwrap().unwrap(), [42; 1000]);
+    assert_eq!(state.usage().unwrap().unwrap(), [42; 1000]);
 }
 
 #[test]

@@ -1,0 +1,175 @@
+//! How an agent is set up.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use data_encoding::BASE32_NOPAD;
+use kakuremichi_core::{
+    model::Role,
+    name::{Label, NameError},
+    plan::AgentRecord,
+};
+use kakuremichi_proto::report::NodeInfo;
+use tokio::sync::{broadcast, mpsc, watch};
+
+use super::{
+    Agent,
+    conductor::{Conductor, Parts},
+    view,
+};
+use crate::{
+    engine::{ShardConfig, ShardHandle},
+    error::SpawnError,
+    keys::{self, NodeKeys},
+    link::{self, ControlLink, PlanSource},
+    state::StateDir,
+    status::EVENTS,
+};
+
+/// The requests of handles that wait for the agent; further ones wait with their callers.
+const REQUESTS: usize = 64;
+
+/// What an agent is made of; see [`Agent::builder`].
+#[derive(Debug)]
+pub struct AgentBuilder {
+    source: Arc<dyn PlanSource<AgentRecord>>,
+    state: State,
+    name: Option<Result<Label, NameError>>,
+    bind: Vec<SocketAddr>,
+    software: String,
+}
+
+#[derive(Debug)]
+enum State {
+    Path(PathBuf),
+    Open(StateDir),
+}
+
+impl AgentBuilder {
+    pub(super) fn new(source: impl PlanSource<AgentRecord>) -> Self {
+        Self {
+            source: Arc::new(source),
+            state: State::Open(StateDir::memory()),
+            name: None,
+            bind: vec![
+                (Ipv6Addr::UNSPECIFIED, 0).into(),
+                (Ipv4Addr::UNSPECIFIED, 0).into(),
+            ],
+            software: concat!("kakuremichi ", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+
+    pub(super) fn control(url: impl Into<String>, token: impl Into<String>) -> Self {
+        Self::new(ControlLink::new(url, token))
+    }
+
+    // What everybody should say.
+
+    /// Where the agent remembers who it is and what it serves; made when it is missing. Without one it
+    /// enrols anew each time it starts, and cannot start while Control is away.
+    #[must_use]
+    pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state = State::Path(path.into());
+        self
+    }
+
+    // What many say.
+
+    /// The name that the agent would like to have; Control gives it another one if that is taken.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = Some(name.parse());
+        self
+    }
+
+    // What few need.
+
+    /// A state directory that is open already.
+    #[must_use]
+    pub fn state(mut self, state: StateDir) -> Self {
+        self.state = State::Open(state);
+        self
+    }
+
+    /// The addresses at which WireGuard's datagrams are received: at most one of each family. Ports of
+    /// the system's choice, without.
+    #[must_use]
+    pub fn wireguard(mut self, addresses: Vec<SocketAddr>) -> Self {
+        self.bind = addresses;
+        self
+    }
+
+    /// How the program calls itself, name and version, for those who look at the agent in Control.
+    #[must_use]
+    pub fn software(mut self, software: impl Into<String>) -> Self {
+        self.software = software.into();
+        self
+    }
+
+    /// Starts the agent. It never waits for the network: what is on the disk is served at once, and
+    /// Control is looked for from then on.
+    ///
+    /// # Errors
+    /// When what it was given cannot work, or the system has no thread, socket or memory for it.
+    /// Nothing is left running then.
+    pub async fn spawn(self) -> Result<Agent, SpawnError> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        // The disk may take its time, and the caller's runtime has others to serve.
+        std::thread::Builder::new()
+            .name("kakuremichi-start".to_owned())
+            .spawn(move || {
+                // Whoever asked may be gone: then the agent ends with its handle.
+                let _ = answer.send(self.start());
+            })
+            .map_err(|source| SpawnError::Engine(crate::engine::SpawnError::Thread(source)))?;
+        answered.await.unwrap_or_else(|_| {
+            Err(SpawnError::Engine(crate::engine::SpawnError::Thread(
+                std::io::Error::other("it panicked"),
+            )))
+        })
+    }
+
+    fn start(self) -> Result<Agent, SpawnError> {
+        let state = match self.state {
+            State::Path(path) => StateDir::open(&path)?,
+            State::Open(state) => state,
+        };
+        let keys = state.keys()?;
+        let name = match self.name {
+            Some(name) => name.map_err(SpawnError::Name)?,
+            None => presumed_name(&keys).map_err(SpawnError::Name)?,
+        };
+        let config = ShardConfig::new("agent", keys.wireguard_private(), self.bind, keys::random()?);
+        let info = NodeInfo {
+            software: self.software,
+            gateway: None,
+        };
+        let (supply, node) = link::supply(Role::Agent, name, keys.clone(), state, info);
+        let source = self.source.open(supply)?;
+        let (requests, requested) = mpsc::channel(REQUESTS);
+        let (status, statuses) = watch::channel(view::initial());
+        let (events, _) = broadcast::channel(EVENTS);
+        let weak_events = events.downgrade();
+        let shard = ShardHandle::spawn(config, move |local| {
+            let parts = Parts {
+                node,
+                source: local.spawn(source),
+                status,
+                events,
+                requests: requested,
+            };
+            let conductor = Conductor::new(local.clone(), parts);
+            local.spawn(conductor.run());
+        })?;
+        Ok(Agent::new(shard, requests, statuses, weak_events, keys))
+    }
+}
+
+/// `agent-` and the start of the node's identity: another name for each agent.
+fn presumed_name(keys: &NodeKeys) -> Result<Label, NameError> {
+    let identity = BASE32_NOPAD.encode(&keys.identity().as_bytes()[..5]);
+    format!("agent-{identity}").parse()
+}

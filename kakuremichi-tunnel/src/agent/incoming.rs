@@ -1,0 +1,237 @@
+//! What becomes of a flow that a gateway opens.
+
+#![expect(clippy::disallowed_methods, reason = "each dial is a task of the shard")]
+
+use std::{
+    cell::{Cell, Ref, RefCell, RefMut},
+    collections::BTreeMap,
+    io,
+    rc::Rc,
+    time::Duration,
+};
+
+use kakuremichi_core::{
+    id::{ServiceId, TargetId},
+    model::TargetAddress,
+};
+use kakuremichi_proto::{flow::FlowReply, preface::Preface};
+use tokio::{
+    io::copy_bidirectional,
+    net::UnixStream,
+    sync::{Notify, broadcast, mpsc},
+};
+
+use super::{
+    check,
+    exposure::Inlet,
+    flows::{Flows, Ticket},
+    table::{Admitted, FlowDenial, Opened, Table},
+    visitor::{Visitor, VisitorStream},
+};
+use crate::{
+    engine::{IncomingFlow, PrefaceLength, proxy_v2_length},
+    link::dial::{self, DialError},
+    status::AgentEvent,
+};
+
+/// How long a target has to accept a connection.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The connections that are being made at a time. A flow beyond is refused as overload.
+const MAX_DIALS: usize = 1024;
+/// How flows to the agent's targets begin.
+pub(super) const PREFACE: PrefaceLength = proxy_v2_length;
+
+/// What incoming flows are judged and served by. It lives on the shard's thread.
+#[derive(Debug)]
+pub(super) struct Shared {
+    table: RefCell<Table>,
+    inlets: RefCell<BTreeMap<TargetId, Inlet>>,
+    flows: RefCell<Flows>,
+    draining: Cell<bool>,
+    dials: Cell<usize>,
+    events: broadcast::Sender<AgentEvent>,
+    /// Listeners in this process came or went.
+    pub(super) rebound: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(ended: mpsc::UnboundedSender<usize>, events: broadcast::Sender<AgentEvent>) -> Self {
+        Self {
+            table: RefCell::default(),
+            inlets: RefCell::default(),
+            flows: RefCell::new(Flows::new(ended)),
+            draining: Cell::new(false),
+            dials: Cell::new(0),
+            events,
+            rebound: Notify::new(),
+        }
+    }
+
+    pub(super) fn set_table(&self, table: Table) {
+        *self.table.borrow_mut() = table;
+    }
+
+    pub(super) fn set_inlets(&self, inlets: BTreeMap<TargetId, Inlet>) {
+        let changed = {
+            let mut current = self.inlets.borrow_mut();
+            let changed = !current.keys().eq(inlets.keys());
+            *current = inlets;
+            changed
+        };
+        if changed {
+            self.rebound.notify_waiters();
+        }
+    }
+
+    pub(super) fn set_draining(&self, draining: bool) {
+        self.draining.set(draining);
+    }
+
+    pub(super) fn has_inlet(&self, target: TargetId) -> bool {
+        self.inlets.borrow().contains_key(&target)
+    }
+
+    pub(super) fn table(&self) -> Ref<'_, Table> {
+        self.table.borrow()
+    }
+
+    pub(super) fn flows(&self) -> RefMut<'_, Flows> {
+        self.flows.borrow_mut()
+    }
+
+    /// Takes a flow: serves it, or refuses it with a reason.
+    pub(super) fn incoming(self: &Rc<Self>, flow: IncomingFlow) {
+        let (admitted, preface) = match self.judge(&flow) {
+            Ok(good) => good,
+            Err(denial) => {
+                let gateway = self.table.borrow().gateway(&flow.peer);
+                tracing::warn!(?gateway, port = flow.local.port(), %denial, "a flow is denied");
+                // Nobody may listen.
+                let _ = self.events.send(AgentEvent::Denied { denial, gateway });
+                return flow.refuse(FlowReply::Denied);
+            }
+        };
+        tracing::debug!(service = %admitted.service, connection = %preface.connection, source = %preface.source, "a flow comes");
+        if self.draining.get() {
+            return flow.refuse(FlowReply::Overloaded);
+        }
+        match admitted.target.address {
+            TargetAddress::InProcess => self.hand_over(flow, &admitted, preface),
+            TargetAddress::Tcp(_) | TargetAddress::Unix(_) => self.begin_dial(flow, admitted),
+        }
+    }
+
+    fn judge(&self, flow: &IncomingFlow) -> Result<(Admitted, Preface), FlowDenial> {
+        let (preface, _) = Preface::parse(&flow.preface)
+            .ok()
+            .flatten()
+            .ok_or(FlowDenial::Preface)?;
+        let opened = Opened {
+            peer: flow.peer,
+            local: flow.local,
+            remote: flow.remote,
+        };
+        let admitted = self.table.borrow().admit(opened, &preface)?;
+        Ok((admitted, preface))
+    }
+
+    fn begin(&self, service: ServiceId) -> Ticket {
+        self.flows.borrow_mut().begin(service)
+    }
+
+    /// Hands a flow to the listener in this process, without waiting for it (LESSONS: one slow listener
+    /// stalls every tunnel).
+    fn hand_over(&self, flow: IncomingFlow, admitted: &Admitted, preface: Preface) {
+        let inlet = self.inlets.borrow().get(&admitted.target.id).cloned();
+        let Some(inlet) = inlet else {
+            return flow.refuse(FlowReply::Unknown);
+        };
+        match inlet.flows.try_reserve() {
+            Ok(place) => {
+                let ticket = self.begin(admitted.service);
+                let stream = flow.accept_stream(ticket.meter());
+                place.send(VisitorStream::new(stream, Visitor::new(preface), ticket));
+            }
+            Err(mpsc::error::TrySendError::Full(())) => {
+                inlet.overflowed();
+                let name = inlet.name.clone();
+                tracing::warn!(service = %name, "too many connections wait to be accepted");
+                // Nobody may listen.
+                let _ = self.events.send(AgentEvent::Overflowed { name });
+                flow.refuse(FlowReply::Overloaded);
+            }
+            Err(mpsc::error::TrySendError::Closed(())) => flow.refuse(FlowReply::Unknown),
+        }
+    }
+
+    fn begin_dial(self: &Rc<Self>, flow: IncomingFlow, admitted: Admitted) {
+        if self.dials.get() >= MAX_DIALS {
+            return flow.refuse(FlowReply::Overloaded);
+        }
+        let dialling = Dialling::new(Rc::clone(self));
+        let shared = Rc::clone(self);
+        tokio::task::spawn_local(async move { shared.dial(flow, admitted, dialling).await });
+    }
+
+    async fn dial(&self, flow: IncomingFlow, admitted: Admitted, dialling: Dialling) {
+        let served = match &admitted.target.address {
+            TargetAddress::Tcp(endpoint) => {
+                let connected = dial::connect(endpoint, DIAL_TIMEOUT, |_| true).await;
+                match connected.and_then(|stream| Ok(stream.into_std()?)) {
+                    Ok(stream) => {
+                        drop(dialling);
+                        let ticket = self.begin(admitted.service);
+                        let end = flow.accept_socket(stream, ticket.meter()).await;
+                        tracing::debug!(service = %admitted.service, sent = end.sent, received = end.received, reason = ?end.reason, "a flow has ended");
+                        return;
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            TargetAddress::Unix(path) => check::connect_unix(path, DIAL_TIMEOUT).await,
+            TargetAddress::InProcess => Err(DialError::NoAddress),
+        };
+        drop(dialling);
+        match served {
+            Ok(stream) => {
+                let ticket = self.begin(admitted.service);
+                let end = relay(flow, stream, &ticket).await;
+                tracing::debug!(service = %admitted.service, ?end, "a flow has ended");
+            }
+            Err(error) => {
+                tracing::info!(service = %admitted.service, target_id = %admitted.target.id, %error, "a target cannot be reached");
+                flow.refuse(reply(&error));
+            }
+        }
+    }
+}
+
+/// Serves a Unix socket, which the engine does not.
+async fn relay(flow: IncomingFlow, mut socket: UnixStream, ticket: &Ticket) -> io::Result<(u64, u64)> {
+    let mut stream = flow.accept_stream(ticket.meter());
+    copy_bidirectional(&mut stream, &mut socket).await
+}
+
+const fn reply(error: &DialError) -> FlowReply {
+    match error {
+        DialError::Refused => FlowReply::Refused,
+        DialError::TimedOut => FlowReply::TimedOut,
+        DialError::Resolve(_) | DialError::NoAddress | DialError::Unreachable(_) => FlowReply::Unreachable,
+    }
+}
+
+/// One dial, counted for as long as it is there.
+struct Dialling(Rc<Shared>);
+
+impl Dialling {
+    fn new(shared: Rc<Shared>) -> Self {
+        shared.dials.set(shared.dials.get() + 1);
+        Self(shared)
+    }
+}
+
+impl Drop for Dialling {
+    fn drop(&mut self) {
+        self.0.dials.set(self.0.dials.get() - 1);
+    }
+}

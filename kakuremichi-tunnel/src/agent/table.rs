@@ -1,0 +1,201 @@
+//! What flows may come, by the agent's own plan.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use kakuremichi_core::{
+    id::{GatewayId, ServiceId},
+    key::WireGuardKey,
+    plan::{AgentPlan, AgentTarget},
+};
+use kakuremichi_proto::preface::Preface;
+
+/// What was opened, and by whom.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opened {
+    pub(super) peer: WireGuardKey,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+}
+
+/// A flow that the plan knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Admitted {
+    pub(super) service: ServiceId,
+    pub(super) target: AgentTarget,
+}
+
+/// Why the plan does not allow a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlowDenial {
+    /// Whoever opened it is not a gateway of the plan, or says that it is another.
+    #[error("it does not come from a gateway of the plan")]
+    Gateway,
+    /// No target of the plan has this port.
+    #[error("no target of the plan has this port")]
+    Port,
+    /// The preface names another service or target than the one the port belongs to.
+    #[error("it names another service than the one its port belongs to")]
+    Service,
+    /// Its preface cannot be read.
+    #[error("its preface cannot be read")]
+    Preface,
+}
+
+/// The plan, as incoming flows are checked against it.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    gateways: BTreeMap<WireGuardKey, (GatewayId, IpAddr)>,
+    targets: BTreeMap<u16, (ServiceId, AgentTarget)>,
+}
+
+impl Table {
+    pub(super) fn new(plan: &AgentPlan) -> Self {
+        let gateways = plan
+            .gateways()
+            .map(|gateway| (gateway.wireguard, (gateway.id, gateway.address.into())));
+        let targets = plan.services().flat_map(|service| {
+            let entry = |target: &AgentTarget| (target.port.get(), (service.id, target.clone()));
+            service.targets.iter().map(entry)
+        });
+        Self {
+            gateways: gateways.collect(),
+            targets: targets.collect(),
+        }
+    }
+
+    /// The gateway that has this key.
+    pub(super) fn gateway(&self, key: &WireGuardKey) -> Option<GatewayId> {
+        self.gateways.get(key).map(|(gateway, _)| *gateway)
+    }
+
+    /// The ports of all targets.
+    pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
+        self.targets.keys().copied()
+    }
+
+    /// All targets, with their services.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &(ServiceId, AgentTarget)> {
+        self.targets.values()
+    }
+
+    /// Checks a flow against what its preface claims (LESSONS, advisory 14: every stream is authorized on
+    /// both ends, not the session that carries it).
+    pub(super) fn admit(&self, opened: Opened, preface: &Preface) -> Result<Admitted, FlowDenial> {
+        let (gateway, address) = self.gateways.get(&opened.peer).ok_or(FlowDenial::Gateway)?;
+        if opened.remote.ip() != *address || preface.gateway != *gateway {
+            return Err(FlowDenial::Gateway);
+        }
+        let (owner, target) = self.targets.get(&opened.local.port()).ok_or(FlowDenial::Port)?;
+        if preface.service != *owner || preface.target != target.id {
+            return Err(FlowDenial::Service);
+        }
+        Ok(Admitted {
+            service: *owner,
+            target: target.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+    use kakuremichi_core::{
+        id::{AgentId, OrganizationId, TargetId},
+        model::{TargetAddress, VirtualPort},
+        plan::{AgentGateway, AgentNode, AgentRecord, AgentService, Plan, Revision},
+    };
+    use kakuremichi_proto::preface::ConnectionId;
+
+    const US: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+
+    fn key(byte: u8) -> WireGuardKey {
+        WireGuardKey::from_bytes([byte; 32])
+    }
+
+    fn service(byte: u8, port: u16) -> AgentRecord {
+        AgentRecord::Service(AgentService {
+            id: ServiceId::from_bytes([byte; 16]),
+            name: "web".parse().unwrap(),
+            hosts: vec!["a.example".parse().unwrap()],
+            port: None,
+            urls: Vec::new(),
+            targets: vec![AgentTarget {
+                id: TargetId::from_bytes([byte; 16]),
+                port: VirtualPort::new(port).unwrap(),
+                address: TargetAddress::InProcess,
+                tls: false,
+                health: None,
+            }],
+        })
+    }
+
+    fn table() -> Table {
+        Table::new(&Plan::new(
+            Revision(1),
+            [
+                AgentRecord::Node(AgentNode {
+                    id: AgentId::from_bytes([1; 16]),
+                    organization: OrganizationId::from_bytes([1; 16]),
+                    name: "edge".parse().unwrap(),
+                    address: US,
+                }),
+                AgentRecord::Gateway(AgentGateway {
+                    id: GatewayId::from_bytes([2; 16]),
+                    name: "gate".parse().unwrap(),
+                    wireguard: key(2),
+                    address: GATEWAY,
+                    endpoints: Vec::new(),
+                }),
+                service(7, 2000),
+                service(8, 2001),
+            ],
+        ))
+    }
+
+    fn opened(peer: u8, from: Ipv6Addr, port: u16) -> Opened {
+        Opened {
+            peer: key(peer),
+            local: (US, port).into(),
+            remote: (from, 50_000).into(),
+        }
+    }
+
+    fn preface(gateway: u8, service: u8, target: u8) -> Preface {
+        Preface {
+            source: "198.51.100.7:40000".parse().unwrap(),
+            destination: "203.0.113.1:443".parse().unwrap(),
+            gateway: GatewayId::from_bytes([gateway; 16]),
+            connection: ConnectionId([2; 16]),
+            service: ServiceId::from_bytes([service; 16]),
+            target: TargetId::from_bytes([target; 16]),
+            tls: None,
+            principal: None,
+        }
+    }
+
+    /// LESSONS, advisories 13 and 14: the agent dials only targets of its plan, and checks each flow.
+    #[test]
+    fn gateway_port_service_and_target_must_match_the_plan() {
+        let table = table();
+        let admitted = table.admit(opened(2, GATEWAY, 2000), &preface(2, 7, 7)).unwrap();
+        assert_eq!(admitted.target.id, TargetId::from_bytes([7; 16]));
+        for (flow, claim, denial) in [
+            (opened(3, GATEWAY, 2000), preface(2, 7, 7), FlowDenial::Gateway),
+            (opened(2, US, 2000), preface(2, 7, 7), FlowDenial::Gateway),
+            (opened(2, GATEWAY, 2000), preface(3, 7, 7), FlowDenial::Gateway),
+            (opened(2, GATEWAY, 2002), preface(2, 7, 7), FlowDenial::Port),
+            (opened(2, GATEWAY, 2000), preface(2, 8, 7), FlowDenial::Service),
+            (opened(2, GATEWAY, 2000), preface(2, 7, 8), FlowDenial::Service),
+        ] {
+            assert_eq!(table.admit(flow, &claim), Err(denial));
+        }
+        assert_eq!(table.ports().collect::<Vec<_>>(), [2000, 2001]);
+    }
+}

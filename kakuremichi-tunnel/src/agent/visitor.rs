@@ -1,0 +1,128 @@
+//! A visitor's connection, and who the visitor is.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use kakuremichi_core::{
+    auth::Principal,
+    id::{GatewayId, ServiceId},
+};
+use kakuremichi_proto::preface::Preface;
+pub use kakuremichi_proto::preface::{ConnectionId, TlsFacts};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::flows::Ticket;
+use crate::stream::TunnelStream;
+
+/// Who came, as the gateway says. The agent has checked that the gateway may speak for this service.
+/// Clones share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visitor(Arc<Preface>);
+
+impl Visitor {
+    pub(super) fn new(preface: Preface) -> Self {
+        Self(Arc::new(preface))
+    }
+
+    /// The visitor's address.
+    #[must_use]
+    pub fn source(&self) -> SocketAddr {
+        self.0.source
+    }
+
+    /// The address at which the visitor reached the gateway.
+    #[must_use]
+    pub fn destination(&self) -> SocketAddr {
+        self.0.destination
+    }
+
+    /// What is known of the visitor's TLS; none where there was no TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsFacts> {
+        self.0.tls.as_ref()
+    }
+
+    /// Who the visitor has proven to be, if the service's policy asks for it.
+    ///
+    /// At an HTTP service it is who opened the connection: gateways never share a connection to a target
+    /// between visitors.
+    #[must_use]
+    pub fn principal(&self) -> Option<&Principal> {
+        self.0.principal.as_ref()
+    }
+
+    /// The service that was asked for.
+    #[must_use]
+    pub fn service(&self) -> ServiceId {
+        self.0.service
+    }
+
+    /// The gateway that let the visitor in.
+    #[must_use]
+    pub fn gateway(&self) -> GatewayId {
+        self.0.gateway
+    }
+
+    /// The visitor's connection, by the name that it has in the gateway's log.
+    #[must_use]
+    pub fn connection(&self) -> ConnectionId {
+        self.0.connection
+    }
+}
+
+/// A visitor's connection to a service inside this process.
+///
+/// It reads, writes, half-closes and is dropped as the [`TunnelStream`] that it is; its tasks may run on
+/// any runtime.
+#[derive(Debug)]
+pub struct VisitorStream {
+    stream: TunnelStream,
+    visitor: Visitor,
+    /// Dropped behind the stream: the flow has ended.
+    _ticket: Ticket,
+}
+
+impl VisitorStream {
+    pub(super) const fn new(stream: TunnelStream, visitor: Visitor, ticket: Ticket) -> Self {
+        Self {
+            stream,
+            visitor,
+            _ticket: ticket,
+        }
+    }
+
+    /// Who came.
+    #[must_use]
+    pub const fn visitor(&self) -> &Visitor {
+        &self.visitor
+    }
+}
+
+impl AsyncRead for VisitorStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for VisitorStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,1 +1,0 @@
-//! What an agent tells its gateways about its targets.
