@@ -74,6 +74,20 @@ pub(crate) const ALL: &[Component] = &[
         purpose: "licences, banned crates and sources",
     },
     Component {
+        name: "iperf3",
+        programs: &["iperf3"],
+        source: Source::Apt("iperf3"),
+        need: Need::Benches,
+        purpose: "bulk throughput",
+    },
+    Component {
+        name: "nginx",
+        programs: &["nginx"],
+        source: Source::Apt("nginx"),
+        need: Need::Benches,
+        purpose: "the service that requests go to",
+    },
+    Component {
         name: "openssh-client",
         programs: &["ssh", "ssh-keygen"],
         source: Source::Apt("openssh-client"),

@@ -1,0 +1,134 @@
+//! Control, a gateway and an agent, from the release binaries, on loopback.
+
+use std::{path::PathBuf, process::Command};
+
+use serde_json::json;
+
+use crate::{
+    machine::{Process, Scratch, Trouble, free_port, output, sibling, wait_for},
+    rest::Rest,
+};
+
+/// The agent's name.
+const AGENT: &str = "bench";
+
+/// The three roles, each a process of its own; they end with the value.
+#[derive(Debug)]
+pub struct Deployment {
+    gateway: Process,
+    agent: Process,
+    _control: Process,
+    rest: Rest,
+    _scratch: Scratch,
+}
+
+impl Deployment {
+    /// Starts the three, enrols gateway and agent, and waits until all say that they are ready.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::NotBuilt`] without the binaries; whatever keeps them from starting.
+    pub fn start() -> Result<Self, Trouble> {
+        let scratch = Scratch::new("deployment")?;
+        let role = |name: &str| sibling(&format!("kakuremichi-{name}"));
+        let data = |name: &str| scratch.path().join(name);
+        let made = |words: &[&str]| {
+            let mut command = Command::new(role("control")?);
+            let text = output(command.args(words).arg("--data").arg(data("control")))?;
+            Ok::<_, Trouble>(text.trim().to_owned())
+        };
+        let gateway_token = made(&["token", "create", "--role", "gateway"])?;
+        let agent_token = made(&["token", "create", "--role", "agent"])?;
+        let key = made(&["api-key", "create"])?;
+
+        let port = free_port()?;
+        let address = format!("127.0.0.1:{port}");
+        let url = format!("http://{address}");
+        let start = |name: &str, words: &[&str]| {
+            let admin = free_port()?;
+            let mut command = Command::new(role(name)?);
+            command.arg("run").arg("--data").arg(data(name)).args(words);
+            command.args(["--admin", &format!("127.0.0.1:{admin}"), "--log", "warn"]);
+            let log = data(&format!("{name}.log"));
+            Process::start(&mut command, Some(&log)).map(|process| (process, Ready { admin, log }))
+        };
+        let (control, control_ready) = start("control", &["--listen", &address, "--public-url", &url])?;
+        control_ready.wait("Control")?;
+
+        let (http, https, wireguard) = (free_port()?, free_port()?, free_port()?);
+        let loopback = |port: u16| format!("127.0.0.1:{port}");
+        let (http, https, wireguard) = (loopback(http), loopback(https), loopback(wireguard));
+        let (gateway, gateway_ready) = start(
+            "gateway",
+            &[
+                "--control",
+                &url,
+                "--token",
+                &gateway_token,
+                "--http",
+                &http,
+                "--https",
+                &https,
+                "--wireguard",
+                &wireguard,
+                "--public-address",
+                "127.0.0.1",
+            ],
+        )?;
+        let (agent, agent_ready) = start(
+            "agent",
+            &["--control", &url, "--token", &agent_token, "--name", AGENT],
+        )?;
+        gateway_ready.wait("the gateway")?;
+        agent_ready.wait("the agent")?;
+        Ok(Self {
+            gateway,
+            agent,
+            _control: control,
+            rest: Rest::with_key(port, key),
+            _scratch: scratch,
+        })
+    }
+
+    /// Publishes a port of loopback at another one of the gateway, for everybody, and returns when Control
+    /// has taken it.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Refused`] and the other troubles of a request.
+    pub fn publish_tcp(&self, name: &str, port: u16, target: u16) -> Result<(), Trouble> {
+        let service = json!({
+            "name": name,
+            "kind": "tcp",
+            "port": port,
+            "targets": [{ "agent": AGENT, "address": format!("127.0.0.1:{target}") }],
+            "policy": { "access": "public" },
+        });
+        self.rest.post("/api/v1/services", &service).map(drop)
+    }
+
+    /// Seconds of processor time of the gateway and the agent so far.
+    #[must_use]
+    pub fn cpu_seconds(&self) -> f64 {
+        self.gateway.cpu_seconds() + self.agent.cpu_seconds()
+    }
+}
+
+/// How a role tells that it is ready, or why it is not.
+struct Ready {
+    admin: u16,
+    log: PathBuf,
+}
+
+impl Ready {
+    fn wait(&self, what: &str) -> Result<(), Trouble> {
+        let admin = Rest::open(self.admin);
+        wait_for(what, || admin.is_ok("/readyz")).map_err(|trouble| {
+            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+            match trouble {
+                Trouble::Late { what } if !said.is_empty() => Trouble::Failed { program: what, said },
+                trouble => trouble,
+            }
+        })
+    }
+}
