@@ -91,3 +91,6 @@ async fn secure(mut response: Response) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

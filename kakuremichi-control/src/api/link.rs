@@ -13,6 +13,12 @@ use kakuremichi_proto::{frame::MAX_FRAME, version::SUBPROTOCOL};
 
 use super::{App, guard::client_address, problem::Problem};
 
+/// The bytes that are read from a socket at once. Most frames are small, there are many nodes, and what is
+/// set aside here is set aside for each of them.
+const READ_BUFFER: usize = 4 * 1024;
+/// The most bytes that wait to be written; what exceeds it ends the connection.
+const WRITE_BOUND: usize = 4 * MAX_FRAME;
+
 /// Opens the link of a node.
 ///
 /// A WebSocket with the subprotocol `kakuremichi.v1`, on which a node proves who it is. It carries
@@ -37,6 +43,9 @@ pub(super) async fn open(State(app): State<App>, mut request: Request) -> Respon
     };
     let hub = Arc::clone(&app.hub);
     upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BOUND)
         .max_message_size(MAX_FRAME)
         .max_frame_size(MAX_FRAME)
         .on_upgrade(move |socket| hub.serve(socket, admitted))

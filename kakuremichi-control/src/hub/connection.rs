@@ -340,7 +340,11 @@ async fn working(doing: &mut Option<Doing<'_>>) -> Done {
 
 /// Waits until the hub drains.
 async fn drains(state: &mut watch::Receiver<HubState>) {
-    if state.wait_for(|state| *state == HubState::Draining).await.is_err() {
+    if state
+        .wait_for(|state| *state == HubState::Draining)
+        .await
+        .is_err()
+    {
         pending::<()>().await;
     }
 }

@@ -1,0 +1,699 @@
+//! The API through its router, on a real database.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Request, StatusCode, header},
+};
+use http_body_util::BodyExt as _;
+use kakuremichi_core::{
+    auth::{
+        Authentication, AuthenticationError, AuthenticationRequest, Authenticator, Credential, Principal,
+    },
+    id::OrganizationId,
+    key::{IdentityKey, WireGuardKey},
+    model::Role,
+};
+use kakuremichi_proto::{identity::TokenText, session::EnrolRequest};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::{
+    Control, identity_key,
+    service::{Actor, ApiKeyDraft},
+    store::SqlStore,
+};
+
+struct Api {
+    control: Control,
+    router: Router,
+    key: String,
+    _directory: tempfile::TempDir,
+}
+
+impl Api {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqlStore::open(directory.path().join("control.db")).await.unwrap();
+        let control = Control::builder(store)
+            .public_url("https://control.example.net/km")
+            .identity(identity_key().unwrap().expose())
+            .authenticator(Directory)
+            .build()
+            .unwrap();
+        let actor = control.use_cases().control().await.unwrap();
+        Self {
+            key: Self::key_for(&control, &actor).await,
+            router: control.router(),
+            control,
+            _directory: directory,
+        }
+    }
+
+    async fn key_for(control: &Control, actor: &Actor) -> String {
+        let draft = ApiKeyDraft {
+            name: "test".parse().unwrap(),
+            expires: None,
+        };
+        let made = control.use_cases().create_api_key(actor, draft).await.unwrap();
+        made.text.expose().clone()
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "authorization") {
+            request = request.header("authorization", format!("Bearer {}", self.key));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = match body {
+            Some(body) => request
+                .header("content-type", "application/json; charset=utf-8")
+                .body(Body::from(body.to_string())),
+            None => request.body(Body::empty()),
+        };
+        Answer::to(self.router.clone(), request.unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send("GET", &format!("{PREFIX}{path}"), &[], None).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send("POST", &format!("{PREFIX}{path}"), &[], Some(body))
+            .await
+    }
+
+    /// An agent that enrolled; its identifier.
+    async fn agent(&self, name: &str) -> String {
+        let made = self
+            .post("/tokens", json!({"name": "t", "role": "agent"}))
+            .await
+            .body;
+        let token: TokenText = made["token"].as_str().unwrap().parse().unwrap();
+        let key = name.as_bytes().first().copied().unwrap_or_default();
+        let request = EnrolRequest {
+            secret_hash: token.secret_hash(),
+            role: Role::Agent,
+            name: name.parse().unwrap(),
+            identity: IdentityKey::from_bytes([key; 32]),
+            wireguard: WireGuardKey::from_bytes([key; 32]),
+        };
+        self.control
+            .use_cases()
+            .enrol(&request)
+            .await
+            .unwrap()
+            .id
+            .to_string()
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Answer {
+    async fn to(router: Router, request: Request<Body>) -> Self {
+        let response = router.oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        }
+    }
+
+    fn header(&self, name: HeaderName) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[track_caller]
+    fn is(&self, status: u16, code: &str) {
+        assert_eq!(
+            (
+                self.status.as_u16(),
+                self.body["code"].as_str().unwrap_or_default()
+            ),
+            (status, code),
+            "{self:?}"
+        );
+        if !code.is_empty() {
+            assert_eq!(self.header(header::CONTENT_TYPE), "application/problem+json");
+        }
+    }
+
+    #[track_caller]
+    fn names(&self, field: &str) {
+        self.is(400, "KKM-A001");
+        assert_eq!(self.body["errors"][0]["field"], field, "{self:?}");
+    }
+}
+
+/// Knows one user, and fails for another.
+#[derive(Debug)]
+struct Directory;
+
+#[async_trait]
+impl Authenticator for Directory {
+    fn name(&self) -> &'static str {
+        "directory"
+    }
+
+    async fn authenticate(
+        &self,
+        request: AuthenticationRequest<'_>,
+    ) -> Result<Authentication, AuthenticationError> {
+        match request.credential {
+            Credential::Basic { name, password } if name == "alice" && password.expose() == "secret" => {
+                Ok(Authentication::Proven(Principal::new("directory", "alice")))
+            }
+            Credential::Basic { name, .. } if name == "down" => Err(AuthenticationError {
+                authenticator: "directory",
+                source: "the directory is down".into(),
+            }),
+            Credential::Basic { .. } => Ok(Authentication::Refused),
+            _ => Ok(Authentication::NotMine),
+        }
+    }
+}
+
+/// DESIGN, section 8: a route without a permission fails the build. Routes are rows of a table that says it;
+/// here each is documented, says so in the document, and lets nobody in without a credential.
+#[tokio::test]
+async fn no_route_is_without_a_permission() {
+    let api = Api::start().await;
+    let document = serde_json::to_value(document()).unwrap();
+    let mut documented = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        documented.extend(
+            item.as_object()
+                .unwrap()
+                .keys()
+                .map(|method| (method.to_uppercase(), path.clone())),
+        );
+    }
+    for route in routes::routes() {
+        let path = format!("{PREFIX}{}", route.path);
+        assert!(
+            documented.remove(&(route.method.to_string(), path.clone())),
+            "{} {path}",
+            route.method
+        );
+        let secured = &document["paths"][&path][route.method.as_str().to_lowercase()]["security"];
+        assert_eq!(secured.is_null(), route.permission.is_open(), "{path}");
+        if route.permission.is_open() {
+            continue;
+        }
+        let path = path.replace("{id}", "svc_aaaaaaaaaaaaaaaaaaaaaaaaaa");
+        for credential in ["", "Bearer nonsense", "Basic YTpi", "Basic ZG93bjp4"] {
+            let answer = api
+                .send(
+                    route.method.as_str(),
+                    &path,
+                    &[("authorization", credential)],
+                    None,
+                )
+                .await;
+            answer.is(401, "KKM-A002");
+            assert_eq!(answer.header(header::WWW_AUTHENTICATE), "Bearer");
+        }
+    }
+    assert!(documented.is_empty(), "documented, but not there: {documented:?}");
+}
+
+/// The document is committed, so that a change of the API is seen when it is made. To make it anew:
+/// `KAKUREMICHI_WRITE_OPENAPI=1 cargo test -p kakuremichi-control openapi`.
+#[test]
+fn the_openapi_document_is_the_committed_one() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+    let made = format!("{}\n", serde_json::to_string_pretty(&document()).unwrap());
+    if std::env::var_os("KAKUREMICHI_WRITE_OPENAPI").is_some() {
+        std::fs::write(path, &made).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        committed == made,
+        "the API has changed: look at the difference after KAKUREMICHI_WRITE_OPENAPI=1"
+    );
+    assert!(made.starts_with("{\n  \"openapi\": \"3.1"));
+}
+
+#[tokio::test]
+async fn the_document_served_says_where_control_is() {
+    let api = Api::start().await;
+    let answer = api
+        .send("GET", "/api/v1/openapi.json", &[("authorization", "")], None)
+        .await;
+    answer.is(200, "");
+    assert_eq!(answer.body["servers"][0]["url"], "https://control.example.net/km");
+}
+
+#[tokio::test]
+async fn a_caller_is_who_the_key_or_the_authenticator_says() {
+    let api = Api::start().await;
+    let me = api.get("/me").await;
+    assert_eq!(
+        (&me.body["authority"], &me.body["organization"]["name"]),
+        (&json!("api-key"), &json!("default"))
+    );
+    let alice = api
+        .send(
+            "GET",
+            "/api/v1/me",
+            &[("authorization", "Basic YWxpY2U6c2VjcmV0")],
+            None,
+        )
+        .await;
+    assert_eq!(
+        (&alice.body["authority"], &alice.body["subject"]),
+        (&json!("directory"), &json!("alice"))
+    );
+    assert_eq!(
+        api.get("/organization").await.body["id"],
+        me.body["organization"]["id"]
+    );
+}
+
+#[tokio::test]
+async fn answers_are_of_no_use_to_a_page_in_a_browser() {
+    let api = Api::start().await;
+    for answer in [api.get("/me").await, api.get("/nothing").await] {
+        assert_eq!(answer.header(header::X_CONTENT_TYPE_OPTIONS), "nosniff");
+        assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
+        assert!(
+            answer
+                .header(header::CONTENT_SECURITY_POLICY)
+                .contains("default-src 'none'")
+        );
+        assert_eq!(answer.headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN), None);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_said_with_its_field() {
+    let api = Api::start().await;
+    api.get("/nothing/here").await.is(404, "KKM-A004");
+    api.get("/services/nonsense").await.is(404, "KKM-A004");
+    api.get("/services/svc_aaaaaaaaaaaaaaaaaaaaaaaaaa")
+        .await
+        .is(404, "KKM-A004");
+    api.send("PUT", "/api/v1/services", &[], None)
+        .await
+        .is(405, "KKM-A001");
+    api.get("/services?limit=0").await.names("limit");
+    api.get("/services?cursor=x").await.names("cursor");
+    api.get("/services?page=2").await.names("page");
+    api.send("POST", "/api/v1/tokens", &[], None)
+        .await
+        .is(415, "KKM-A001");
+    let huge = json!({"name": "x".repeat(MAX_BODY), "role": "agent"});
+    api.post("/tokens", huge).await.is(413, "KKM-A007");
+    for (body, field) in [
+        (json!([]), "body"),
+        (json!({"role": "agent"}), "body"),
+        (json!({"name": "a b", "role": "agent"}), "name"),
+        (json!({"name": "a", "role": "boss"}), "role"),
+        (json!({"name": "a", "role": "agent", "colour": "red"}), "colour"),
+        (
+            json!({"name": "a", "role": "agent", "uses": 1, "unlimited": true}),
+            "uses",
+        ),
+        (
+            json!({"name": "a", "role": "agent", "expires_at": "soon"}),
+            "expires_at",
+        ),
+        (
+            json!({"name": "a", "role": "agent", "expires_at": "2020-01-01T00:00:00Z"}),
+            "expires",
+        ),
+        (
+            json!({"name": "a", "role": "agent", "declare": {"hosts": ["ok.example", "*"]}}),
+            "declare.hosts[1]",
+        ),
+    ] {
+        api.post("/tokens", body).await.names(field);
+    }
+    let http = |routes: Value| json!({"name": "s", "http": {"hosts": ["s.example"], "routes": routes}});
+    for (body, field) in [
+        (json!({"name": "s"}), "http"),
+        (
+            json!({"name": "s", "tcp": {"port": 0, "targets": []}}),
+            "tcp.port",
+        ),
+        (
+            http(json!([{"targets": [{"address": "h:1"}]}])),
+            "http.routes[0].targets[0].agent",
+        ),
+        (
+            http(json!([{"targets": [{"agent": "home"}]}])),
+            "http.routes[0].targets[0].address",
+        ),
+        (
+            http(json!([{"targets": [{"agent": "home", "address": "h:1"}]}])),
+            "http.routes[0].targets[0].agent",
+        ),
+        (
+            http(json!([{"targets": [{"agent": "home", "address": "::1:80"}]}])),
+            "http.routes[0].targets[0].address",
+        ),
+        (
+            http(json!([{"targets": [{"agent": "home", "in_process": true}]}])),
+            "http.routes[0].targets[0].in_process",
+        ),
+        (http(json!([{"path": "x", "targets": []}])), "http.routes[0].path"),
+        (
+            http(json!([{"targets": [], "health": {"check": "ping"}}])),
+            "http.routes[0].health.check",
+        ),
+        (
+            json!({"name": "s", "http": {"hosts": [], "routes": []}}),
+            "http.hosts",
+        ),
+    ] {
+        api.post("/services", body).await.names(field);
+    }
+}
+
+#[tokio::test]
+async fn a_service_is_published_changed_and_deleted() {
+    let api = Api::start().await;
+    let agent = api.agent("home").await;
+    let wanted = json!({
+        "name": "billing",
+        "http": {
+            "hosts": ["Bücher.example", "*.b.example"],
+            "routes": [{
+                "targets": [
+                    {"agent": "home", "address": "127.0.0.1:8080"},
+                    {"agent": agent, "unix": "/run/app.sock"},
+                    {"agent": agent, "address": "backend.internal:443", "tls": {}},
+                ],
+                "health": {"check": {"http": {"path": "/healthz"}}},
+            }],
+        },
+        "policy": {
+            "rules": [{"name": "office", "effect": "allow",
+                       "when": {"all": [{"source": "192.0.2.0/24"}, {"not": {"path": "/admin"}}]}}],
+            "access": {"any_of": [{"basic": {"users": [{"name": "alice", "password": "correct horse"}]}}, "signed_in"]},
+        },
+    });
+    let made = api.post("/services", wanted.clone()).await;
+    made.is(201, "");
+    assert_eq!(made.header(header::ETAG), "\"1\"");
+    assert_eq!(made.body["http"]["hosts"][0], "xn--bcher-kva.example");
+    assert_eq!(made.body["http"]["routes"][0]["targets"][0]["agent"], agent);
+    assert_eq!(made.body["lifetime"], "configured");
+    assert!(!made.body.to_string().contains("argon2") && !made.body.to_string().contains("correct"));
+    let path = format!("/api/v1/services/{}", made.body["id"].as_str().unwrap());
+    let read = api.send("GET", &path, &[], None).await;
+    assert_eq!((&read.body, read.header(header::ETAG)), (&made.body, "\"1\""));
+    let listed = api.get("/services").await;
+    assert_eq!(listed.body["items"], json!([made.body]));
+
+    // What was read can be asked for again; nothing changes, and the password stays.
+    let again = json!({"name": "billing", "http": read.body["http"], "policy": read.body["policy"]});
+    let unchanged = api
+        .send("PUT", &path, &[("if-match", "\"1\"")], Some(again.clone()))
+        .await;
+    unchanged.is(200, "");
+    assert_eq!(
+        (&unchanged.body, unchanged.header(header::ETAG)),
+        (&made.body, "\"1\"")
+    );
+
+    let mut renamed = again;
+    renamed["name"] = json!("accounts");
+    let changed = api
+        .send("PUT", &path, &[("if-match", "\"1\"")], Some(renamed.clone()))
+        .await;
+    assert_eq!(
+        (changed.header(header::ETAG), &changed.body["name"]),
+        ("\"2\"", &json!("accounts"))
+    );
+    assert_eq!(
+        changed.body["http"]["routes"][0]["targets"],
+        made.body["http"]["routes"][0]["targets"]
+    );
+    api.send("PUT", &path, &[("if-match", "\"1\"")], Some(renamed))
+        .await
+        .is(412, "KKM-A006");
+    api.send("PUT", &path, &[("if-match", "1")], Some(json!({})))
+        .await
+        .names("If-Match");
+    let taken = json!({"name": "other", "http": {"hosts": ["x.b.example", "*.b.example"], "routes": []}});
+    let conflict = api.post("/services", taken).await;
+    conflict.is(409, "KKM-A005");
+    assert!(conflict.body["detail"].as_str().unwrap().contains("*.b.example"));
+    api.send("DELETE", &format!("/api/v1/nodes/{agent}"), &[], None)
+        .await
+        .is(409, "KKM-A009");
+
+    let usage = api.send("GET", &format!("{path}/usage"), &[], None).await;
+    assert_eq!(
+        usage.body,
+        json!({"connections": 0, "requests": 0, "bytes_in": 0, "bytes_out": 0})
+    );
+    api.send("DELETE", &path, &[("if-match", "\"1\"")], None)
+        .await
+        .is(412, "KKM-A006");
+    api.send("DELETE", &path, &[("if-match", "\"2\"")], None)
+        .await
+        .is(204, "");
+    api.send("DELETE", &path, &[], None).await.is(404, "KKM-A004");
+    api.send("DELETE", &format!("/api/v1/nodes/{agent}"), &[], None)
+        .await
+        .is(204, "");
+}
+
+#[tokio::test]
+async fn lists_come_in_parts() {
+    let api = Api::start().await;
+    let mut made = BTreeSet::new();
+    for n in 0..5 {
+        let body = json!({"name": format!("t{n}"), "role": "gateway", "unlimited": true, "expires_in": 60});
+        made.insert(
+            api.post("/tokens", body).await.body["id"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        );
+    }
+    let (mut seen, mut path) = (BTreeSet::new(), "/tokens?limit=2".to_owned());
+    for items in [2, 2, 1] {
+        let part = api.get(&path).await;
+        let found = part.body["items"].as_array().unwrap();
+        assert_eq!(found.len(), items);
+        assert!(
+            found
+                .iter()
+                .all(|item| item.get("token").is_none() && item.get("uses_left").is_none())
+        );
+        seen.extend(found.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        path = format!(
+            "/tokens?limit=2&cursor={}",
+            part.body["next_cursor"].as_str().unwrap_or_default()
+        );
+    }
+    assert_eq!(seen, made);
+    let id = made.first().unwrap();
+    let revoked = api.post(&format!("/tokens/{id}/revoke"), json!({})).await;
+    assert!(revoked.body["revoked_at"].is_string());
+}
+
+#[tokio::test]
+async fn nodes_and_sites_are_managed() {
+    let api = Api::start().await;
+    let agent = api.agent("home").await;
+    let path = format!("/api/v1/nodes/{agent}");
+    let node = api.send("GET", &path, &[], None).await;
+    assert_eq!(
+        (&node.body["role"], &node.body["connected"]),
+        (&json!("agent"), &json!(false))
+    );
+    assert!(node.body["address"].as_str().unwrap().starts_with("fd"));
+    let renamed = api
+        .send(
+            "PATCH",
+            &path,
+            &[("if-match", "\"1\"")],
+            Some(json!({"name": "Attic"})),
+        )
+        .await;
+    assert_eq!(
+        (&renamed.body["name"], renamed.header(header::ETAG)),
+        (&json!("attic"), "\"2\"")
+    );
+    let status = api.send("GET", &format!("{path}/status"), &[], None).await;
+    assert_eq!(
+        (&status.body["connected"], &status.body["lanes"]),
+        (&json!(false), &json!([]))
+    );
+    assert!(api.send("POST", &format!("{path}/revoke"), &[], None).await.body["revoked_at"].is_string());
+
+    let wanted = json!({"name": "office", "wireguard_key": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+                        "networks": ["192.168.7.0/24"], "endpoint": "office.example.net:51820"});
+    let made = api.post("/sites", wanted.clone()).await;
+    made.is(201, "");
+    assert!(made.body["address_v4"].as_str().unwrap().starts_with("100."));
+    let path = format!("/api/v1/sites/{}", made.body["id"].as_str().unwrap());
+    let behind = json!({"name": "nas", "tcp": {"port": 5000, "targets": [{"site": "office", "address": "192.168.7.9:80"}]}});
+    api.post("/services", behind).await.is(201, "");
+    let mut moved = wanted.clone();
+    moved["networks"] = json!(["192.168.8.0/24"]);
+    api.send("PUT", &path, &[], Some(moved)).await.is(409, "KKM-A009");
+    let mut dials = wanted;
+    dials.as_object_mut().unwrap().remove("endpoint");
+    let changed = api
+        .send("PUT", &path, &[("if-match", "\"2\"")], Some(dials))
+        .await;
+    changed.is(200, "");
+    assert!(changed.body.get("endpoint").is_none());
+    assert_eq!(changed.body["address_v4"], made.body["address_v4"]);
+    api.send("DELETE", &path, &[], None).await.is(409, "KKM-A009");
+    assert_eq!(api.get("/sites").await.body["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_api_key_is_shown_once_and_can_be_deleted() {
+    let api = Api::start().await;
+    let made = api
+        .post("/api-keys", json!({"name": "ci", "expires_in": 3600}))
+        .await;
+    made.is(201, "");
+    let bearer = format!("Bearer {}", made.body["key"].as_str().unwrap());
+    let me = api
+        .send("GET", "/api/v1/me", &[("authorization", &bearer)], None)
+        .await;
+    assert_eq!(me.body["subject"], made.body["id"]);
+    let path = format!("/api/v1/api-keys/{}", made.body["id"].as_str().unwrap());
+    let read = api.send("GET", &path, &[], None).await;
+    assert!(read.body.get("key").is_none() && read.body["expires_at"].is_string());
+    api.send("DELETE", &path, &[("authorization", &bearer)], None)
+        .await
+        .is(204, "");
+    api.send("GET", "/api/v1/me", &[("authorization", &bearer)], None)
+        .await
+        .is(401, "KKM-A002");
+    assert_eq!(
+        api.get("/api-keys").await.body["items"].as_array().unwrap().len(),
+        1
+    );
+}
+
+/// LESSONS, advisory 9: identifiers come from the path; the loaded object's organization is authorized.
+#[tokio::test]
+async fn another_organizations_things_are_not_found() {
+    let api = Api::start().await;
+    let agent = api.agent("home").await;
+    let service = api
+        .post(
+            "/services",
+            json!({"name": "s", "http": {"hosts": ["s.example"], "routes": []}}),
+        )
+        .await;
+    let site = api
+        .post(
+            "/sites",
+            json!({"name": "o", "wireguard_key": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="}),
+        )
+        .await;
+    let id = |answer: &Answer| answer.body["id"].as_str().unwrap().to_owned();
+    let token = api.get("/tokens").await.body["items"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let key = api.get("/api-keys").await.body["items"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+
+    let organization = kakuremichi_core::model::Organization {
+        id: OrganizationId::from_bytes([9; 16]),
+        name: "other".parse().unwrap(),
+        created: crate::service::now(),
+    };
+    let actor = Actor {
+        organization: organization.id,
+        principal: None,
+    };
+    let batch = kakuremichi_core::store::Batch {
+        mutations: vec![kakuremichi_core::store::Mutation::Create(organization.into())],
+        audit: kakuremichi_core::store::conformance::sample::audit("test.create"),
+    };
+    api.control.use_cases().store().commit(batch).await.unwrap();
+    let stranger = format!("Bearer {}", Api::key_for(&api.control, &actor).await);
+
+    let body = |path: &str, method: &str| match (path, method) {
+        ("/nodes/{id}", "PATCH") => Some(json!({"name": "mine"})),
+        ("/sites/{id}", "PUT") => {
+            Some(json!({"name": "o", "wireguard_key": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="}))
+        }
+        ("/services/{id}", "PUT") => {
+            Some(json!({"name": "s", "http": {"hosts": ["s.example"], "routes": []}}))
+        }
+        _ => None,
+    };
+    let mut walked = 0;
+    for route in routes::routes() {
+        let of = match route.path.split('/').nth(1) {
+            Some("nodes") => &agent,
+            Some("services") => &id(&service),
+            Some("sites") => &id(&site),
+            Some("tokens") => &token,
+            Some("api-keys") => &key,
+            _ => continue,
+        };
+        let path = format!("{PREFIX}{}", route.path.replace("{id}", of));
+        let credential = [("authorization", stranger.as_str())];
+        if route.path.contains("{id}") {
+            let body = body(route.path, route.method.as_str());
+            api.send(route.method.as_str(), &path, &credential, body)
+                .await
+                .is(404, "KKM-A004");
+            walked += 1;
+        } else if route.method == Method::GET {
+            let items = api.send("GET", &path, &credential, None).await.body["items"]
+                .as_array()
+                .unwrap()
+                .len();
+            assert_eq!(items, usize::from(route.path == "/api-keys"), "{path}");
+        }
+    }
+    assert_eq!(walked, 16);
+    assert_eq!(
+        api.get("/services").await.body["items"].as_array().unwrap().len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn it_mounts_below_a_path_with_parameters() {
+    let api = Api::start().await;
+    let made = api.post("/tokens", json!({"name": "t", "role": "agent"})).await;
+    let nested = Router::new()
+        .nest("/{tenant}/km", api.control.router())
+        .merge(api.control.router());
+    let path = format!("/acme/km/api/v1/tokens/{}", made.body["id"].as_str().unwrap());
+    let request = Request::get(path).header("authorization", format!("Bearer {}", api.key));
+    let answer = Answer::to(nested, request.body(Body::empty()).unwrap()).await;
+    answer.is(200, "");
+    assert_eq!(answer.body["id"], made.body["id"]);
+}
+
+#[tokio::test]
+async fn the_link_is_a_websocket_with_our_subprotocol() {
+    let api = Api::start().await;
+    api.send("GET", "/api/v1/link", &[("authorization", "")], None)
+        .await
+        .is(400, "KKM-A001");
+}
