@@ -1,3 +1,13 @@
 //! The `kakuremichi` binary.
 
-fn main() {}
+mod cli;
+mod quickstart;
+
+use std::process::ExitCode;
+
+use kakuremichi_bins_common::{failure::finish, process};
+
+fn main() -> ExitCode {
+    process::private_files();
+    finish("kakuremichi", cli::run())
+}

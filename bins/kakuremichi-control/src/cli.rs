@@ -1,0 +1,211 @@
+//! The command line.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use kakuremichi_bins_common::{DataDir, Failure, Layers, Role, run, settings};
+use kakuremichi_control::{
+    Control,
+    service::{ApiKeyDraft, TokenDraft},
+};
+use kakuremichi_control_bin::{Config, ControlRole, Files, SETTINGS, Settings};
+use kakuremichi_core::{
+    model::{DeclareScope, Role as NodeRole},
+    name::{HostPattern, Label},
+    net::PortRange,
+    time::Timestamp,
+};
+
+/// Runs the command that the arguments name.
+pub(crate) fn run() -> Result<(), Failure> {
+    let layers = Layers::new(Role::Control, SETTINGS);
+    let matches = settings::arguments(command(&layers))?;
+    match matches.subcommand() {
+        Some(("run", matches)) => run::role(&layers, matches, async |settings: Settings, common| {
+            let config = Config::try_from(settings)?;
+            ControlRole::play(config, common).await
+        }),
+        Some(("token", matches)) => match matches.subcommand() {
+            Some(("create", matches)) => run::runtime()?.block_on(create_token(matches)),
+            _ => Err(Failure::usage("`token` is followed by `create`")),
+        },
+        Some(("api-key", matches)) => match matches.subcommand() {
+            Some(("create", matches)) => run::runtime()?.block_on(create_api_key(matches)),
+            _ => Err(Failure::usage("`api-key` is followed by `create`")),
+        },
+        _ => Err(Failure::usage(
+            "a command is missing: run, token create or api-key create",
+        )),
+    }
+}
+
+fn command(layers: &Layers) -> Command {
+    let data = Arg::new("data")
+        .long("data")
+        .value_name("DIR")
+        .required(true)
+        .value_parser(value_parser!(PathBuf))
+        .help("Control's data directory; Control may be running");
+    let name = |default: &'static str| {
+        Arg::new("name")
+            .long("name")
+            .value_name("NAME")
+            .default_value(default)
+            .help("What it is for")
+    };
+    let expires = Arg::new("expires-in")
+        .long("expires-in")
+        .value_name("SECONDS")
+        .value_parser(value_parser!(u64).range(1..))
+        .help("When it ends to be of use; never when left out");
+    let list = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name(value)
+            .action(ArgAction::Append)
+            .help(help)
+    };
+    let token = Command::new("create")
+        .about("Make an enrolment token, and print it this once")
+        .arg(data.clone())
+        .arg(
+            Arg::new("role")
+                .long("role")
+                .value_name("agent|gateway")
+                .required(true)
+                .value_parser(["agent", "gateway"]),
+        )
+        .arg(
+            Arg::new("uses")
+                .long("uses")
+                .value_name("NUMBER")
+                .value_parser(value_parser!(u32).range(1..))
+                .default_value("1")
+                .conflicts_with("unlimited")
+                .help("How many nodes may enrol with it"),
+        )
+        .arg(
+            Arg::new("unlimited")
+                .long("unlimited")
+                .action(ArgAction::SetTrue)
+                .help("Any number of nodes may enrol"),
+        )
+        .arg(list(
+            "allow-host",
+            "PATTERN",
+            "A host that the agents may declare services for, such as *.example.net",
+        ))
+        .arg(list(
+            "allow-port",
+            "RANGE",
+            "A port, or a range, that the agents may declare TCP services for",
+        ))
+        .arg(expires.clone())
+        .arg(name("token"));
+    let key = Command::new("create")
+        .about("Make an API key, and print it this once")
+        .arg(data)
+        .arg(expires)
+        .arg(name("api-key"));
+    let group = |name: &'static str, about: &'static str| {
+        Command::new(name)
+            .about(about)
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+    };
+    Command::new("kakuremichi-control")
+        .about("The control plane of kakuremichi")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(layers.flags(Command::new("run").about("Run Control until it is told to end")))
+        .subcommand(group("token", "Enrolment tokens").subcommand(token))
+        .subcommand(group("api-key", "Credentials for the REST API").subcommand(key))
+}
+
+async fn create_token(matches: &ArgMatches) -> Result<(), Failure> {
+    let draft = TokenDraft {
+        name: label(matches)?,
+        role: match matches.get_one::<String>("role").map(String::as_str) {
+            Some("gateway") => NodeRole::Gateway,
+            _ => NodeRole::Agent,
+        },
+        uses: matches
+            .get_one("uses")
+            .copied()
+            .filter(|_| !matches.get_flag("unlimited")),
+        expires: expiry(matches),
+        declare: DeclareScope {
+            hosts: parsed::<HostPattern>(matches, "allow-host")?,
+            ports: parsed::<PortRange>(matches, "allow-port")?,
+        },
+    };
+    let control = offline(matches).await?;
+    let actor = control
+        .use_cases()
+        .control()
+        .await
+        .map_err(|error| Failure::because("token create", &error))?;
+    let made = control
+        .use_cases()
+        .create_token(&actor, draft)
+        .await
+        .map_err(|error| Failure::because("token create", &error))?;
+    run::print(&format!("{}\n", made.text.expose()))
+}
+
+async fn create_api_key(matches: &ArgMatches) -> Result<(), Failure> {
+    let draft = ApiKeyDraft {
+        name: label(matches)?,
+        expires: expiry(matches),
+    };
+    let control = offline(matches).await?;
+    let actor = control
+        .use_cases()
+        .control()
+        .await
+        .map_err(|error| Failure::because("api-key create", &error))?;
+    let made = control
+        .use_cases()
+        .create_api_key(&actor, draft)
+        .await
+        .map_err(|error| Failure::because("api-key create", &error))?;
+    run::print(&format!("{}\n", made.text.expose()))
+}
+
+/// Control on its database, without its listener: beside a Control that runs, or before it ran for the first
+/// time.
+async fn offline(matches: &ArgMatches) -> Result<Control, Failure> {
+    let data = matches
+        .get_one::<PathBuf>("data")
+        .ok_or_else(|| Failure::usage("--data is missing"))?;
+    let files = Files::new(DataDir::visit(data)?);
+    files.offline_control().await
+}
+
+fn label(matches: &ArgMatches) -> Result<Label, Failure> {
+    let name = matches.get_one::<String>("name").map_or("", String::as_str);
+    name.parse()
+        .map_err(|error| Failure::usage(format!("--name {name}: {error}")))
+}
+
+fn expiry(matches: &ArgMatches) -> Option<Timestamp> {
+    let seconds = matches.get_one::<u64>("expires-in")?;
+    Some(Timestamp::from(SystemTime::now()).after(Duration::from_secs(*seconds)))
+}
+
+fn parsed<T>(matches: &ArgMatches, name: &str) -> Result<Vec<T>, Failure>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let texts = matches.get_many::<String>(name).into_iter().flatten();
+    texts
+        .map(|text| {
+            text.parse()
+                .map_err(|error| Failure::usage(format!("--{name} {text}: {error}")))
+        })
+        .collect()
+}

@@ -1,0 +1,226 @@
+//! The settings of Control, and what they mean together.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use kakuremichi_bins_common::{Failure, Setting};
+use kakuremichi_core::net::Host;
+use kakuremichi_proto::identity::CanonicalUrl;
+use serde::Deserialize;
+
+/// What Control can be told, besides what every role can.
+pub const SETTINGS: &[Setting] = &[
+    Setting::text(
+        "data",
+        "DIR",
+        "Where the database and the keys are; made when missing",
+    ),
+    Setting::text("listen", "ADDR", "Where nodes and API clients connect").or("[::]:7443"),
+    Setting::text(
+        "public-url",
+        "URL",
+        "How nodes and API clients reach it, such as https://control.example.net:7443",
+    ),
+    Setting::text(
+        "tls-cert",
+        "FILE",
+        "The certificate chain (PEM); without it Control is its own authority",
+    ),
+    Setting::text("tls-key", "FILE", "The key of --tls-cert (PEM)"),
+    Setting::switch(
+        "behind-proxy",
+        "A reverse proxy ends TLS: serve plain HTTP and believe its X-Forwarded-For",
+    ),
+];
+
+/// The settings as they were given.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Settings {
+    data: PathBuf,
+    listen: SocketAddr,
+    public_url: String,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    #[serde(default)]
+    behind_proxy: bool,
+}
+
+/// Settings that make sense together.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the database and the keys are.
+    pub data: PathBuf,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// How it is reached.
+    pub public_url: CanonicalUrl,
+    /// What protects connections.
+    pub security: Security,
+}
+
+/// What protects connections to Control.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Security {
+    /// TLS with a given certificate.
+    Given {
+        /// The chain, PEM.
+        certificate: PathBuf,
+        /// The key, PEM.
+        key: PathBuf,
+    },
+    /// TLS with a certificate of an authority of its own.
+    OwnAuthority,
+    /// A reverse proxy in front ends TLS.
+    BehindProxy,
+    /// Nothing: everything stays on this machine.
+    Loopback,
+}
+
+impl TryFrom<Settings> for Config {
+    type Error = Failure;
+
+    fn try_from(settings: Settings) -> Result<Self, Failure> {
+        let public_url: CanonicalUrl = settings
+            .public_url
+            .parse()
+            .map_err(|error| Failure::usage(format!("--public-url {}: {error}", settings.public_url)))?;
+        let security = match (settings.tls_cert, settings.tls_key, settings.behind_proxy) {
+            (Some(certificate), Some(key), false) => Security::Given { certificate, key },
+            (None, None, true) => Security::BehindProxy,
+            (None, None, false) if public_url.is_secure() => Security::OwnAuthority,
+            (None, None, false) if is_local(&public_url) && settings.listen.ip().is_loopback() => {
+                Security::Loopback
+            }
+            (None, None, false) => {
+                return Err(Failure::usage(
+                    "--public-url with http:// is only for --listen on loopback or --behind-proxy: use https://",
+                ));
+            }
+            (Some(_), None, _) | (None, Some(_), _) => {
+                return Err(Failure::usage("--tls-cert and --tls-key go together"));
+            }
+            (Some(_), Some(_), true) => {
+                return Err(Failure::usage(
+                    "--behind-proxy and --tls-cert exclude each other: who ends TLS?",
+                ));
+            }
+        };
+        if matches!(security, Security::Given { .. }) && !public_url.is_secure() {
+            return Err(Failure::usage(
+                "--tls-cert is given, but --public-url does not start with https://",
+            ));
+        }
+        Ok(Self {
+            data: settings.data,
+            listen: settings.listen,
+            public_url,
+            security,
+        })
+    }
+}
+
+impl Config {
+    /// The names and addresses that a certificate of Control's own authority has: that of the public URL and
+    /// those of this machine.
+    #[must_use]
+    pub fn certificate_names(&self) -> Vec<String> {
+        let public = self.public_url.endpoint().host.to_string();
+        let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        std::iter::once(public.clone())
+            .chain(local.into_iter().filter(|name| *name != public))
+            .collect()
+    }
+}
+
+fn is_local(url: &CanonicalUrl) -> bool {
+    match &url.endpoint().host {
+        Host::Address(IpAddr::V4(address)) => address.is_loopback(),
+        Host::Address(IpAddr::V6(address)) => address.is_loopback(),
+        Host::Name(name) => name.as_str() == "localhost" || name.as_str().ends_with(".localhost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(public_url: &str) -> Settings {
+        Settings {
+            data: "/data".into(),
+            listen: "[::1]:7443".parse().unwrap(),
+            public_url: public_url.to_owned(),
+            tls_cert: None,
+            tls_key: None,
+            behind_proxy: false,
+        }
+    }
+
+    fn security(settings: Settings) -> Result<Security, String> {
+        Config::try_from(settings)
+            .map(|config| config.security)
+            .map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn security_follows_from_the_settings() {
+        assert_eq!(
+            security(settings("https://c.example")),
+            Ok(Security::OwnAuthority)
+        );
+        assert_eq!(
+            security(settings("http://localhost:7443")),
+            Ok(Security::Loopback)
+        );
+        let proxied = Settings {
+            behind_proxy: true,
+            ..settings("https://c.example")
+        };
+        assert_eq!(security(proxied), Ok(Security::BehindProxy));
+        let given = Settings {
+            tls_cert: Some("c".into()),
+            tls_key: Some("k".into()),
+            ..settings("https://c.example")
+        };
+        assert!(matches!(security(given), Ok(Security::Given { .. })));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_a_sentence() {
+        let open = Settings {
+            listen: "0.0.0.0:80".parse().unwrap(),
+            ..settings("http://localhost")
+        };
+        assert!(security(open).unwrap_err().contains("loopback"));
+        assert!(
+            security(settings("http://c.example"))
+                .unwrap_err()
+                .contains("https://")
+        );
+        assert!(
+            security(settings("c.example"))
+                .unwrap_err()
+                .contains("--public-url")
+        );
+        let half = Settings {
+            tls_cert: Some("c".into()),
+            ..settings("https://c.example")
+        };
+        assert!(security(half).unwrap_err().contains("go together"));
+        let both = Settings {
+            tls_cert: Some("c".into()),
+            tls_key: Some("k".into()),
+            behind_proxy: true,
+            ..settings("https://c.example")
+        };
+        assert!(security(both).unwrap_err().contains("exclude"));
+    }
+
+    #[test]
+    fn the_certificate_names_each_address_once() {
+        let config = Config::try_from(settings("https://localhost:7443")).unwrap();
+        assert_eq!(config.certificate_names(), ["localhost", "127.0.0.1", "::1"]);
+    }
+}

@@ -1,0 +1,129 @@
+//! What lies in Control's data directory.
+
+use std::{path::PathBuf, time::SystemTime};
+
+use kakuremichi_bins_common::{DataDir, Failure};
+use kakuremichi_control::{Control, identity_key, store::SqlStore, tls::LocalCa};
+use kakuremichi_core::secret::Secret;
+use kakuremichi_proto::identity::CanonicalUrl;
+
+/// Control's Ed25519 key, PKCS#8: who it is to its nodes.
+const IDENTITY: &str = "identity.p8";
+/// The certificate of Control's own authority.
+const CA_CERTIFICATE: &str = "ca.pem";
+/// The key of Control's own authority.
+const CA_KEY: &str = "ca.key";
+/// The database.
+const DATABASE: &str = "control.db";
+/// How Control served last: its public URL, and whether its certificate was from its own authority. Commands
+/// that make tokens beside it read this.
+const SERVING: &str = "serving";
+/// The second line of [`SERVING`] when nodes have to trust Control's own authority.
+const OWN_AUTHORITY: &str = "own-authority";
+/// The second line otherwise.
+const PUBLIC_TRUST: &str = "public-trust";
+
+/// Control's data directory.
+#[derive(Debug)]
+pub struct Files {
+    dir: DataDir,
+}
+
+impl Files {
+    /// Takes a directory that is open already.
+    #[must_use]
+    pub const fn new(dir: DataDir) -> Self {
+        Self { dir }
+    }
+
+    /// The identity, made at the first call.
+    ///
+    /// # Errors
+    /// When it cannot be read, made or written.
+    pub fn identity(&self) -> Result<Secret<Vec<u8>>, Failure> {
+        if let Some(key) = self.dir.read(IDENTITY)? {
+            return Ok(Secret::new(key));
+        }
+        let key =
+            identity_key().map_err(|error| Failure::because("cannot make Control's identity", &error))?;
+        self.dir.write_secret(IDENTITY, key.expose())?;
+        Ok(key)
+    }
+
+    /// The authority of Control's own, made at the first call.
+    ///
+    /// # Errors
+    /// When it cannot be read, made or written.
+    pub fn authority(&self) -> Result<LocalCa, Failure> {
+        let damaged = |error| Failure::because(&format!("{} is damaged", self.ca_path().display()), &error);
+        if let (Some(certificate), Some(key)) = (self.dir.read(CA_CERTIFICATE)?, self.dir.read(CA_KEY)?) {
+            let (certificate, key) = (String::from_utf8_lossy(&certificate), Secret::new(key));
+            let key_text = Secret::new(String::from_utf8_lossy(key.expose()).into_owned());
+            return LocalCa::from_pem(&certificate, key_text.expose()).map_err(damaged);
+        }
+        let ca = LocalCa::generate("kakuremichi Control", SystemTime::now()).map_err(damaged)?;
+        // The key first: a certificate without its key would be taken for a damaged authority.
+        self.dir.write_secret(CA_KEY, ca.key_pem().expose().as_bytes())?;
+        self.dir
+            .write_public(CA_CERTIFICATE, ca.certificate_pem().as_bytes())?;
+        Ok(ca)
+    }
+
+    /// Where the authority's certificate is, for those who are to trust it.
+    #[must_use]
+    pub fn ca_path(&self) -> PathBuf {
+        self.dir.file(CA_CERTIFICATE)
+    }
+
+    /// The database, made and brought to its newest form when needed.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub async fn store(&self) -> Result<SqlStore, Failure> {
+        let path = self.dir.file(DATABASE);
+        let opened = SqlStore::open(&path).await;
+        opened.map_err(|error| Failure::because(&format!("cannot open {}", path.display()), &error))
+    }
+
+    /// Control on its database, as nodes will know it.
+    ///
+    /// # Errors
+    /// When the identity or the database cannot be used.
+    pub async fn control(&self, public_url: &CanonicalUrl, ca: Option<&LocalCa>) -> Result<Control, Failure> {
+        let control = Control::builder(self.store().await?)
+            .public_url(public_url.to_string())
+            .identity(self.identity()?.expose())
+            .ca_fingerprint(ca.map(LocalCa::fingerprint))
+            .build()
+            .map_err(|error| Failure::because("Control cannot be built", &error))?;
+        let trust = if ca.is_some() { OWN_AUTHORITY } else { PUBLIC_TRUST };
+        self.dir
+            .write_secret(SERVING, format!("{public_url}\n{trust}\n").as_bytes())?;
+        Ok(control)
+    }
+
+    /// The same without a listener, for a command that works beside a Control which runs, or ran.
+    ///
+    /// # Errors
+    /// When Control never ran here, or what it left cannot be used.
+    pub async fn offline_control(&self) -> Result<Control, Failure> {
+        let never = || {
+            Failure::refused(
+                "Control has not run in this data directory yet: start `kakuremichi-control run` first",
+            )
+        };
+        let serving = self.dir.read(SERVING)?.ok_or_else(never)?;
+        let serving = String::from_utf8_lossy(&serving).into_owned();
+        let mut lines = serving.lines();
+        let public_url = lines
+            .next()
+            .and_then(|line| line.parse().ok())
+            .ok_or_else(never)?;
+        let ca = if lines.next() == Some(OWN_AUTHORITY) {
+            Some(self.authority()?)
+        } else {
+            None
+        };
+        self.control(&public_url, ca.as_ref()).await
+    }
+}

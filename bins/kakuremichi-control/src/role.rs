@@ -1,0 +1,182 @@
+//! The life of Control.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use kakuremichi_bins_common::{
+    Admin, AdminSource, DataDir, Drained, Exposition, Failure, MetricKind, Readiness, Role, Signals,
+    settings::Common,
+};
+use kakuremichi_control::{
+    Control,
+    serve::{Transport, serve},
+    tls,
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{Config, Files, Security};
+
+/// A Control that serves. It ends when dropped.
+#[derive(Debug)]
+pub struct ControlRole {
+    control: Control,
+    address: SocketAddr,
+    ca: Option<PathBuf>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+}
+
+impl ControlRole {
+    /// Runs Control until a signal ends it.
+    ///
+    /// # Errors
+    ///
+    /// A setting that cannot be used.
+    pub async fn play(config: Config, common: Common) -> Result<(), Failure> {
+        let mut signals = Signals::listen()?;
+        let data = DataDir::open(&config.data)?;
+        let admin = Admin::bind(common.admin, Role::Control)?;
+        let listener = bind(config.listen).await?;
+        let role = Self::start(&config, data, listener).await?;
+        let _admin = admin.serve(Arc::new(Source::new(role.control.clone())))?;
+        tracing::info!(address = %role.address, url = %config.public_url, "Control serves");
+        let signal = signals.next().await;
+        tracing::info!(signal, "draining");
+        let grace = Duration::from_secs(common.grace);
+        match signals.drain(grace, role.shutdown(grace)).await {
+            Drained::Done(cut) => tracing::info!(cut, "Control ended"),
+            Drained::TimeUp | Drained::Cut => tracing::warn!("Control ended before it had drained"),
+        }
+        Ok(())
+    }
+
+    /// Starts Control on a listener that [`bind`] made.
+    ///
+    /// # Errors
+    ///
+    /// When the data directory, the database or the certificate cannot be used. Nothing is left running then.
+    pub async fn start(config: &Config, data: DataDir, listener: TcpListener) -> Result<Self, Failure> {
+        let address = listener
+            .local_addr()
+            .map_err(|error| Failure::because("--listen", &error))?;
+        let files = Files::new(data);
+        let ca = match &config.security {
+            Security::OwnAuthority => Some(files.authority()?),
+            Security::Given { .. } | Security::BehindProxy | Security::Loopback => None,
+        };
+        let control = files.control(&config.public_url, ca.as_ref()).await?;
+        let unusable =
+            |error: tls::ConfigError| Failure::because("Control's certificate cannot be used", &error);
+        let tls = match (&config.security, ca) {
+            (Security::Given { certificate, key }, _) => Some(
+                tls::given(&read("--tls-cert", certificate)?, &read("--tls-key", key)?).map_err(unusable)?,
+            ),
+            (_, Some(ca)) => {
+                Some(tls::issued(ca, config.certificate_names(), SystemTime::now()).map_err(unusable)?)
+            }
+            (_, None) => None,
+        };
+        let own_authority = config.security == Security::OwnAuthority;
+        let transport = Transport {
+            tls,
+            behind_proxy: config.security == Security::BehindProxy,
+        };
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener, transport, control.router(), stopped));
+        let ca = own_authority.then(|| files.ca_path());
+        Ok(Self {
+            control,
+            address,
+            ca,
+            stop,
+            server,
+        })
+    }
+
+    /// Control itself.
+    #[must_use]
+    pub const fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The certificate to trust, when it is one of Control's own authority.
+    #[must_use]
+    pub fn ca(&self) -> Option<&PathBuf> {
+        self.ca.as_ref()
+    }
+
+    /// Asks nodes and clients to go, and waits for them at most for `grace`. Returns how many nodes were cut.
+    pub async fn shutdown(mut self, grace: Duration) -> usize {
+        self.stop.send_replace(true);
+        let cut = self.control.shutdown(grace).await;
+        // Requests under way are short; whoever calls this bounds it.
+        let _ = (&mut self.server).await;
+        cut
+    }
+}
+
+impl Drop for ControlRole {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// Binds Control's listener, so that a port that is taken is noticed before anything else is done.
+///
+/// # Errors
+///
+/// The address cannot be listened on.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::listen("--listen", address, &error))
+}
+
+fn read(setting: &str, path: &std::path::Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path)
+        .map_err(|error| Failure::because(&format!("{setting}: cannot read {}", path.display()), &error))
+}
+
+/// What Control tells on its admin address.
+#[derive(Debug)]
+pub struct Source {
+    control: Control,
+}
+
+impl Source {
+    /// Answers about this Control.
+    #[must_use]
+    pub const fn new(control: Control) -> Self {
+        Self { control }
+    }
+}
+
+impl AdminSource for Source {
+    fn readiness(&self) -> Readiness {
+        if self.control.is_ready() {
+            Readiness::Ready
+        } else {
+            Readiness::NotReady("the model is being read".to_owned())
+        }
+    }
+
+    fn metrics(&self, page: &mut Exposition) {
+        let connected = self.control.connected();
+        page.single(
+            "kakuremichi_nodes_connected",
+            "Nodes with a session.",
+            MetricKind::Gauge,
+            connected,
+        );
+    }
+}

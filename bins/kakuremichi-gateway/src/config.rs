@@ -1,0 +1,124 @@
+//! The settings of a gateway.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use kakuremichi_bins_common::{Failure, Setting, settings};
+use kakuremichi_core::secret::Secret;
+use kakuremichi_tunnel::gateway::{Certificates, GivenCertificates};
+use serde::Deserialize;
+
+/// What a gateway can be told, besides what every role can.
+pub const SETTINGS: &[Setting] = &[
+    Setting::text(
+        "control",
+        "URL",
+        "Control's public URL, such as https://control.example.net:7443",
+    ),
+    Setting::secret(
+        "token",
+        "token-file",
+        "TOKEN",
+        "An enrolment token; needed at the first start only",
+    ),
+    Setting::text(
+        "data",
+        "DIR",
+        "Where its keys and its last plan are; made when missing",
+    ),
+    Setting::text(
+        "name",
+        "NAME",
+        "The name that it would like to have; Control finds another if it is taken",
+    ),
+    Setting::text("http", "ADDR", "Where plain HTTP is redirected to HTTPS").or("[::]:80"),
+    Setting::text("https", "ADDR", "Where visitors are served").or("[::]:443"),
+    Setting::text(
+        "wireguard",
+        "ADDR",
+        "Where agents and sites send their datagrams (UDP)",
+    )
+    .or("[::]:51820"),
+    Setting::list(
+        "public-address",
+        "HOST[:PORT]",
+        "Where agents reach --wireguard, best first; may be repeated",
+    ),
+    Setting::number(
+        "public-https-port",
+        "PORT",
+        "The port at which visitors reach --https, if it is another one",
+    ),
+    Setting::list(
+        "tls-cert",
+        "FILE",
+        "A certificate chain (PEM); without any the gateway is its own authority",
+    ),
+    Setting::list(
+        "tls-key",
+        "FILE",
+        "The key of the --tls-cert at the same place (PEM)",
+    ),
+];
+
+/// The settings as they were given.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Settings {
+    /// Control's public URL.
+    pub control: String,
+    /// The enrolment token.
+    #[serde(default, deserialize_with = "settings::optional_secret")]
+    pub token: Option<Secret<String>>,
+    /// The data directory.
+    pub data: PathBuf,
+    /// The name that it would like to have.
+    pub name: Option<String>,
+    /// Where plain HTTP is redirected.
+    pub http: SocketAddr,
+    /// Where visitors are served.
+    pub https: SocketAddr,
+    /// Where WireGuard's datagrams arrive.
+    pub wireguard: SocketAddr,
+    /// Where agents reach it.
+    #[serde(default)]
+    pub public_address: Vec<String>,
+    /// The port at which visitors reach HTTPS.
+    pub public_https_port: Option<u16>,
+    /// Certificate chains.
+    #[serde(default)]
+    pub tls_cert: Vec<PathBuf>,
+    /// Their keys.
+    #[serde(default)]
+    pub tls_key: Vec<PathBuf>,
+}
+
+impl Settings {
+    /// The certificates that were given, or those of an authority of the gateway's own.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read, or a certificate has no key.
+    pub fn certificates(&self) -> Result<Certificates, Failure> {
+        if self.tls_cert.len() != self.tls_key.len() {
+            return Err(Failure::usage(
+                "--tls-cert and --tls-key go together, as many of one as of the other",
+            ));
+        }
+        if self.tls_cert.is_empty() {
+            return Ok(Certificates::LocalCa);
+        }
+        let mut given = GivenCertificates::new();
+        for (certificate, key) in self.tls_cert.iter().zip(&self.tls_key) {
+            let unusable = format!("--tls-cert {}", certificate.display());
+            given = given
+                .with_pem(&read("--tls-cert", certificate)?, &read("--tls-key", key)?)
+                .map_err(|error| Failure::because(&unusable, &error))?;
+        }
+        Ok(given.into())
+    }
+}
+
+fn read(setting: &str, path: &std::path::Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path)
+        .map_err(|error| Failure::because(&format!("{setting}: cannot read {}", path.display()), &error))
+}

@@ -1,0 +1,179 @@
+//! What a gateway tells on its admin address.
+
+use std::sync::Arc;
+
+use kakuremichi_bins_common::{AdminSource, Exposition, MetricKind, Readiness};
+use kakuremichi_tunnel::gateway::{Gateway, GatewayMetrics, GatewayStatus, PeerState, Phase};
+use tokio::sync::watch;
+
+/// Answers from the gateway's status and counters.
+#[derive(Debug)]
+pub struct Source {
+    gateway: Gateway,
+    status: watch::Receiver<Arc<GatewayStatus>>,
+}
+
+impl Source {
+    /// Answers about this gateway.
+    #[must_use]
+    pub fn new(gateway: &Gateway) -> Self {
+        Self {
+            gateway: gateway.clone(),
+            status: gateway.watch_status(),
+        }
+    }
+}
+
+/// The name of a counter, what it counts, and how to read it.
+type Counter = (&'static str, &'static str, fn(&GatewayMetrics) -> u64);
+
+const COUNTERS: &[Counter] = &[
+    (
+        "kakuremichi_connections_total",
+        "Connections accepted.",
+        |count| count.accepted,
+    ),
+    (
+        "kakuremichi_connections_refused_total",
+        "Connections closed because of a bound.",
+        |count| count.refused,
+    ),
+    (
+        "kakuremichi_tls_failures_total",
+        "TLS handshakes that failed.",
+        |count| count.handshakes_failed,
+    ),
+    ("kakuremichi_requests_total", "HTTP requests answered.", |count| {
+        count.requests
+    }),
+    (
+        "kakuremichi_failures_total",
+        "Answers of the gateway itself with a 5xx status.",
+        |count| count.failures,
+    ),
+    (
+        "kakuremichi_permitted_total",
+        "Decisions that permitted.",
+        |count| count.permitted,
+    ),
+    (
+        "kakuremichi_challenged_total",
+        "Decisions that asked for a proof.",
+        |count| count.challenged,
+    ),
+    ("kakuremichi_denied_total", "Decisions that denied.", |count| {
+        count.denied
+    }),
+    (
+        "kakuremichi_revoked_total",
+        "Open exchanges that a new plan closed.",
+        |count| count.revoked,
+    ),
+    (
+        "kakuremichi_websockets_total",
+        "Connections upgraded to WebSockets.",
+        |count| count.websockets,
+    ),
+    (
+        "kakuremichi_tcp_connections_total",
+        "Connections to TCP services.",
+        |count| count.tcp_connections,
+    ),
+    ("kakuremichi_flows_total", "Flows opened to targets.", |count| {
+        count.flows
+    }),
+    (
+        "kakuremichi_flows_failed_total",
+        "Flows that could not be opened.",
+        |count| count.flows_failed,
+    ),
+    (
+        "kakuremichi_password_checks_total",
+        "Passwords verified by their hash.",
+        |count| count.verifications,
+    ),
+    (
+        "kakuremichi_wrong_credentials_total",
+        "Credentials that did not verify.",
+        |count| count.wrong_credentials,
+    ),
+    (
+        "kakuremichi_throttled_total",
+        "Requests refused after too many of those.",
+        |count| count.throttled,
+    ),
+    (
+        "kakuremichi_visitor_bytes_in_total",
+        "Bytes that visitors sent.",
+        |count| count.bytes_in,
+    ),
+    (
+        "kakuremichi_visitor_bytes_out_total",
+        "Bytes sent to visitors.",
+        |count| count.bytes_out,
+    ),
+];
+
+impl AdminSource for Source {
+    fn readiness(&self) -> Readiness {
+        let status = Arc::clone(&self.status.borrow());
+        let missing = match status.phase {
+            _ if status.is_ready() => return Readiness::Ready,
+            Phase::Draining => "draining",
+            Phase::Closed => "ended",
+            _ if status.revision.is_none() => "no plan yet",
+            _ => "lanes are coming back",
+        };
+        Readiness::NotReady(missing.to_owned())
+    }
+
+    fn metrics(&self, page: &mut Exposition) {
+        let status = Arc::clone(&self.status.borrow());
+        let (gauge, flag) = (MetricKind::Gauge, u8::from);
+        page.single(
+            "kakuremichi_link_up",
+            "Whether there is a session with Control.",
+            gauge,
+            flag(status.link.is_up()),
+        );
+        let revision = status.revision.unwrap_or_default();
+        page.single(
+            "kakuremichi_plan_revision",
+            "The plan that is served.",
+            gauge,
+            revision,
+        );
+        page.family(
+            "kakuremichi_peer_up",
+            "Whether the lane to the peer carries.",
+            gauge,
+        );
+        for peer in &status.peers {
+            let up = matches!(peer.state, PeerState::Up { .. });
+            page.sample("kakuremichi_peer_up", &[("peer", peer.name.as_str())], flag(up));
+        }
+        page.family(
+            "kakuremichi_port_open",
+            "Whether the port of a TCP service is listened on.",
+            gauge,
+        );
+        for port in &status.ports {
+            let number = port.port.to_string();
+            page.sample(
+                "kakuremichi_port_open",
+                &[("port", &number)],
+                flag(port.error.is_none()),
+            );
+        }
+        let counts = self.gateway.metrics();
+        page.single(
+            "kakuremichi_open",
+            "Requests, WebSockets and TCP connections open now.",
+            gauge,
+            counts.open,
+        );
+        for (name, help, read) in COUNTERS {
+            page.single(name, help, MetricKind::Counter, read(&counts));
+        }
+    }
+}
