@@ -72,7 +72,7 @@ impl Deployment {
                 "--wireguard",
                 &wireguard,
                 "--public-address",
-                "127.0.0.1",
+                &wireguard,
             ],
         )?;
         let (agent, agent_ready) = start(
@@ -99,9 +99,10 @@ impl Deployment {
     pub fn publish_tcp(&self, name: &str, port: u16, target: u16) -> Result<(), Trouble> {
         let service = json!({
             "name": name,
-            "kind": "tcp",
-            "port": port,
-            "targets": [{ "agent": AGENT, "address": format!("127.0.0.1:{target}") }],
+            "tcp": {
+                "port": port,
+                "targets": [{ "agent": AGENT, "address": format!("127.0.0.1:{target}") }],
+            },
             "policy": { "access": "public" },
         });
         self.rest.post("/api/v1/services", &service).map(drop)
