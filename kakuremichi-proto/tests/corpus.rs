@@ -1,4 +1,5 @@
 //! Replays the corpora of the fuzz targets on the stable compiler.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, path::PathBuf};
 

@@ -3,6 +3,7 @@
 //!
 //! `KAKUREMICHI_BLESS=1 cargo test -p kakuremichi-proto --test golden` writes the files anew, for what is
 //! not released yet.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, path::PathBuf};
 

@@ -1,4 +1,5 @@
 //! The control link under virtual time: what it does when everything works, and when nothing does.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "session/common.rs"]
 mod common;

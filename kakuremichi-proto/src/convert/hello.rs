@@ -13,7 +13,7 @@ use crate::{
     codec::List,
     message::{self, Subject},
     plan::PlanHash,
-    report::{GatewayInfo, MAX_TEXT, NodeInfo, Refusal, cut},
+    report::{GatewayInfo, MAX_TEXT, NodeInfo, Refusal, UsageKey, cut},
     session::{Accepted, Command, Membership, Resumed},
 };
 
@@ -62,8 +62,10 @@ impl TryFrom<message::Resume> for Resumed {
             declarations: declarations
                 .map(|text| name(text, "declarations"))
                 .collect::<Result<_, _>>()?,
-            usage_epoch: resume.usage_epoch,
-            usage_pending: resume.usage_pending,
+            usage: UsageKey {
+                epoch: resume.usage_epoch,
+                sequence: resume.usage_next,
+            },
         })
     }
 }

@@ -120,8 +120,8 @@ pub struct Resume {
     pub declarations: List<String, MAX_DECLARATIONS>,
     /// The stream of usage that it counts in.
     pub usage_epoch: u64,
-    /// The number of usage batches that follow because they are not acknowledged.
-    pub usage_pending: u32,
+    /// The number of the first batch of usage that follows, now or later.
+    pub usage_next: u64,
 }
 
 /// What Control should know about the node's process.

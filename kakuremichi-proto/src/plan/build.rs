@@ -358,7 +358,7 @@ mod tests {
     use super::*;
 
     fn record(key: u8, body: &[u8]) -> WireRecord {
-        let service = (key % 2 == 0).then(|| ServiceId::from_bytes([key; 16]));
+        let service = key.is_multiple_of(2).then(|| ServiceId::from_bytes([key; 16]));
         WireRecord::new(0xffff, service, RecordKey::new(&[key]).unwrap(), body).unwrap()
     }
 

@@ -101,7 +101,7 @@ impl Accepted {
 }
 
 /// What a node has when it comes (back).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resumed {
     /// The plan that it has.
     pub plan: Option<(Revision, PlanHash)>,
@@ -110,10 +110,8 @@ pub struct Resumed {
     /// Its live declarations. Each follows as a [`ServerEvent::Declare`]; one that was declared before
     /// and is not here is no longer live.
     pub declarations: Vec<Label>,
-    /// The stream of usage that it counts in.
-    pub usage_epoch: u64,
-    /// How many batches of usage follow because they are not acknowledged.
-    pub usage_pending: u32,
+    /// The first batch of usage that follows, now or later.
+    pub usage: UsageKey,
 }
 
 /// What the caller has to know, or to decide.

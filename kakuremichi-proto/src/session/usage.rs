@@ -49,10 +49,13 @@ impl UsageQueue {
         }
     }
 
-    /// The stream that is counted in.
+    /// The oldest batch that is not acknowledged, or the next to be sealed.
     #[must_use]
-    pub const fn epoch(&self) -> u64 {
-        self.epoch
+    pub fn next_key(&self) -> UsageKey {
+        UsageKey {
+            epoch: self.epoch,
+            sequence: self.sealed.front().map_or(self.next, |batch| batch.key.sequence),
+        }
     }
 
     /// Adds to the open batch.
@@ -79,7 +82,7 @@ impl UsageQueue {
                 to: until,
                 entries: entries.into_iter().collect(),
             });
-            self.next += 1;
+            self.next = self.next.saturating_add(1);
         }
         if self.open.is_empty() {
             self.open_since = None;

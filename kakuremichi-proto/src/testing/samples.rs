@@ -108,7 +108,7 @@ pub fn message(tag: Tag) -> Message {
             denied: List::truncated([[11; 16]]),
             declarations: List::truncated(["billing".to_owned()]),
             usage_epoch: 0x0102_0304_0506_0708,
-            usage_pending: 2,
+            usage_next: 2,
         }
         .into(),
         Tag::NodeInfo => info().to_message(subject).into(),

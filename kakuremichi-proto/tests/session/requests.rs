@@ -1,5 +1,7 @@
 //! Declarations, commands, usage, status and incidents.
 
+use std::time::Duration;
+
 use kakuremichi_core::code::Code;
 use kakuremichi_proto::{
     frame::Message,
@@ -197,6 +199,22 @@ fn usage_that_control_cannot_store_is_sent_again() {
     pair.hub.stores = true;
     pair.disconnect();
     pair.converge();
+}
+
+#[test]
+fn a_batch_of_usage_that_overtakes_another_is_not_taken_for_it() {
+    let mut pair = online();
+    pair.node.record(service(1), ONE, pair.time_of_day());
+    pair.node.record(service(2), ONE, pair.time_of_day());
+    pair.run(Duration::from_millis(1));
+    // Both are under way; the second is seen first, and then again.
+    let second = pair.history(Direction::Up).pop().unwrap();
+    pair.inject(Direction::Up, &second);
+    assert_eq!(pair.hub.batches, 0);
+    pair.converge();
+    pair.inject(Direction::Up, &second);
+    pair.converge();
+    assert_eq!(pair.hub.batches, 2);
 }
 
 #[test]

@@ -90,8 +90,8 @@ impl Outbox {
             plan: None,
             denied: Default::default(),
             declarations: crate::codec::List::truncated(names),
-            usage_epoch: self.usage.epoch(),
-            usage_pending: self.usage.sealed().len() as u32,
+            usage_epoch: self.usage.next_key().epoch,
+            usage_next: self.usage.next_key().sequence,
         }
     }
 

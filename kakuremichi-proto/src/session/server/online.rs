@@ -40,7 +40,9 @@ pub(super) struct Online {
     commands: Requests<()>,
     /// Commands to send; they are in `commands` too, which bounds them.
     commands_due: VecDeque<message::Command>,
-    /// Batches of usage that the caller has not acknowledged; at most twice [`MAX_USAGE_BATCHES`].
+    /// The batch of usage that follows.
+    usage_next: UsageKey,
+    /// Batches that the caller has not acknowledged; at most [`MAX_USAGE_BATCHES`], as on the node.
     usage_open: Vec<UsageKey>,
     /// One acknowledgement is for all before it.
     usage_due: Option<message::UsageAck>,
@@ -72,6 +74,7 @@ impl Online {
             // The session's number keeps answers to an earlier session's commands apart.
             commands: Requests::new(accepted.session << 32),
             commands_due: VecDeque::new(),
+            usage_next: resumed.usage,
             usage_open: Vec::new(),
             usage_due: None,
             draining: None,
@@ -148,14 +151,16 @@ impl Online {
                 });
             }
             Message::Usage(usage) => {
-                // A node sends no more than it may have sealed; the rest of the bound is for frames
-                // that are sent twice.
-                if self.usage_open.len() >= 2 * MAX_USAGE_BATCHES {
+                if self.usage_open.len() >= MAX_USAGE_BATCHES {
                     return Err(violation("too many batches of usage are open"));
                 }
                 let batch = UsageBatch::from(usage);
-                self.usage_open.push(batch.key);
-                events.push_back(ServerEvent::Usage(batch));
+                // Batches come in order and without gaps; any other was sent twice.
+                if batch.key == self.usage_next {
+                    self.usage_next.sequence = self.usage_next.sequence.wrapping_add(1);
+                    self.usage_open.push(batch.key);
+                    events.push_back(ServerEvent::Usage(batch));
+                }
             }
             Message::Commanded(commanded) => {
                 let request = RequestId(commanded.request);
