@@ -1,4 +1,4 @@
-//! What can go wrong with a node: one enum per operation, each with its stable code where there is one.
+//! What can go wrong with an agent: one enum per operation, each with its stable code where there is one.
 
 use kakuremichi_core::{
     code::Code,

@@ -136,7 +136,8 @@ pub struct AgentTarget {
     pub port: VirtualPort,
     /// What to dial.
     pub address: TargetAddress,
-    /// Whether TLS is spoken to it; the agent's own HTTP check then does the same.
+    /// Whether TLS is spoken to it. The agent, which stays at layer 4, then checks only that it takes
+    /// connections.
     pub tls: bool,
     /// How to check it.
     pub health: Option<HealthCheck>,

@@ -82,7 +82,7 @@ struct Stopping {
     until: time::Instant,
     /// How long Control has to hear the last words.
     talk: Duration,
-    answer: oneshot::Sender<()>,
+    answers: Vec<oneshot::Sender<()>>,
 }
 
 /// What the conductor is given.
@@ -317,8 +317,10 @@ impl Conductor {
     }
 
     fn observe_lanes(&mut self) {
-        let turns = self.lanes.observe();
-        self.publish();
+        let (turns, changed) = self.lanes.observe();
+        if changed {
+            self.publish();
+        }
         for turn in turns {
             match turn {
                 Turn::Up(gateway, rtt) => {
@@ -378,9 +380,14 @@ impl Conductor {
             &self.exposures,
             |target| self.shared.has_inlet(target),
         );
-        self.node
-            .report
-            .send_replace(Arc::new(view::report(&status, &self.checks)));
+        let report = view::report(&status, &self.checks);
+        self.node.report.send_if_modified(|told| {
+            let changed = **told != report;
+            if changed {
+                *told = Arc::new(report);
+            }
+            changed
+        });
         self.report
             .send_if_modified(|report| report.update(self.checks.all()));
         self.status.send_replace(Arc::new(status));
@@ -402,15 +409,18 @@ impl Conductor {
     }
 
     fn shutdown(&mut self, grace: Duration, answer: oneshot::Sender<()>) {
-        if self.stopping.is_some() {
-            // The first one counts; this one hears that it is over when the agent is.
+        let talk = LAST_WORDS.min(grace / 4);
+        let until = time::Instant::now() + grace.saturating_sub(talk);
+        if let Some(stopping) = &mut self.stopping {
+            // Whoever has the least time decides.
+            stopping.until = stopping.until.min(until);
+            stopping.answers.push(answer);
             return;
         }
-        let talk = LAST_WORDS.min(grace / 4);
         self.stopping = Some(Stopping {
-            until: time::Instant::now() + grace.saturating_sub(talk),
+            until,
             talk,
-            answer,
+            answers: vec![answer],
         });
         self.exposures.close(&CloseReason::Shutdown);
         self.wishes_changed();
@@ -432,10 +442,12 @@ impl Conductor {
         self.count();
         self.lanes.close_feeds();
         self.node.stop();
-        if let Some(Stopping { talk, answer, .. }) = self.stopping.take() {
+        if let Some(Stopping { talk, answers, .. }) = self.stopping.take() {
             let _ = time::timeout(talk, &mut self.source).await;
             self.set_phase(Phase::Closed(CloseReason::Shutdown));
-            let _ = answer.send(());
+            for answer in answers {
+                let _ = answer.send(());
+            }
         }
     }
 }

@@ -7,9 +7,9 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use kakuremichi_core::{
@@ -70,6 +70,8 @@ struct Lane {
     last_error: Option<String>,
     state: LaneState,
     since: SystemTime,
+    /// The engine's own time of the same moment.
+    turned: Option<Instant>,
     seeker: AbortHandle,
     feed: AbortHandle,
 }
@@ -113,7 +115,8 @@ impl Lanes {
                 Some(lane) if lane.gateway == *gateway => lane,
                 Some(lane) if lane.gateway.wireguard == gateway.wireguard => {
                     let mut moved = self.begin(gateway);
-                    (moved.endpoint, moved.state, moved.since) = (lane.endpoint, lane.state, lane.since);
+                    (moved.endpoint, moved.state) = (lane.endpoint, lane.state);
+                    (moved.since, moved.turned) = (lane.since, lane.turned);
                     moved
                 }
                 _ => self.begin(gateway),
@@ -143,6 +146,7 @@ impl Lanes {
             last_error: None,
             state: LaneState::Probing,
             since: SystemTime::now(),
+            turned: None,
             seeker: tokio::task::spawn_local(seeker.run()).abort_handle(),
             feed: tokio::task::spawn_local(feed).abort_handle(),
         }
@@ -178,30 +182,37 @@ impl Lanes {
         self.lanes.values().map(settings).collect()
     }
 
-    /// Looks at what the engine knows; returns the lanes that went up or down.
-    pub(super) fn observe(&mut self) -> Vec<Turn> {
+    /// Looks at what the engine knows; returns the lanes that went up or down, and whether anything is
+    /// to be shown.
+    pub(super) fn observe(&mut self) -> (Vec<Turn>, bool) {
         let peers = Arc::clone(&self.peers.borrow_and_update());
-        let mut turns = Vec::new();
+        let (mut turns, mut changed) = (Vec::new(), false);
         for (id, lane) in &mut self.lanes {
-            let (state, since) = state(peers.get(&lane.gateway.wireguard));
-            let was_up = matches!(lane.state, LaneState::Up { .. });
-            match (&state, &lane.state) {
-                (LaneState::Up { rtt }, _) if !was_up => {
+            let (state, turned) = state(peers.get(&lane.gateway.wireguard));
+            if turned != lane.turned {
+                lane.turned = turned;
+                lane.since = turned.map_or_else(SystemTime::now, moment);
+            } else if !worth_showing(lane.state, state) {
+                continue;
+            }
+            changed = true;
+            match (std::mem::replace(&mut lane.state, state), state) {
+                (LaneState::Up { .. }, LaneState::Up { .. }) => {}
+                (_, LaneState::Up { rtt }) => {
                     lane.last_error = None;
-                    turns.push(Turn::Up(*id, *rtt));
+                    turns.push(Turn::Up(*id, rtt));
                 }
-                (LaneState::Down, before) if *before != LaneState::Down => {
-                    if was_up {
+                (before, LaneState::Down) => {
+                    if matches!(before, LaneState::Up { .. }) {
                         turns.push(Turn::Down(*id));
                     }
-                    let silent = "no probe is answered".to_owned();
-                    lane.last_error.get_or_insert(silent);
+                    lane.last_error
+                        .get_or_insert_with(|| "no probe is answered".to_owned());
                 }
-                _ => {}
+                (_, LaneState::Probing) => {}
             }
-            (lane.state, lane.since) = (state, since.unwrap_or(lane.since));
         }
-        turns
+        (turns, changed)
     }
 
     /// The lanes, as status.
@@ -229,12 +240,27 @@ impl Lanes {
     }
 }
 
-fn state(peer: Option<&PeerView>) -> (LaneState, Option<SystemTime>) {
-    let moment = |instant: std::time::Instant| SystemTime::now().checked_sub(instant.elapsed());
+fn state(peer: Option<&PeerView>) -> (LaneState, Option<Instant>) {
     match peer.map(|peer| peer.health) {
         None | Some(PathHealth::Unknown) => (LaneState::Probing, None),
-        Some(PathHealth::Up { since, rtt }) => (LaneState::Up { rtt }, moment(since)),
-        Some(PathHealth::Down { since }) => (LaneState::Down, moment(since)),
+        Some(PathHealth::Up { since, rtt }) => (LaneState::Up { rtt }, Some(since)),
+        Some(PathHealth::Down { since }) => (LaneState::Down, Some(since)),
+    }
+}
+
+fn moment(instant: Instant) -> SystemTime {
+    let now = SystemTime::now();
+    now.checked_sub(instant.elapsed()).unwrap_or(now)
+}
+
+/// A round trip is measured every few seconds, and is seldom the same twice: small changes are not
+/// shown, so that nobody is woken for them, neither here nor at Control.
+fn worth_showing(shown: LaneState, now: LaneState) -> bool {
+    match (shown, now) {
+        (LaneState::Up { rtt: shown }, LaneState::Up { rtt: now }) => {
+            shown.abs_diff(now) > (shown / 4).max(Duration::from_millis(1))
+        }
+        (shown, now) => shown != now,
     }
 }
 
@@ -305,6 +331,10 @@ impl Seeker {
                 }
             }
         }
+        // A host without IPv6, or without IPv4, need not wait for what cannot be reached.
+        if candidates.iter().any(routable) {
+            candidates.retain(routable);
+        }
         candidates
     }
 
@@ -315,5 +345,37 @@ impl Seeker {
             result,
         };
         self.found.send(found).await.is_ok()
+    }
+}
+
+/// Whether the host has a way to an address. Nothing is sent to find out.
+fn routable(address: &SocketAddr) -> bool {
+    let any: IpAddr = if address.is_ipv6() {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect(address).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_changes_of_a_round_trip_are_not_shown() {
+        let up = |micros| LaneState::Up {
+            rtt: Duration::from_micros(micros),
+        };
+        assert!(!worth_showing(up(300), up(900)));
+        assert!(!worth_showing(up(20_000), up(24_000)));
+        assert!(worth_showing(up(20_000), up(26_000)));
+        assert!(worth_showing(up(300), LaneState::Down));
+        assert!(!worth_showing(LaneState::Down, LaneState::Down));
+    }
+
+    #[test]
+    fn loopback_is_routable() {
+        assert!(routable(&"127.0.0.1:9".parse().unwrap()));
     }
 }

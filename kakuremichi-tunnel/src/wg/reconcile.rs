@@ -117,7 +117,12 @@ impl Device {
         }
         peer.keepalive = config.persistent_keepalive;
         if config.endpoint.is_some() && (peer.hint != config.endpoint || peer.last_received.is_none()) {
+            let before = peer.endpoint.as_ref().map(|path| path.remote);
             peer.endpoint = config.endpoint.map(Into::into);
+            // Whoever probes the peer should do so at its new address without waiting.
+            if before != config.endpoint && !std::mem::replace(&mut peer.changed, true) {
+                self.changed.push_back(peer.id);
+            }
         }
         peer.hint = config.endpoint;
         for network in &config.allowed_ips {
