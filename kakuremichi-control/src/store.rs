@@ -3,6 +3,9 @@
 //! [`SqlStore`] implements core's [`Store`] on SQLite through sea-orm: a table for each kind of record, one
 //! for unique values, and the feeds. Rows are no domain types: they are converted at this edge, and what
 //! cannot be understood is an error that names the record.
+//!
+//! Whoever writes a store of their own that keeps text finds the text of a record here:
+//! [`record_to_json`].
 
 mod connect;
 mod document;
@@ -14,6 +17,7 @@ mod table;
 mod write;
 
 pub use connect::{ConnectError, MAX_READERS};
+pub use document::{RecordTextError, record_from_json, record_to_json};
 
 use std::fmt;
 

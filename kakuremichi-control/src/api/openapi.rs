@@ -77,9 +77,12 @@ impl Modify for Security {
                 "DELETE" => &mut item.delete,
                 _ => continue,
             };
-            if let Some(operation) = operation
-                && !route.permission.is_open()
-            {
+            let Some(operation) = operation else { continue };
+            // Handlers are called `list` and `get` in each module; identifiers are unique in the document.
+            let tag = operation.tags.iter().flatten().next().map_or("", String::as_str);
+            let name = operation.operation_id.as_deref().unwrap_or_default();
+            operation.operation_id = Some(format!("{tag}_{name}").replace('-', "_"));
+            if !route.permission.is_open() {
                 operation.security = Some(vec![SecurityRequirement::new(SCHEME, [] as [&str; 0])]);
             }
         }

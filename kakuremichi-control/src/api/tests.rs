@@ -193,14 +193,12 @@ impl Authenticator for Directory {
 async fn no_route_is_without_a_permission() {
     let api = Api::start().await;
     let document = serde_json::to_value(document()).unwrap();
-    let mut documented = BTreeSet::new();
+    let (mut documented, mut names) = (BTreeSet::new(), BTreeSet::new());
     for (path, item) in document["paths"].as_object().unwrap() {
-        documented.extend(
-            item.as_object()
-                .unwrap()
-                .keys()
-                .map(|method| (method.to_uppercase(), path.clone())),
-        );
+        for (method, operation) in item.as_object().unwrap() {
+            documented.insert((method.to_uppercase(), path.clone()));
+            assert!(names.insert(operation["operationId"].to_string()), "{operation}");
+        }
     }
     for route in routes::routes() {
         let path = format!("{PREFIX}{}", route.path);

@@ -2,8 +2,10 @@
 
 mod node;
 mod policy;
+mod record;
 mod service;
 
 pub(super) use node::{NodeDocument, ScopeDocument};
 pub(super) use policy::PolicyDocument;
+pub use record::{RecordTextError, record_from_json, record_to_json};
 pub(super) use service::{KindDocument, LifetimeDocument};

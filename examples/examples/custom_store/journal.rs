@@ -1,0 +1,222 @@
+//! The file, line by line.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use kakuremichi_control::store::{record_from_json, record_to_json};
+use kakuremichi_core::{
+    audit::AuditEntry,
+    auth::Principal,
+    id::NodeId,
+    model::Role,
+    net::{Cidr, Overlay},
+    store::{Batch, Mutation, StoreRecord, UsageCounts, UsageEntry, UsageReport, Version},
+    time::Timestamp,
+};
+use serde_json::{Value, json};
+
+/// A file of lines that only grows.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    file: File,
+    /// A line could not be written. What is in memory is more than what is on the disk, so nothing goes on
+    /// before the journal is opened anew.
+    broken: bool,
+}
+
+/// A line.
+#[derive(Debug)]
+pub(crate) enum Line {
+    /// The overlay was made.
+    Overlay(Overlay),
+    /// A batch was applied.
+    Commit(Batch),
+    /// A node reported usage.
+    Usage(NodeId, UsageReport, Vec<UsageEntry>),
+}
+
+impl Journal {
+    /// Opens a journal, readable by its owner only, and reads it.
+    pub(crate) fn open(path: &Path) -> io::Result<(Self, Vec<Line>)> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        // A line without its end was never answered: it is cut off.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        file.set_len(whole as u64)?;
+        file.seek(SeekFrom::End(0))?;
+        let lines = text[..whole].lines().map(|line| {
+            let value = serde_json::from_str(line)?;
+            read(&value).ok_or_else(|| io::Error::other(format!("this line is not understood: {line}")))
+        });
+        let lines = lines.collect::<io::Result<_>>()?;
+        Ok((Self { file, broken: false }, lines))
+    }
+
+    /// Appends a line. It is on the disk when this returns; a real store would not keep the runtime waiting
+    /// for that.
+    pub(crate) fn write(&mut self, line: &Line) -> io::Result<()> {
+        self.check()?;
+        self.broken = true;
+        let mut bytes = serde_json::to_vec(&write(line)?)?;
+        bytes.push(b'\n');
+        self.file.write_all(&bytes)?;
+        self.file.sync_data()?;
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Whether memory and disk are the same.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("an earlier change could not be written down"));
+        }
+        Ok(())
+    }
+}
+
+fn write(line: &Line) -> io::Result<Value> {
+    Ok(match line {
+        Line::Overlay(overlay) => json!({"overlay": overlay.cidr().to_string()}),
+        Line::Commit(batch) => {
+            let mutations = batch.mutations.iter().map(write_mutation);
+            json!({"commit": {"mutations": mutations.collect::<io::Result<Vec<_>>>()?, "audit": write_audit(&batch.audit)}})
+        }
+        Line::Usage(node, report, entries) => {
+            let entries = entries.iter().map(|UsageEntry { service, counts }| {
+                json!([
+                    service.to_string(),
+                    counts.connections,
+                    counts.requests,
+                    counts.bytes_in,
+                    counts.bytes_out
+                ])
+            });
+            json!({"usage": {"node": node.to_string(), "epoch": report.epoch, "sequence": report.sequence,
+                             "entries": entries.collect::<Vec<_>>()}})
+        }
+    })
+}
+
+fn read(line: &Value) -> Option<Line> {
+    if let Some(overlay) = line.get("overlay") {
+        let network: Cidr = overlay.as_str()?.parse().ok()?;
+        return Some(Line::Overlay(network.try_into().ok()?));
+    }
+    if let Some(commit) = line.get("commit") {
+        return Some(Line::Commit(Batch {
+            mutations: commit["mutations"]
+                .as_array()?
+                .iter()
+                .map(read_mutation)
+                .collect::<Option<_>>()?,
+            audit: read_audit(&commit["audit"])?,
+        }));
+    }
+    let usage = line.get("usage")?;
+    let report = UsageReport {
+        epoch: usage["epoch"].as_u64()?,
+        sequence: usage["sequence"].as_u64()?,
+    };
+    let entries = usage["entries"].as_array()?.iter().map(|entry| {
+        Some(UsageEntry {
+            service: entry[0].as_str()?.parse().ok()?,
+            counts: UsageCounts {
+                connections: entry[1].as_u64()?,
+                requests: entry[2].as_u64()?,
+                bytes_in: entry[3].as_u64()?,
+                bytes_out: entry[4].as_u64()?,
+            },
+        })
+    });
+    let node = usage["node"].as_str()?.parse().ok()?;
+    Some(Line::Usage(node, report, entries.collect::<Option<_>>()?))
+}
+
+fn write_mutation(mutation: &Mutation) -> io::Result<Value> {
+    Ok(match mutation {
+        Mutation::Create(record) => json!({"create": write_record(record)?}),
+        Mutation::Update(record, version) => json!({"update": write_record(record)?, "version": version.0}),
+        Mutation::Delete(id, version) => {
+            json!({"delete": id.to_string(), "version": version.map(|version| version.0)})
+        }
+        Mutation::ConsumeToken { token, role, now } => {
+            json!({"consume": token.to_string(), "role": role.as_str(), "now": now.as_millis()})
+        }
+    })
+}
+
+fn read_mutation(value: &Value) -> Option<Mutation> {
+    let version = || value["version"].as_u64().map(Version);
+    if let Some(record) = value.get("create") {
+        return Some(Mutation::Create(read_record(record)?));
+    }
+    if let Some(record) = value.get("update") {
+        return Some(Mutation::Update(read_record(record)?, version()?));
+    }
+    if let Some(id) = value.get("delete") {
+        return Some(Mutation::Delete(id.as_str()?.parse().ok()?, version()));
+    }
+    let role = value["role"].as_str()?;
+    Some(Mutation::ConsumeToken {
+        token: value["consume"].as_str()?.parse().ok()?,
+        role: [Role::Agent, Role::Gateway]
+            .into_iter()
+            .find(|known| known.as_str() == role)?,
+        now: Timestamp::from_millis(value["now"].as_i64()?),
+    })
+}
+
+/// Control's crate has a text for every record, which stays readable.
+fn write_record(record: &StoreRecord) -> io::Result<Value> {
+    record_to_json(record)
+        .map(Value::String)
+        .map_err(io::Error::other)
+}
+
+fn read_record(value: &Value) -> Option<StoreRecord> {
+    record_from_json(value.as_str()?).ok()
+}
+
+fn write_audit(entry: &AuditEntry) -> Value {
+    json!({
+        "at": entry.at.as_millis(),
+        "actor": entry.actor.as_ref().map(|actor| [actor.authority(), actor.subject()]),
+        "organization": entry.organization.map(|id| id.to_string()),
+        "action": entry.action,
+        "subject": entry.subject.map(|id| id.to_string()),
+    })
+}
+
+fn read_audit(value: &Value) -> Option<AuditEntry> {
+    let id = |name: &str| value[name].as_str();
+    let actor = value["actor"]
+        .as_array()
+        .map(|actor| Some(Principal::new(actor.first()?.as_str()?, actor.get(1)?.as_str()?)));
+    Some(AuditEntry {
+        at: Timestamp::from_millis(value["at"].as_i64()?),
+        actor: match actor {
+            Some(actor) => Some(actor?),
+            None => None,
+        },
+        organization: match id("organization") {
+            Some(id) => Some(id.parse().ok()?),
+            None => None,
+        },
+        action: value["action"].as_str()?.to_owned(),
+        subject: match id("subject") {
+            Some(id) => Some(id.parse().ok()?),
+            None => None,
+        },
+    })
+}
