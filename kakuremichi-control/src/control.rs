@@ -17,7 +17,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     api,
-    hub::{Hub, HubState, Presence},
+    hub::{Counters, Hub, HubState, Presence},
     identity::{Ed25519, Identity, IdentityError},
     planner::{self, PlanBoard},
     service::UseCases,
@@ -169,6 +169,12 @@ impl Control {
         self.0.hub.connected()
     }
 
+    /// What was counted of nodes' connections so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.0.hub.counters()
+    }
+
     /// What is known of a node's connection.
     #[must_use]
     pub fn presence(&self, node: NodeId) -> Presence {
@@ -180,6 +186,7 @@ impl Control {
     pub async fn shutdown(&self, grace: Duration) -> usize {
         self.0.state.send_replace(HubState::Draining);
         let cut = self.0.hub.drained(grace).await;
+        self.0.state.send_replace(HubState::Ended);
         let tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut tasks) = tasks {
             tasks.shutdown().await;
@@ -274,7 +281,7 @@ impl ControlBuilder {
 impl Owner {
     fn start(&self) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if tasks.is_some() || *self.state.borrow() == HubState::Draining {
+        if tasks.is_some() || *self.state.borrow() != HubState::Open {
             return;
         }
         let tasks = tasks.insert(JoinSet::new());

@@ -5,12 +5,15 @@
 //! nodes is their [`Presence`], in memory.
 
 mod connection;
+mod counters;
 mod lease;
 mod limits;
+mod member;
 mod presence;
 mod registry;
 mod work;
 
+pub use counters::Counters;
 pub use limits::{MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_PER_ADDRESS};
 pub use presence::{MAX_INCIDENTS_KEPT, MAX_STATES_KEPT, NodeStatus, PlanStatus, Presence};
 
@@ -29,6 +32,7 @@ use kakuremichi_proto::session::{Reason, ServerConfig};
 use tokio::{sync::watch, time::timeout};
 
 use self::{
+    counters::Tally,
     lease::Leases,
     limits::{Limits, Unauthenticated},
     registry::Registry,
@@ -47,6 +51,7 @@ pub(crate) struct Hub {
     registry: Registry,
     leases: Leases,
     limits: Arc<Limits>,
+    tally: Tally,
     session: AtomicU64,
     state: watch::Receiver<HubState>,
     /// Connections that are open.
@@ -61,6 +66,8 @@ pub(crate) enum HubState {
     Open,
     /// Takes no more, and asks those there are to end.
     Draining,
+    /// Those there are end at once.
+    Ended,
 }
 
 impl Hub {
@@ -78,6 +85,7 @@ impl Hub {
             registry: Registry::default(),
             leases: Leases::new(lease),
             limits: Arc::new(Limits::default()),
+            tally: Tally::default(),
             session: AtomicU64::new(0),
             state,
             open: watch::Sender::new(0),
@@ -87,10 +95,12 @@ impl Hub {
     /// Lets somebody who has proven nothing yet open a connection; `None` when there are too many of those,
     /// or when the hub drains.
     pub(crate) fn admit(&self, address: Option<IpAddr>) -> Option<Unauthenticated> {
-        if *self.state.borrow() != HubState::Open {
-            return None;
+        let open = *self.state.borrow() == HubState::Open;
+        let admitted = open.then(|| self.limits.enter(address)).flatten();
+        if admitted.is_none() {
+            self.tally.refused(Code::TRY_LATER);
         }
-        self.limits.enter(address)
+        admitted
     }
 
     /// Speaks with a node until its connection ends.
@@ -100,14 +110,14 @@ impl Hub {
         let mut state = self.state.clone();
         tokio::select! {
             () = connection::run(&self, socket, admitted) => {}
-            // The handle is gone: nobody owns this connection any more.
-            () = async { while state.changed().await.is_ok() {} } => {}
+            // Its time is over, or the handle is gone and nobody owns this connection any more.
+            _ = state.wait_for(|state| *state == HubState::Ended) => {}
         }
     }
 
     /// Removes what agents declared as ephemeral once their lease has ended. Runs for ever.
     pub(crate) async fn watch_leases(&self) {
-        self.leases.watch(&self.use_cases).await;
+        self.leases.watch(&self.use_cases, &self.registry).await;
     }
 
     /// Waits until every connection has ended, at most for `grace`. Returns how many had not.
@@ -125,6 +135,12 @@ impl Hub {
     /// How many nodes are connected.
     pub(crate) fn connected(&self) -> usize {
         self.registry.connected()
+    }
+
+    /// What was counted so far.
+    pub(crate) fn counters(&self) -> Counters {
+        let open = *self.open.borrow();
+        self.tally.read(open, self.limits.inside(), self.connected())
     }
 
     /// The number of a new session: larger than any before, also before a restart.

@@ -4,16 +4,17 @@ use std::{
     collections::VecDeque,
     future::{pending, poll_fn},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::{SinkExt as _, StreamExt as _, stream::SplitSink};
-use kakuremichi_core::{code::Code, id::NodeId, model::Node};
+use kakuremichi_core::{code::Code, id::NodeId};
 use kakuremichi_proto::{
+    frame::{TAG_LEN, Tag},
     report::NodeInfo,
-    session::{Accepted, Closed, Reason, Resumed, Server, ServerEvent},
+    session::{Accepted, Closed, Reason, Server, ServerEvent},
 };
 use tokio::{
     sync::watch,
@@ -22,14 +23,12 @@ use tokio::{
 
 use super::{
     Hub, HubState, PlanStatus, Presence,
+    counters::count,
     limits::Unauthenticated,
-    registry::Seat,
-    work::{Done, Work, perform},
+    member::{Member, Turn},
+    work::{Admission, Done, Work, perform},
 };
-use crate::{
-    planner::Planned,
-    service::{Start, random},
-};
+use crate::service::random;
 
 /// What a node asked for and was not begun. While there is so much, nothing is read from the node.
 const MAX_WORK: usize = 64;
@@ -55,7 +54,7 @@ pub(super) async fn run(hub: &Hub, socket: WebSocket, admitted: Unauthenticated)
         closed: None,
     };
     connection.drive(socket).await;
-    connection.end().await;
+    connection.end();
 }
 
 struct Connection<'a> {
@@ -67,15 +66,6 @@ struct Connection<'a> {
     member: Option<Member>,
     work: VecDeque<Work>,
     closed: Option<Closed>,
-}
-
-/// A node that was let in.
-struct Member {
-    seat: Seat,
-    plans: watch::Receiver<Planned>,
-    ended: watch::Receiver<Option<Reason>>,
-    /// What it has, once it said so; only then it is sent plans.
-    resumed: Option<Resumed>,
 }
 
 impl Connection<'_> {
@@ -96,7 +86,7 @@ impl Connection<'_> {
                 doing = Some(Box::pin(perform(hub, seat, work)));
             }
             if outgoing.frame.is_none() {
-                outgoing.frame = self.server.poll_transmit();
+                outgoing.frame = self.next_frame();
             }
             let open = self.closed.is_none();
             if !open && outgoing.is_done() {
@@ -116,7 +106,7 @@ impl Connection<'_> {
                 message = stream.next(), if open && self.work.len() < MAX_WORK => self.take_message(message),
                 done = working(&mut doing) => {
                     doing = None;
-                    self.take(done).await;
+                    self.take(done);
                 }
                 () = until(timer) => {
                     if !open {
@@ -135,6 +125,14 @@ impl Connection<'_> {
             }
         }
         let _ = timeout(LAST_WORDS, sink.close()).await;
+    }
+
+    fn next_frame(&mut self) -> Option<Vec<u8>> {
+        let frame = self.server.poll_transmit()?;
+        if frame.get(..TAG_LEN) == Some(Tag::PlanBegin.code().to_be_bytes().as_slice()) {
+            count(&self.hub.tally.plans_sent);
+        }
+        Some(frame)
     }
 
     fn take_message(&mut self, message: Option<Result<Message, axum::Error>>) {
@@ -179,8 +177,13 @@ impl Connection<'_> {
                         denied,
                     };
                     self.update(|presence| presence.plan = Some(plan));
+                    count(&self.hub.tally.plans_acknowledged);
+                    if let Some(member) = &mut self.member {
+                        member.applied(&self.hub.registry, (revision, hash));
+                    }
                 }
                 ServerEvent::PlanResent => {
+                    count(&self.hub.tally.plans_resent);
                     tracing::warn!(node = ?self.server.node(), "a node could not use its plan, and gets it whole");
                 }
                 ServerEvent::Declare { request, declaration } => self.work.push_back(Work::Declare {
@@ -211,9 +214,18 @@ impl Connection<'_> {
                 ServerEvent::Commanded { request, result } => {
                     tracing::debug!(node = ?self.server.node(), request = request.0, ?result, "a command was answered");
                 }
-                ServerEvent::Closed(closed) => self.closed = Some(closed),
+                ServerEvent::Closed(closed) => {
+                    if let Closed::Local(reason) = &closed {
+                        self.refused(reason.refusal.code());
+                    }
+                    self.closed = Some(closed);
+                }
             }
         }
+    }
+
+    fn refused(&self, code: Option<Code>) {
+        self.hub.tally.refused(code.unwrap_or(Code::INTERNAL));
     }
 
     fn take_info(&mut self, info: NodeInfo) {
@@ -231,90 +243,79 @@ impl Connection<'_> {
         }
     }
 
-    async fn take(&mut self, done: Done) {
+    fn take(&mut self, done: Done) {
         let now = Instant::now();
         match done {
-            Done::Admitted(node, start) => self.admit(*node, start).await,
+            Done::Admitted(admission) => self.admit(*admission),
             Done::Refused(reason) => self.server.refuse(reason, now),
             Done::Resumed(resumed) => {
                 if let Some(member) = &mut self.member {
-                    member.resumed = Some(resumed);
-                    self.take_plan();
+                    member.resume(&self.hub.registry, &mut self.server, resumed.plan);
                 }
+                let plan = resumed.plan.map(|(revision, hash)| PlanStatus {
+                    revision,
+                    hash,
+                    denied: resumed.denied,
+                });
+                self.update(|presence| presence.plan = plan);
             }
-            Done::Declared(request, result) => self.server.answer_declare(request, result, now),
+            Done::Declared(request, result) => {
+                if let Err(refusal) = &result {
+                    self.refused(refusal.code());
+                }
+                self.server.answer_declare(request, result, now);
+            }
             Done::Undeclared(request) => self.server.answer_undeclare(request, now),
-            Done::Counted(upto) => self.server.acknowledge_usage(upto, now),
+            Done::Counted(upto) => {
+                count(&self.hub.tally.usage_batches);
+                self.server.acknowledge_usage(upto, now);
+            }
             Done::Nothing => {}
             Done::Failed(reason) => self.server.close(reason, now),
         }
     }
 
-    async fn admit(&mut self, node: Node, start: Start) {
-        let id = node.id;
-        let plans = self.hub.board.subscribe(id);
-        // Whoever deleted the node before this is seen now, and whoever does after it is seen on the board.
-        let still = self.hub.use_cases.login(id, node.identity, node.wireguard);
-        if let Err(error) = still.await {
-            let reason = Reason::passing(error.code(), error.sentence());
-            return self.server.refuse(reason, Instant::now());
+    fn admit(&mut self, admission: Admission) {
+        // A connection that was lost while it was decided about supersedes nobody.
+        if self.closed.is_some() || self.server.is_closed() {
+            return;
         }
-        if let NodeId::Agent(agent) = id {
-            self.hub.leases.renew(agent).await;
-        }
+        let Admission { node, start, plans } = admission;
         let session = self.hub.next_session();
         let (seat, ended) = self.hub.registry.open(&node, session);
-        self.member = Some(Member {
-            seat,
-            plans,
-            ended,
-            resumed: None,
-        });
+        self.member = Some(Member::new(seat, plans, ended));
         self.admitted = None;
+        count(&self.hub.tally.sessions);
+        tracing::info!(node = %node.id, session, "a node is connected");
         let accepted = Accepted {
-            node: id,
+            node: node.id,
             organization: node.organization,
             name: node.name,
             overlay: start.overlay,
             session,
         };
         self.server.accept(accepted, Instant::now());
-        tracing::info!(node = %id, session, "a node is connected");
     }
 
     fn take_plan(&mut self) {
-        let Some(member) = &mut self.member else { return };
-        let planned = member.plans.borrow_and_update().clone();
-        let now = Instant::now();
-        match (planned, &member.resumed) {
-            (Planned::Plan(plan), Some(resumed)) => {
-                // The revision that the node has may be of before a restart; its records may be these.
-                let known = resumed.plan.filter(|(_, hash)| *hash == plan.hash());
-                let base = known.map(|(revision, _)| Arc::new((*plan).clone().with_revision(revision)));
-                self.server.set_plan(plan, base, now);
-            }
-            (Planned::Revoked, _) => {
-                let reason = Reason::permanent(Code::NODE_REVOKED, "the node was revoked");
-                self.server.close(reason, now);
-            }
-            (Planned::Deleted, _) => {
-                let reason = Reason::permanent(Code::NODE_UNKNOWN, "the node was deleted");
-                self.hub.registry.forget(member.seat.node);
-                self.server.close(reason, now);
-            }
-            (Planned::Pending, _) | (Planned::Plan(_), None) => {}
+        if let Some(member) = &mut self.member {
+            member.take_plan(&self.hub.registry, &mut self.server);
         }
     }
 
     fn take_end(&mut self) {
-        let Some(member) = &mut self.member else { return };
-        let reason = member.ended.borrow_and_update().clone();
+        let reason = self.member.as_mut().and_then(Member::end);
         if let Some(reason) = reason {
             self.server.close(reason, Instant::now());
         }
     }
 
-    async fn end(self) {
+    fn end(self) {
+        let unknown = self.server.unknown_frames();
+        self.hub
+            .tally
+            .unknown_frames
+            .fetch_add(unknown, Ordering::Relaxed);
         let Some(Member { seat, .. }) = self.member else {
             return;
         };
@@ -322,7 +323,7 @@ impl Connection<'_> {
         if self.hub.registry.close(&seat)
             && let NodeId::Agent(agent) = seat.node
         {
-            self.hub.leases.begin(agent, seat.actor).await;
+            self.hub.leases.begin(agent, seat.actor);
         }
     }
 }
@@ -356,21 +357,11 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// What turned.
-enum Turn {
-    Plan,
-    End,
-}
-
-/// Waits until the plan turns, or the session has to end.
+/// Waits until the member's plan turns, or its session has to end.
 async fn turned(member: Option<&mut Member>) -> Turn {
-    let Some(member) = member else {
-        return pending().await;
-    };
-    tokio::select! {
-        Ok(()) = member.plans.changed() => Turn::Plan,
-        Ok(()) = member.ended.changed() => Turn::End,
-        else => pending().await,
+    match member {
+        Some(member) => member.turned().await,
+        None => pending().await,
     }
 }
 

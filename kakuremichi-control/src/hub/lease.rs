@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -10,17 +11,17 @@ use kakuremichi_core::{
     model::{Lifetime, Service},
     store::Stored,
 };
-use tokio::sync::Mutex;
 
+use super::registry::Registry;
 use crate::service::{Actor, UseCaseError, UseCases};
 
 /// How often it is looked whether a lease has ended, as a part of the lease; at least twice a second.
 const LOOKS: u32 = 8;
 const OFTEN: Duration = Duration::from_millis(500);
 
-/// Agents that are gone, and since when. The lock is held while what a gone agent declared is removed: an
-/// agent that comes back waits for that, and declares anew. At most one entry for each agent that has
-/// anything ephemeral, or was ever connected.
+/// Agents that are gone, and since when. An agent that came back may still stand here, until its time is over
+/// and it is seen that it is connected. At most one entry for each agent that has anything ephemeral, or was
+/// ever connected.
 #[derive(Debug)]
 pub(super) struct Leases {
     lease: Duration,
@@ -35,22 +36,13 @@ impl Leases {
         }
     }
 
-    /// An agent is there: its lease runs on.
-    pub(super) async fn renew(&self, agent: AgentId) {
-        self.gone.lock().await.remove(&agent);
-    }
-
     /// An agent is gone: its lease has begun to end.
-    pub(super) async fn begin(&self, agent: AgentId, actor: Actor) {
-        self.gone
-            .lock()
-            .await
-            .entry(agent)
-            .or_insert_with(|| (Instant::now(), actor));
+    pub(super) fn begin(&self, agent: AgentId, actor: Actor) {
+        self.gone().insert(agent, (Instant::now(), actor));
     }
 
     /// Runs for ever. Time counts only while Control is up: an agent could not have come back before.
-    pub(super) async fn watch(&self, use_cases: &UseCases) {
+    pub(super) async fn watch(&self, use_cases: &UseCases, registry: &Registry) {
         let pause = (self.lease / LOOKS).max(OFTEN).min(self.lease);
         while let Err(error) = self.begin_all(use_cases).await {
             tracing::error!(
@@ -61,7 +53,12 @@ impl Leases {
         }
         loop {
             tokio::time::sleep(pause).await;
-            self.end_due(use_cases).await;
+            for (agent, actor) in self.due(Instant::now()) {
+                if let Err(error) = end(use_cases, registry, agent, &actor).await {
+                    tracing::error!(%agent, error = &error as &dyn std::error::Error, "cannot end a lease");
+                    self.begin(agent, actor);
+                }
+            }
         }
     }
 
@@ -74,28 +71,68 @@ impl Leases {
                     organization: service.organization,
                     principal: None,
                 };
-                self.begin(agent, actor).await;
+                self.begin(agent, actor);
             }
         }
         Ok(())
     }
 
-    async fn end_due(&self, use_cases: &UseCases) {
-        let mut gone = self.gone.lock().await;
-        let due: Vec<_> = gone
+    /// Takes those whose time is over.
+    fn due(&self, now: Instant) -> Vec<(AgentId, Actor)> {
+        let mut gone = self.gone();
+        let over: Vec<_> = gone
             .iter()
-            .filter(|(_, (since, _))| since.elapsed() >= self.lease)
+            .filter(|(_, (since, _))| now.saturating_duration_since(*since) >= self.lease)
             .map(|(agent, (_, actor))| (*agent, actor.clone()))
             .collect();
-        for (agent, actor) in due {
-            match use_cases.end_lease(agent, &actor).await {
-                Ok(()) => {
-                    gone.remove(&agent);
-                }
-                Err(error) => {
-                    tracing::error!(%agent, error = &error as &dyn std::error::Error, "cannot end a lease");
-                }
-            }
+        for (agent, _) in &over {
+            gone.remove(agent);
         }
+        over
+    }
+
+    fn gone(&self) -> MutexGuard<'_, BTreeMap<AgentId, (Instant, Actor)>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes what an agent declared as ephemeral, unless it is there. It is the agent's turn meanwhile: one that
+/// comes back waits with what it declares until this is over.
+async fn end(
+    use_cases: &UseCases,
+    registry: &Registry,
+    agent: AgentId,
+    actor: &Actor,
+) -> Result<(), UseCaseError> {
+    let turn = registry.turn(agent.into());
+    let _turn = turn.lock().await;
+    if registry.is_connected(agent.into()) {
+        return Ok(());
+    }
+    use_cases.end_lease(agent, actor).await
+}
+
+#[cfg(test)]
+mod tests {
+    use kakuremichi_core::id::OrganizationId;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_runs_from_the_last_time_that_the_agent_went() {
+        let lease = Duration::from_secs(60);
+        let leases = Leases::new(lease);
+        let agent = AgentId::from_bytes([1; 16]);
+        let actor = Actor {
+            organization: OrganizationId::from_bytes([2; 16]),
+            principal: None,
+        };
+        leases.begin(agent, actor.clone());
+        let first = Instant::now();
+        while Instant::now() == first {}
+        leases.begin(agent, actor.clone());
+        assert_eq!(leases.due(first + lease), []);
+        assert_eq!(leases.due(Instant::now() + lease), [(agent, actor)]);
+        assert_eq!(leases.due(Instant::now() + lease), []);
     }
 }

@@ -51,6 +51,11 @@ impl Limits {
         })
     }
 
+    /// How many there are.
+    pub(super) fn inside(&self) -> usize {
+        self.counts().total
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

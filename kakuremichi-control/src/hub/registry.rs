@@ -7,7 +7,7 @@ use std::{
 };
 
 use kakuremichi_core::{code::Code, id::NodeId, model::Node};
-use kakuremichi_proto::session::Reason;
+use kakuremichi_proto::{plan::WirePlan, session::Reason};
 use tokio::sync::{Mutex as Turn, watch};
 
 use super::Presence;
@@ -21,6 +21,8 @@ pub(super) struct Registry(Mutex<BTreeMap<NodeId, Place>>);
 struct Place {
     session: Option<Session>,
     presence: Presence,
+    /// The newest plan that the node acknowledged: after a reconnect, plans are sent as a difference to it.
+    acknowledged: Option<Arc<WirePlan>>,
     turn: Arc<Turn<()>>,
 }
 
@@ -72,6 +74,28 @@ impl Registry {
         newest.is_some_and(|session| session.number == seat.session)
     }
 
+    /// Whether a node is connected.
+    pub(super) fn is_connected(&self, node: NodeId) -> bool {
+        self.places()
+            .get(&node)
+            .is_some_and(|place| place.session.is_some())
+    }
+
+    /// What is held while something is done for a node.
+    pub(super) fn turn(&self, node: NodeId) -> Arc<Turn<()>> {
+        Arc::clone(&self.places().entry(node).or_default().turn)
+    }
+
+    /// The node has this plan, if this is its newest session.
+    pub(super) fn acknowledge(&self, seat: &Seat, plan: Arc<WirePlan>) {
+        self.change(seat, |place| place.acknowledged = Some(plan));
+    }
+
+    /// The newest plan that a node acknowledged.
+    pub(super) fn acknowledged(&self, node: NodeId) -> Option<Arc<WirePlan>> {
+        self.places().get(&node)?.acknowledged.clone()
+    }
+
     /// A session has ended. Returns whether the node has no other.
     pub(super) fn close(&self, seat: &Seat) -> bool {
         let mut places = self.places();
@@ -93,13 +117,17 @@ impl Registry {
 
     /// Changes what is known of a node, if this is its newest session.
     pub(super) fn update(&self, seat: &Seat, change: impl FnOnce(&mut Presence)) {
+        self.change(seat, |place| change(&mut place.presence));
+    }
+
+    fn change(&self, seat: &Seat, change: impl FnOnce(&mut Place)) {
         if let Some(place) = self.places().get_mut(&seat.node)
             && place
                 .session
                 .as_ref()
                 .is_some_and(|session| session.number == seat.session)
         {
-            change(&mut place.presence);
+            change(place);
         }
     }
 

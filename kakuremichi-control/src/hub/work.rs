@@ -15,8 +15,13 @@ use kakuremichi_proto::{
     session::{AuthenticateRequest, EnrolRequest, Reason, RequestId, Resumed},
 };
 
-use super::{Hub, registry::Seat};
-use crate::service::{Actor, Start, UseCaseError};
+use tokio::sync::watch;
+
+use super::{Hub, counters, registry::Seat};
+use crate::{
+    planner::Planned,
+    service::{Actor, Start, UseCaseError},
+};
 
 /// Something to do.
 #[derive(Debug)]
@@ -44,11 +49,20 @@ pub(super) enum Work {
     Usage(UsageBatch),
 }
 
+/// A node that may come in.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) node: Node,
+    pub(super) start: Start,
+    /// Its plan, and each one that follows.
+    pub(super) plans: watch::Receiver<Planned>,
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum Done {
     /// The node may come in.
-    Admitted(Box<Node>, Start),
+    Admitted(Box<Admission>),
     /// It may not.
     Refused(Reason),
     /// Its plan can be sent.
@@ -68,7 +82,13 @@ pub(super) enum Done {
 /// Does it. `seat` is that of the node, once it was let in.
 pub(super) async fn perform(hub: &Hub, seat: Option<Seat>, work: Work) -> Done {
     match (work, seat) {
-        (Work::Enrol(request), _) => admitted(hub, hub.use_cases.enrol(&request).await).await,
+        (Work::Enrol(request), _) => {
+            let node = hub.use_cases.enrol(&request).await;
+            if node.is_ok() {
+                counters::count(&hub.tally.enrolments);
+            }
+            admitted(hub, node).await
+        }
         (Work::Authenticate(request), _) => {
             let node = hub
                 .use_cases
@@ -140,10 +160,19 @@ fn misplaced() -> Done {
 }
 
 async fn admitted(hub: &Hub, node: Result<Node, UseCaseError>) -> Done {
-    let start = hub.use_cases.start().await;
-    match (node, start) {
-        (Ok(node), Ok(start)) => Done::Admitted(Box::new(node), start),
-        (Err(error), _) | (_, Err(error)) => {
+    let admission = async {
+        let (node, start) = (node?, hub.use_cases.start().await?);
+        let plans = hub.board.subscribe(node.id);
+        // Whoever deleted the node before this is seen now, and whoever does after it is seen on the board.
+        hub.use_cases
+            .login(node.id, node.identity, node.wireguard)
+            .await?;
+        Ok(Box::new(Admission { node, start, plans }))
+    };
+    match admission.await {
+        Ok(admission) => Done::Admitted(admission),
+        Err(error) => {
+            let error: UseCaseError = error;
             tracing::warn!(code = %error.code(), error = &error as &dyn std::error::Error, "a node is refused");
             Done::Refused(reason(&error))
         }

@@ -1,0 +1,150 @@
+//! The stores that tests run on.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use kakuremichi_control::store::SqlStore;
+use kakuremichi_core::{
+    audit::AuditEntry,
+    id::{NodeId, ServiceId},
+    net::Overlay,
+    store::{
+        Batch, Change, CommitError, Committed, MemoryStore, Page, Query, RecordId, Sequence, Store,
+        StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport,
+    },
+};
+use tempfile::TempDir;
+use tokio::sync::{Semaphore, watch};
+
+/// A store in memory.
+pub(crate) async fn memory() -> (Arc<dyn Store>, Option<TempDir>) {
+    (Arc::new(MemoryStore::new()), None)
+}
+
+/// A store in a database, and where it lies.
+pub(crate) async fn sql() -> (Arc<dyn Store>, Option<TempDir>) {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", directory.path().join("control.db").display());
+    (Arc::new(SqlStore::connect(&url).await.unwrap()), Some(directory))
+}
+
+/// Runs each of these tests, which take a store, on each store.
+macro_rules! on_each_store {
+    ($($test:ident)*) => {
+        mod on_memory {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let (store, _directory) = $crate::hub::store::memory().await;
+                    super::$test(store).await;
+                }
+            )*
+        }
+
+        mod on_sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let (store, _directory) = $crate::hub::store::sql().await;
+                    super::$test(store).await;
+                }
+            )*
+        }
+    };
+}
+
+pub(crate) use on_each_store;
+
+/// More commits at once than any test makes.
+const PASSES: usize = 1000;
+
+/// A store whose commits can be held up.
+pub(crate) struct SlowStore {
+    inner: MemoryStore,
+    passes: Semaphore,
+    waiting: watch::Sender<usize>,
+}
+
+impl SlowStore {
+    /// One that holds nothing up.
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: MemoryStore::new(),
+            passes: Semaphore::new(PASSES),
+            waiting: watch::Sender::new(0),
+        }
+    }
+
+    /// Holds every commit up.
+    pub(crate) fn hold(&self) {
+        self.passes.forget_permits(PASSES);
+    }
+
+    /// Lets them go on.
+    pub(crate) fn release(&self) {
+        self.passes.add_permits(PASSES);
+    }
+
+    /// Waits until a commit is held up.
+    pub(crate) async fn held_up(&self) {
+        self.waiting
+            .subscribe()
+            .wait_for(|waiting| *waiting > 0)
+            .await
+            .unwrap();
+    }
+}
+
+impl fmt::Debug for SlowStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlowStore").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for SlowStore {
+    async fn overlay(&self, fresh: Overlay) -> Result<Overlay, StoreError> {
+        self.inner.overlay(fresh).await
+    }
+
+    async fn get(&self, id: RecordId) -> Result<Option<Stored<StoreRecord>>, StoreError> {
+        self.inner.get(id).await
+    }
+
+    async fn find(&self, key: &UniqueKey) -> Result<Option<Stored<StoreRecord>>, StoreError> {
+        self.inner.find(key).await
+    }
+
+    async fn list(&self, query: Query) -> Result<Page, StoreError> {
+        self.inner.list(query).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        let passed = self.passes.acquire().await;
+        self.waiting.send_modify(|waiting| *waiting -= 1);
+        drop(passed.unwrap());
+        self.inner.commit(batch).await
+    }
+
+    async fn changes(&self, after: Sequence) -> Result<Vec<Change>, StoreError> {
+        self.inner.changes(after).await
+    }
+
+    async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError> {
+        self.inner.audit(after).await
+    }
+
+    async fn record_usage(
+        &self,
+        node: NodeId,
+        report: UsageReport,
+        entries: &[UsageEntry],
+    ) -> Result<UsageReport, StoreError> {
+        self.inner.record_usage(node, report, entries).await
+    }
+
+    async fn usage_totals(&self, service: ServiceId) -> Result<UsageCounts, StoreError> {
+        self.inner.usage_totals(service).await
+    }
+}
