@@ -256,7 +256,13 @@ pub fn request_with(method: Method, url: &str, body: impl Into<Bytes>) -> Reques
     with_body(method, url, Full::new(body.into()).boxed_unsync())
 }
 
-fn with_body(method: Method, url: &str, body: Body) -> Request<Body> {
+/// A request with a body of any kind.
+///
+/// # Panics
+///
+/// The URL is none.
+#[must_use]
+pub fn with_body(method: Method, url: &str, body: Body) -> Request<Body> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = parse(url);

@@ -4,6 +4,8 @@
 //! - [`process`]: a binary with its output captured, killed when dropped.
 //! - [`origin`]: what is published: pages, uploads, WebSockets, raw TCP, all checkable byte by byte.
 //! - [`client`]: visitors with a CA of their choice and names that resolve where they say.
+//! - [`traffic`]: a visitor that asks again and again, and counts.
+//! - [`deployment`]: Control, gateways and an agent behind NAT, enrolled and running.
 //! - [`stock`]: a WireGuard device that is not ours.
 //!
 //! Tests wait for conditions ([`wait`]), never for time. Without root, or without a component, they fail and name
@@ -19,17 +21,21 @@ pub mod binaries;
 pub mod ca;
 pub mod client;
 pub mod component;
+pub mod deployment;
 pub mod net;
 pub mod origin;
 pub mod pattern;
 pub mod process;
 pub mod stock;
+pub mod traffic;
 pub mod wait;
 
 pub use ca::TestCa;
 pub use client::{Connection, Reply, Version, Visitor, VisitorError};
+pub use deployment::Deployment;
 pub use net::{Families, Host, Namespace, Network};
 pub use origin::{Echo, Origin};
 pub use pattern::Pattern;
 pub use process::{Process, Program};
 pub use stock::StockPeer;
+pub use traffic::Traffic;

@@ -255,6 +255,19 @@ impl Host {
         self.namespace.resolves(names);
     }
 
+    /// Makes a TCP port of it a black hole: what is sent there is neither answered nor refused.
+    ///
+    /// # Panics
+    ///
+    /// The system refuses.
+    pub fn swallows(&self, port: u16) {
+        self.namespace.nft(&format!(
+            "table inet hole_{port} {{
+                chain swallowing {{ type filter hook input priority filter; tcp dport {port} drop; }}
+            }}"
+        ));
+    }
+
     /// A program that will run on this host, as root.
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {

@@ -284,6 +284,17 @@ impl Process {
         self.memory("VmHWM:")
     }
 
+    /// Makes [`Self::peak_memory`] count from now on only.
+    ///
+    /// # Panics
+    ///
+    /// It has ended.
+    #[track_caller]
+    pub fn forget_peak(&self) {
+        // proc(5): 5 resets the high water mark of resident memory to what is resident now.
+        fs::write(format!("/proc/{}/clear_refs", self.id()), "5").unwrap();
+    }
+
     /// Asks it to end (SIGTERM) and waits until it has.
     ///
     /// # Panics

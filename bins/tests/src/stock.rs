@@ -33,7 +33,7 @@ pub struct Peer<'a> {
     /// Where it listens; `None` when it is to come by itself.
     pub endpoint: Option<SocketAddr>,
     /// What may come from it and is sent to it, such as `fd00::/64`.
-    pub allowed: &'a [&'a str],
+    pub allowed: &'a [String],
     /// Seconds between keepalives; 0 for none.
     pub keepalive: u16,
 }
@@ -79,7 +79,7 @@ impl<'a> StockPeer<'a> {
             ],
         );
         for address in addresses {
-            peer.run("ip", &["address", "add", address, "dev", &peer.interface]);
+            peer.address(address);
         }
         peer.run("ip", &["link", "set", &peer.interface, "mtu", "1420", "up"]);
         peer
@@ -89,6 +89,20 @@ impl<'a> StockPeer<'a> {
     #[must_use]
     pub fn public_key(&self) -> &str {
         &self.public_key
+    }
+
+    /// Gives the device one more address, such as `fd00::2/64`.
+    ///
+    /// # Panics
+    ///
+    /// The system refuses.
+    pub fn address(&self, address: &str) {
+        let mut words = vec!["address", "add", address, "dev", &self.interface];
+        if address.contains("::") || address.matches(':').count() > 1 {
+            // Nobody else has it; without this it could not be used for a second.
+            words.push("nodad");
+        }
+        self.run("ip", &words);
     }
 
     /// Adds or changes a peer, and routes what is allowed to it.
@@ -116,6 +130,15 @@ impl<'a> StockPeer<'a> {
         for network in peer.allowed {
             self.run("ip", &["route", "replace", network, "dev", &self.interface]);
         }
+    }
+
+    /// Removes a peer.
+    ///
+    /// # Panics
+    ///
+    /// The device refuses.
+    pub fn forget(&self, public_key: &str) {
+        self.run("wg", &["set", &self.interface, "peer", public_key, "remove"]);
     }
 
     /// Waits for a handshake with a peer.

@@ -39,6 +39,26 @@ pub fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Optio
     }
 }
 
+/// [`until`] for looks that tell what they see instead; the last of it is part of the message.
+///
+/// # Panics
+///
+/// After [`PATIENCE`].
+#[track_caller]
+pub fn until_right<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(
+                start.elapsed() < PATIENCE,
+                "waited {PATIENCE:?} in vain for {what}; at last: {seen}"
+            ),
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
 /// [`until`] for asynchronous looks.
 ///
 /// # Panics

@@ -276,14 +276,15 @@ fn two_stock_devices_shake_hands() {
     let (one, two) = (network.host("one"), network.host_behind_nat("two"));
     let left = StockPeer::start(&one, 51820, &["fd00::1/128"]);
     let right = StockPeer::start(&two, 51820, &["fd00::2/128"]);
+    let allowed = ["fd00::1/128", "fd00::2/128"].map(str::to_owned);
     let peer = |public_key, endpoint, allowed| stock::Peer {
         public_key,
         endpoint,
         allowed,
         keepalive: 1,
     };
-    left.peer(&peer(right.public_key(), None, &["fd00::2/128"]));
-    right.peer(&peer(left.public_key(), Some(one.at(51820)), &["fd00::1/128"]));
+    left.peer(&peer(right.public_key(), None, &allowed[1..]));
+    right.peer(&peer(left.public_key(), Some(one.at(51820)), &allowed[..1]));
     left.handshake(right.public_key());
     right.handshake(left.public_key());
     let behind = Origin::on(&two, "two");

@@ -1,0 +1,260 @@
+//! Control as a process, and its REST API.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use super::{everywhere, logged};
+use crate::client::{Reply, Version, Visitor, request_with};
+use crate::net::{Host, Namespace};
+use crate::process::{Process, Program};
+
+/// The port of Control.
+const PORT: u16 = 7443;
+/// The port of its admin address, on its loopback.
+const ADMIN: u16 = 7671;
+/// The name of its host.
+const NAME: &str = "control.test";
+
+/// A Control of its own host. It ends when dropped.
+#[derive(Debug)]
+pub struct Control {
+    process: Process,
+    data: PathBuf,
+    url: String,
+    key: String,
+    host: Host,
+}
+
+impl Control {
+    /// Starts one that is reached by a name, and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// It does not come up.
+    #[must_use]
+    pub fn start(host: Host, data: &Path) -> Self {
+        Self::start_at(host, data, NAME)
+    }
+
+    /// Starts one that is reached by its host's address: for those who cannot resolve names.
+    ///
+    /// # Panics
+    ///
+    /// It does not come up.
+    #[must_use]
+    pub fn start_by_address(host: Host, data: &Path) -> Self {
+        let address = host.at(PORT).to_string();
+        let address = address.rsplit_once(':').map_or("", |(host, _)| host).to_owned();
+        Self::start_at(host, data, &address)
+    }
+
+    fn start_at(host: Host, data: &Path, name: &str) -> Self {
+        let url = format!("https://{name}:{PORT}");
+        let program = Program::ours("kakuremichi-control").arg("run").on(&host);
+        let program = program.args(["--public-url", &url, "--listen", &everywhere(&host, PORT)]);
+        let program = logged(program.arg("--data").arg(data));
+        let mut process = program.start();
+        process.ready(ADMIN);
+        let mut control = Self {
+            process,
+            data: data.to_owned(),
+            url,
+            key: String::new(),
+            host,
+        };
+        control.key = control.command(&["api-key", "create"]);
+        control
+    }
+
+    /// The port that it listens on.
+    pub const PORT: u16 = PORT;
+    /// The port of its admin address, on its loopback.
+    pub const ADMIN: u16 = ADMIN;
+
+    /// Its public URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The host that it is on.
+    #[must_use]
+    pub const fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Its process.
+    pub const fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Ends it without a chance to say goodbye.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again, and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// It does not come up.
+    pub fn start_again(&mut self) {
+        self.process = self.process.program().start();
+        self.process.ready(ADMIN);
+    }
+
+    /// Makes its name known to processes that will be started on a host.
+    pub fn is_known_on(&self, host: &Host) {
+        host.resolves(&[(NAME, self.host.address())]);
+    }
+
+    /// A new enrolment token, by `token create --role ROLE` with further flags.
+    ///
+    /// # Panics
+    ///
+    /// It is refused.
+    #[must_use]
+    #[track_caller]
+    pub fn token(&self, role: &str, flags: &[&str]) -> String {
+        self.command(&[&["token", "create", "--role", role], flags].concat())
+    }
+
+    /// Its REST API, with every right.
+    #[must_use]
+    pub fn rest(&self) -> Rest {
+        let authority = fs::read_to_string(self.data.join("ca.pem")).unwrap();
+        Rest {
+            namespace: self.host.namespace().clone(),
+            visitor: Visitor::trusting(&[&authority]).at(self.host.address()),
+            url: self.url.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    /// Runs a command on its data directory; the one line that is printed.
+    #[track_caller]
+    fn command(&self, words: &[&str]) -> String {
+        let program = Program::ours("kakuremichi-control").args(words);
+        let said = program.arg("--data").arg(&self.data).finish();
+        assert!(said.status.success(), "{words:?}: {}", said.err);
+        assert_eq!(said.out.lines().count(), 1, "the secret stands alone: {}", said.out);
+        said.out.trim().to_owned()
+    }
+}
+
+/// A client of Control's REST API.
+#[derive(Debug, Clone)]
+pub struct Rest {
+    namespace: Namespace,
+    visitor: Visitor,
+    url: String,
+    key: String,
+}
+
+impl Rest {
+    /// Any request; the path is below `/api/v1/`.
+    ///
+    /// # Panics
+    ///
+    /// There is no answer.
+    #[must_use]
+    #[track_caller]
+    pub fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
+        let url = format!("{}/api/v1/{path}", self.url);
+        let text = body.map(Value::to_string).unwrap_or_default();
+        let mut request = request_with(method, &url, text);
+        let bearer = HeaderValue::from_str(&format!("Bearer {}", self.key)).unwrap();
+        request.headers_mut().insert(AUTHORIZATION, bearer);
+        if body.is_some() {
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(CONTENT_TYPE, json);
+        }
+        let reply = self
+            .namespace
+            .block_on(async || self.visitor.send(Version::Http1, request).await);
+        reply.unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
+    /// What is at a path.
+    ///
+    /// # Panics
+    ///
+    /// It is not there.
+    #[must_use]
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Value {
+        self.expect(Method::GET, path, None, StatusCode::OK).json()
+    }
+
+    /// Adds something to a collection.
+    ///
+    /// # Panics
+    ///
+    /// It is refused.
+    #[track_caller]
+    pub fn create(&self, path: &str, body: &Value) -> Value {
+        self.expect(Method::POST, path, Some(body), StatusCode::CREATED)
+            .json()
+    }
+
+    /// Describes something anew.
+    ///
+    /// # Panics
+    ///
+    /// It is refused.
+    #[track_caller]
+    pub fn replace(&self, path: &str, body: &Value) -> Value {
+        self.expect(Method::PUT, path, Some(body), StatusCode::OK).json()
+    }
+
+    /// Deletes something.
+    ///
+    /// # Panics
+    ///
+    /// It is refused.
+    #[track_caller]
+    pub fn delete(&self, path: &str) {
+        self.expect(Method::DELETE, path, None, StatusCode::NO_CONTENT);
+    }
+
+    /// Revokes a token or a node.
+    ///
+    /// # Panics
+    ///
+    /// It is refused.
+    #[track_caller]
+    pub fn revoke(&self, path: &str) {
+        self.expect(Method::POST, &format!("{path}/revoke"), None, StatusCode::OK);
+    }
+
+    /// A node by its name.
+    ///
+    /// # Panics
+    ///
+    /// There is none.
+    #[must_use]
+    #[track_caller]
+    pub fn node(&self, name: &str) -> Value {
+        let nodes = self.get("nodes");
+        let mut nodes = nodes["items"].as_array().unwrap().iter();
+        let node = nodes.find(|node| node["name"] == name);
+        node.unwrap_or_else(|| panic!("there is no {name}")).clone()
+    }
+
+    #[track_caller]
+    fn expect(&self, method: Method, path: &str, body: Option<&Value>, status: StatusCode) -> Reply {
+        let reply = self.send(method.clone(), path, body);
+        assert_eq!(reply.status, status, "{method} {path}: {}", reply.text());
+        reply
+    }
+}
