@@ -72,7 +72,16 @@ impl Declarations {
     pub(in crate::session) fn declare(&mut self, declaration: Declaration) -> Result<(), DeclareError> {
         let name = declaration.name.clone();
         let message = message::Declare::try_from(&declaration)?;
-        if Message::from(message.clone()).encode().is_err() {
+        // Numbers are written as short as they are: these are the longest.
+        let longest = message::Declare {
+            request: u64::MAX,
+            subject: Subject {
+                session: u64::MAX,
+                ..message.subject
+            },
+            ..message.clone()
+        };
+        if Message::from(longest).encode().is_err() {
             return Err(DeclareError::TooLarge);
         }
         if self.live.len() >= MAX_DECLARATIONS && !self.live.contains_key(&name) {
