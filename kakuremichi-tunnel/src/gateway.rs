@@ -10,15 +10,22 @@
 
 mod access;
 mod balance;
+mod builder;
 mod certificates;
+mod conductor;
 mod drain;
+mod feeds;
 mod flows;
+mod handle;
 mod health;
 mod http;
 mod ingress;
+mod lanes;
 mod metrics;
+mod network;
 mod serving;
 mod settings;
+mod status;
 mod table;
 mod upstream;
 mod usage;
@@ -26,9 +33,12 @@ mod usage;
 #[cfg(test)]
 mod testing;
 
+pub use builder::{GatewayBuilder, SpawnError};
 pub use certificates::{
     CertificateSource, Certificates, GivenCertificates, GivenError, LocalCa, LocalCaError,
 };
-pub use ingress::{BindError, tcp::PortStatus};
+pub use handle::{Gateway, ShutdownReport};
+pub use ingress::BindError;
 pub use metrics::GatewayMetrics;
 pub use settings::{Limits, Timeouts};
+pub use status::{GatewayStatus, PeerState, PeerStatus, Phase, PortStatus, ServiceStatus};

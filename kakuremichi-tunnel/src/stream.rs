@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -84,6 +85,26 @@ impl TunnelStream {
     #[must_use]
     pub const fn peer_addr(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// Waits until the other end has said that the flow reaches its target. Nobody has to wait for
+    /// that: data may be sent before, and reading tells too.
+    ///
+    /// # Errors
+    /// When it refuses, or the flow ends before.
+    pub async fn connected(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            if state.connected {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(end) = state.end {
+                return Poll::Ready(ended(end).and_then(|()| Err(io::ErrorKind::UnexpectedEof.into())));
+            }
+            register(&mut state.reader, cx);
+            Poll::Pending
+        })
+        .await
     }
 }
 
@@ -182,6 +203,8 @@ struct State {
     sent_end: bool,
     /// The engine has more for `received` than there was room for.
     starved: bool,
+    /// The other end has said that the flow reaches its target, or need not say so.
+    connected: bool,
     /// The flow is no more.
     end: Option<EndReason>,
     reader: Option<Waker>,
@@ -231,6 +254,12 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    /// The other end says that the flow reaches its target.
+    pub(crate) const fn connect(&mut self) {
+        self.read |= !self.state.connected;
+        self.state.connected = true;
+    }
+
     /// How many bytes can be handed to the reader.
     pub(crate) fn room(&self) -> usize {
         self.bound - self.state.received.len()

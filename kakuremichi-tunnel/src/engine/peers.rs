@@ -165,10 +165,11 @@ impl PeerTable {
         self.entry(id).map(|entry| entry.key)
     }
 
-    /// Whether the lane is known to be down.
+    /// Whether the lane is known to be down. Of a peer that is not probed it is only known that it has
+    /// been silent: it may answer when spoken to.
     pub(super) fn is_down(&self, id: PeerId) -> bool {
         self.entry(id)
-            .is_some_and(|entry| matches!(entry.health, PathHealth::Down { .. }))
+            .is_some_and(|entry| entry.probe.is_some() && matches!(entry.health, PathHealth::Down { .. }))
     }
 
     pub(super) fn handle_pong(&mut self, id: PeerId, sequence: u16, payload: [u8; 8], now: Instant) {

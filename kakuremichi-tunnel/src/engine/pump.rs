@@ -54,6 +54,9 @@ pub(super) fn serve_stream(flow: &mut Flow, shared: &Shared, stack: &mut Stack) 
     let id = flow.id;
     let ending = shared.turn(|turn| {
         let (mut sent, mut received) = (0, 0);
+        if connected {
+            turn.connect();
+        }
         if connected && left {
             discard(id, stack);
         } else if connected {

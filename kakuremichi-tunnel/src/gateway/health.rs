@@ -49,6 +49,17 @@ impl HealthBoard {
         }
     }
 
+    /// What an agent said is void.
+    pub(crate) fn forget(&mut self, agent: AgentId) {
+        // The order of a hash table does not show in what is done to each entry.
+        self.targets.retain(|_, entry| {
+            if entry.agent == agent {
+                entry.health = Health::Unknown;
+            }
+            true
+        });
+    }
+
     /// What is known about a target.
     pub(crate) fn of(&self, target: &PlannedTarget) -> Health {
         self.targets

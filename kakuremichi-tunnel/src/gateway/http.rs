@@ -25,4 +25,5 @@ mod websocket;
 mod tests;
 
 pub(crate) use io::{Unguard, VisitorIo};
+pub(crate) use kept::TaskGuard;
 pub(crate) use target::TargetTls;

@@ -19,8 +19,11 @@ pub struct Timeouts {
     pub connect: Duration,
     /// The head of a target's response, from the last byte of the request on.
     pub response_head: Duration,
-    /// A body, a WebSocket or a TCP connection on which nothing moves in either direction.
+    /// A body or a WebSocket on which nothing moves in either direction.
     pub idle: Duration,
+    /// The same for a connection to a TCP service. Databases keep connections for later; a visitor that
+    /// is gone is found out by TCP itself.
+    pub tcp_idle: Duration,
     /// A visitor that takes nothing of what is to be written.
     pub write: Duration,
 }
@@ -34,6 +37,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(15),
             response_head: Duration::from_secs(60),
             idle: Duration::from_secs(600),
+            tcp_idle: Duration::from_secs(7200),
             write: Duration::from_secs(60),
         }
     }

@@ -26,7 +26,6 @@ pub(crate) struct RouteTable {
     exact: FxHashMap<Hostname, Arc<ServiceEntry>>,
     wildcard: FxHashMap<String, Arc<ServiceEntry>>,
     ports: BTreeMap<u16, Arc<ServiceEntry>>,
-    services: BTreeMap<ServiceId, Arc<ServiceEntry>>,
     conflicts: usize,
 }
 
@@ -149,11 +148,6 @@ impl RouteTable {
         self.ports.keys().copied()
     }
 
-    /// The services, in the order of their identifiers.
-    pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<ServiceEntry>> {
-        self.services.values()
-    }
-
     fn host(&self, host: &Hostname) -> Option<&Arc<ServiceEntry>> {
         self.exact.get(host).or_else(|| {
             let (_, base) = host.as_str().split_once('.')?;
@@ -189,7 +183,6 @@ impl RouteTable {
                 Entry::Occupied(_) => self.conflicts += 1,
             },
         }
-        self.services.insert(service.id, entry);
     }
 }
 

@@ -173,12 +173,17 @@ impl Upstream for PlainTcp {
             error,
             returned,
         };
+        let usage = Arc::clone(request.usage);
         match self.open(request).await {
             Err(error) => outcome(0, 0, Some(error), Some(socket)),
             Ok(mut target) => {
                 let mut visitor = TcpStream::from_std(socket).unwrap();
                 match copy_bidirectional(&mut visitor, &mut target).await {
-                    Ok((sent, received)) => outcome(sent, received, None, None),
+                    Ok((sent, received)) => {
+                        usage.add_in(sent);
+                        usage.add_out(received);
+                        outcome(sent, received, None, None)
+                    }
                     Err(_) => outcome(0, 0, Some(FlowError::Broken), None),
                 }
             }

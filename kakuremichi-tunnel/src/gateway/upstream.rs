@@ -163,7 +163,7 @@ pub(crate) trait Upstream: Clone + fmt::Debug + 'static {
     /// Opens a flow. The caller limits the time.
     fn open(&self, request: FlowRequest<'_>) -> impl Future<Output = Result<Self::Stream, FlowError>>;
 
-    /// Serves a visitor's socket with a flow until both directions ended.
+    /// Serves a visitor's socket with a flow until both directions have ended, and charges the service.
     fn splice(
         &self,
         socket: std::net::TcpStream,

@@ -110,11 +110,6 @@ impl Guard {
         at
     }
 
-    /// Whether a rule was broken.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.state == State::Broken
-    }
-
     fn skip(&mut self, left: u64, available: usize, next: State) -> usize {
         let skipped = usize::try_from(left).map_or(available, |left| left.min(available));
         let left = left - skipped as u64;
@@ -298,6 +293,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Guard {
+        fn is_broken(&self) -> bool {
+            self.state == State::Broken
+        }
+    }
 
     fn breaks(input: &str) -> bool {
         let mut bytes = input.as_bytes().to_vec();

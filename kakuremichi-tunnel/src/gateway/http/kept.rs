@@ -52,7 +52,14 @@ pub(crate) struct TargetConnection {
     /// Sends requests.
     pub(crate) sender: SendRequest<RequestBody>,
     /// The task that drives it.
-    pub(crate) task: TaskGuard,
+    _task: TaskGuard,
+}
+
+impl TargetConnection {
+    /// A connection, and the task that drives it.
+    pub(crate) const fn new(sender: SendRequest<RequestBody>, task: TaskGuard) -> Self {
+        Self { sender, _task: task }
+    }
 }
 
 /// Ends a task when dropped.

@@ -324,10 +324,7 @@ impl<U: Upstream> Forward<'_, U> {
                 tracing::trace!(%error, "a connection to a target ended");
             }
         });
-        Ok(TargetConnection {
-            sender,
-            task: TaskGuard(task.abort_handle()),
-        })
+        Ok(TargetConnection::new(sender, TaskGuard(task.abort_handle())))
     }
 
     /// The request, as it is sent.

@@ -13,13 +13,14 @@ use std::{
     time::Duration,
 };
 
-use kakuremichi_core::{code::Code, id::TargetId, plan::PlannedTarget, policy::Denial};
+use kakuremichi_core::{code::Code, id::TargetId, model::TargetScheme, plan::PlannedTarget, policy::Denial};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
+    io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use super::{Admissions, BindError, Entry, bind, https::accept};
@@ -31,7 +32,7 @@ use crate::gateway::{
     http::{exchange::Decided, pages::Problem},
     serving::Serving,
     table::{Pool, RouteTable, ServiceEntry},
-    upstream::{FlowError, FlowRequest, Upstream, VisitorFacts},
+    upstream::{FlowError, FlowRequest, SpliceOutcome, Upstream, VisitorFacts},
 };
 
 /// A visitor that is silent for this long is asked whether it is still there.
@@ -51,8 +52,11 @@ pub(crate) struct TcpPorts<U> {
 /// A port of the plan.
 #[derive(Debug)]
 enum Port {
-    /// It is listened on, until the sender is dropped.
-    Open(watch::Sender<()>),
+    /// It is listened on, until this is dropped.
+    Open {
+        /// Tells the listener.
+        _close: watch::Sender<()>,
+    },
     /// It could not be opened, and will be tried again.
     Failed(Arc<BindError>),
 }
@@ -94,7 +98,7 @@ impl<U: Upstream> TcpPorts<U> {
             return;
         }
         for port in table.ports() {
-            if matches!(self.ports.get(&port), Some(Port::Open(_))) {
+            if matches!(self.ports.get(&port), Some(Port::Open { .. })) {
                 continue;
             }
             let opened = self.open(port);
@@ -118,15 +122,15 @@ impl<U: Upstream> TcpPorts<U> {
         let status = |(port, state): (&u16, &Port)| PortStatus {
             port: *port,
             error: match state {
-                Port::Open(_) => None,
+                Port::Open { .. } => None,
                 Port::Failed(error) => Some(Arc::clone(error)),
             },
         };
         self.ports.iter().map(status).collect()
     }
 
-    /// Waits until what is open has ended. Dropping it cuts that.
-    pub(crate) async fn drained(mut self) {
+    /// Closes all ports and waits until what is open has ended.
+    pub(crate) async fn drained(&mut self) {
         self.ports.clear();
         while self.listeners.join_next().await.is_some() {}
     }
@@ -136,13 +140,13 @@ impl<U: Upstream> TcpPorts<U> {
         let bound = bind(address)?;
         let listener =
             TcpListener::from_std(bound.listener).map_err(|source| BindError { address, source })?;
-        let (open, closed) = watch::channel(());
+        let (close, closed) = watch::channel(());
         let (serving, admissions) = (Rc::clone(&self.serving), Rc::clone(&self.admissions));
         let drain = self.drain.clone();
         self.listeners
             .spawn_local(listen(listener, port, serving, admissions, drain, closed));
         tracing::info!(port, "the port of a service is open");
-        Ok(Port::Open(open))
+        Ok(Port::Open { _close: close })
     }
 }
 
@@ -323,30 +327,65 @@ async fn splice<U: Upstream>(
             usage: &usage,
             wait: true,
         };
+        let spliced = async {
+            match target.scheme {
+                TargetScheme::Plain => serving.upstream.splice(socket, request).await,
+                TargetScheme::Tls { .. } => through_tls(serving, socket, request).await,
+            }
+        };
         let spliced = tokio::select! {
-            spliced = serving.upstream.splice(socket, request) => spliced,
+            spliced = spliced => spliced,
             () = lease.revoked() => return Some(Problem::Denied),
         };
         outcome.sent += spliced.sent;
         outcome.received += spliced.received;
         serving.counters.bytes_in.add(spliced.sent);
         serving.counters.bytes_out.add(spliced.received);
-        usage.add_in(spliced.sent);
-        usage.add_out(spliced.received);
-        match (spliced.error, spliced.returned) {
-            (None, _) => {
-                serving.counters.flows.one();
-                return None;
-            }
-            (Some(error), returned) => {
-                serving.counters.flows_failed.one();
-                problem = error.problem();
-                match returned {
-                    Some(returned) if error != FlowError::Broken => socket = returned,
-                    Some(_) | None => return Some(problem),
-                }
-            }
+        let Some(error) = spliced.error else {
+            serving.counters.flows.one();
+            return None;
+        };
+        serving.counters.flows_failed.one();
+        problem = error.problem();
+        match spliced.returned {
+            Some(returned) => socket = returned,
+            None => return Some(problem),
         }
     }
     Some(problem)
+}
+
+/// Serves a socket with TLS to the target inside the flow.
+async fn through_tls<U: Upstream>(
+    serving: &Rc<Serving<U>>,
+    socket: std::net::TcpStream,
+    request: FlowRequest<'_>,
+) -> SpliceOutcome {
+    let outcome = |sent, received, error, returned| SpliceOutcome {
+        sent,
+        received,
+        error,
+        returned,
+    };
+    let usage = Arc::clone(request.usage);
+    let target = request.target;
+    let opened = timeout(serving.timeouts.connect, async {
+        let stream = serving.upstream.open(request).await?;
+        serving.target_tls.wrap(target, stream).await
+    });
+    let mut stream = match opened.await.unwrap_or(Err(FlowError::TimedOut)) {
+        Ok(stream) => stream,
+        Err(error) => return outcome(0, 0, Some(error), Some(socket)),
+    };
+    let Ok(mut visitor) = TcpStream::from_std(socket) else {
+        return outcome(0, 0, Some(FlowError::Broken), None);
+    };
+    match copy_bidirectional(&mut visitor, &mut stream).await {
+        Ok((sent, received)) => {
+            usage.add_in(sent);
+            usage.add_out(received);
+            outcome(sent, received, None, None)
+        }
+        Err(_) => outcome(0, 0, Some(FlowError::Broken), None),
+    }
 }

@@ -1,0 +1,384 @@
+//! What a gateway does, as one task on its shard: it brings plan, lanes, listeners and reports
+//! together.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the gateway acts by the clock, as tasks of its shard"
+)]
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use kakuremichi_core::{
+    id::PeerId,
+    net::Endpoint,
+    plan::{GatewayPlan, GatewayRecord},
+};
+use kakuremichi_proto::report::{Amount, Incident, Severity, Status};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{JoinHandle, JoinSet},
+    time,
+};
+
+use super::{
+    drain::BeginDrain,
+    feeds::Feeds,
+    http::TaskGuard,
+    ingress::tcp::TcpPorts,
+    lanes::Lanes,
+    network::{self, Endpoints},
+    serving::Serving,
+    status::{self, GatewayStatus, PeerState, PeerStatus, Phase},
+};
+use crate::{
+    engine::{LocalShard, Peers},
+    link::{LinkEnd, NodeSide, Order, dial},
+    state::StateDir,
+};
+
+/// How often usage is reported, ports that could not be opened are tried again, and so on.
+const TICK: Duration = Duration::from_secs(5);
+/// How often names of sites are resolved.
+const RESOLVE: Duration = Duration::from_secs(60);
+/// How long lanes that were up before a restart have to come back before the gateway counts as ready
+/// without them.
+const SETTLE: Duration = Duration::from_secs(15);
+/// The part of a shutdown's time that is kept for the last words to Control.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Endpoints that were found and wait to be taken; who found them waits beyond.
+const FOUND: usize = 64;
+/// The file with the peers' last endpoints.
+pub(super) const PEERS: &str = "peers";
+
+/// What a handle asks for.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// Stop. The answer, how many exchanges were cut, comes when they have ended or most of the time is
+    /// over.
+    Shutdown(Duration, oneshot::Sender<usize>),
+}
+
+/// What the conductor is given.
+pub(super) struct Parts {
+    pub(super) node: NodeSide<GatewayRecord>,
+    pub(super) state: StateDir,
+    pub(super) source: JoinHandle<LinkEnd>,
+    pub(super) serving: Rc<Serving<Lanes>>,
+    pub(super) ports: TcpPorts<Lanes>,
+    pub(super) listeners: JoinSet<()>,
+    pub(super) begin: BeginDrain,
+    pub(super) status: watch::Sender<Arc<GatewayStatus>>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) last: Endpoints,
+}
+
+pub(super) struct Conductor {
+    local: LocalShard,
+    node: NodeSide<GatewayRecord>,
+    state: StateDir,
+    source: JoinHandle<LinkEnd>,
+    plan: Arc<GatewayPlan>,
+    serving: Rc<Serving<Lanes>>,
+    ports: TcpPorts<Lanes>,
+    listeners: JoinSet<()>,
+    begin: BeginDrain,
+    feeds: Rc<RefCell<Feeds>>,
+    peers: watch::Receiver<Arc<Peers>>,
+    status: watch::Sender<Arc<GatewayStatus>>,
+    requests: mpsc::Receiver<Request>,
+    phase: Phase,
+    seen: Vec<PeerStatus>,
+    /// Where peers were, in this process or the one before.
+    last: Endpoints,
+    /// Which peers were up when the process before stopped, and until when they are waited for.
+    awaited: Option<(Endpoints, time::Instant)>,
+    resolved: BTreeMap<PeerId, SocketAddr>,
+    resolvers: BTreeMap<PeerId, (Endpoint, TaskGuard)>,
+    found: mpsc::Receiver<(PeerId, SocketAddr)>,
+    find: mpsc::Sender<(PeerId, SocketAddr)>,
+}
+
+impl Conductor {
+    /// Takes the shard over.
+    pub(super) fn new(local: LocalShard, parts: Parts) -> Self {
+        let feeds: Rc<RefCell<Feeds>> = Rc::default();
+        let (heard, own, serving) = (Rc::clone(&feeds), local.clone(), Rc::clone(&parts.serving));
+        local.on_incoming(move |flow| heard.borrow_mut().take(flow, &own, &serving));
+        let (find, found) = mpsc::channel(FOUND);
+        let awaited = Some(parts.last.clone()).filter(|last| !last.is_empty());
+        Self {
+            peers: local.watch_peers(),
+            local,
+            node: parts.node,
+            state: parts.state,
+            source: parts.source,
+            plan: Arc::default(),
+            serving: parts.serving,
+            ports: parts.ports,
+            listeners: parts.listeners,
+            begin: parts.begin,
+            feeds,
+            status: parts.status,
+            requests: parts.requests,
+            phase: Phase::Running,
+            seen: Vec::new(),
+            awaited: awaited.map(|last| (last, time::Instant::now() + SETTLE)),
+            last: parts.last,
+            resolved: BTreeMap::new(),
+            resolvers: BTreeMap::new(),
+            found,
+            find,
+        }
+    }
+
+    /// Runs until the gateway has stopped.
+    pub(super) async fn run(mut self) {
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        self.take_plan();
+        loop {
+            let settle = self.awaited.as_ref().map(|(_, until)| *until);
+            tokio::select! {
+                Some(request) = self.requests.recv() => {
+                    let Request::Shutdown(grace, answer) = request;
+                    return self.shutdown(grace, answer).await;
+                }
+                Ok(()) = self.node.plan.changed() => self.take_plan(),
+                Ok(()) = self.node.status.changed() => self.publish(),
+                Some(order) = self.node.orders.recv() => self.obey(order),
+                Ok(()) = self.peers.changed() => self.observe(),
+                Some((peer, address)) = self.found.recv() => self.found(peer, address),
+                _ = tick.tick() => self.tick(),
+                () = settled(settle) => {
+                    self.awaited = None;
+                    self.publish();
+                }
+            }
+        }
+    }
+
+    fn take_plan(&mut self) {
+        self.plan = Arc::clone(&self.node.plan.borrow_and_update());
+        self.serving.upstream.apply(&self.plan);
+        self.feeds.borrow_mut().apply(&self.plan);
+        self.resolve();
+        self.configure();
+        self.serving.apply(&self.plan);
+        self.ports.reconcile(&self.serving.table.load());
+        if self.plan.node().is_some() {
+            tracing::info!(
+                revision = self.plan.revision().0,
+                services = self.plan.services().count(),
+                peers = self.plan.peers().count(),
+                "serving a plan"
+            );
+        }
+        self.observe();
+    }
+
+    fn configure(&self) {
+        if let Some(network) = network::network(&self.plan, &self.last, &self.resolved) {
+            self.local.configure(network);
+        }
+    }
+
+    /// Looks for the sites that the plan has by name or address.
+    fn resolve(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        let mut before = std::mem::take(&mut self.resolvers);
+        for peer in plan.peers() {
+            let Some(endpoint) = &peer.endpoint else { continue };
+            let entry = match before.remove(&peer.id) {
+                Some(entry) if entry.0 == *endpoint => entry,
+                _ => {
+                    let task = self
+                        .local
+                        .spawn(resolver(peer.id, endpoint.clone(), self.find.clone()));
+                    (endpoint.clone(), TaskGuard(task.abort_handle()))
+                }
+            };
+            self.resolvers.insert(peer.id, entry);
+        }
+        let resolvers = &self.resolvers;
+        self.resolved.retain(|peer, _| resolvers.contains_key(peer));
+    }
+
+    fn found(&mut self, peer: PeerId, address: SocketAddr) {
+        if self.resolvers.contains_key(&peer) && self.resolved.insert(peer, address) != Some(address) {
+            self.configure();
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        tracing::info!(?order, "Control asks for this");
+        self.phase = match order {
+            Order::Drain => Phase::Draining,
+            Order::Undrain => Phase::Running,
+        };
+        self.publish();
+    }
+
+    /// Looks at the lanes.
+    fn observe(&mut self) {
+        let peers = Arc::clone(&self.peers.borrow_and_update());
+        let now = SystemTime::now();
+        let mut seen = Vec::with_capacity(self.seen.len());
+        let mut before = std::mem::take(&mut self.seen).into_iter().peekable();
+        for peer in self.plan.peers() {
+            // Both are in the order of the identifiers.
+            while before.next_if(|before| before.id < peer.id).is_some() {}
+            let was = before.next_if(|before| before.id == peer.id);
+            let is = PeerStatus::observe(peer, peers.get(&peer.wireguard), was.as_ref(), now);
+            if was.is_some_and(|was| was.state.is_other(is.state)) {
+                self.turned(&is);
+            }
+            seen.push(is);
+        }
+        self.seen = seen;
+        let online = network::endpoints(&peers);
+        if let Some((awaited, _)) = &self.awaited {
+            let back =
+                |key| online.contains_key(key) || !self.plan.peers().any(|peer| peer.wireguard == *key);
+            if self.plan.node().is_some() && awaited.keys().all(back) {
+                self.awaited = None;
+            }
+        }
+        self.publish();
+    }
+
+    fn turned(&self, peer: &PeerStatus) {
+        match peer.state {
+            PeerState::Probing => {}
+            PeerState::Up { rtt } => tracing::info!(peer = %peer.id, name = %peer.name, ?rtt, "a lane is up"),
+            PeerState::Down => {
+                tracing::warn!(peer = %peer.id, name = %peer.name, "a lane is down");
+                self.incident(format!("the lane to {} ({}) is down", peer.name, peer.id));
+            }
+        }
+    }
+
+    /// Tells Control, as soon as there is a link and as long as there is room.
+    fn incident(&self, message: String) {
+        let _ = self.node.incidents.try_send(Incident {
+            at: SystemTime::now().into(),
+            severity: Severity::Warning,
+            code: None,
+            message,
+        });
+    }
+
+    fn tick(&mut self) {
+        self.count();
+        self.remember();
+        if self.ports.has_failed() {
+            self.ports.reconcile(&self.serving.table.load());
+            self.publish();
+        }
+    }
+
+    /// Hands what services used to the report for Control.
+    fn count(&self) {
+        for (service, used) in self.serving.usage.take() {
+            let amount = Amount {
+                connections: used.connections,
+                requests: used.requests,
+                received: used.bytes_in,
+                sent: used.bytes_out,
+            };
+            self.node.record_usage(service, amount);
+        }
+    }
+
+    /// Writes down where peers are, for the process after this one.
+    fn remember(&mut self) {
+        let online = network::endpoints(&self.peers.borrow());
+        let mut last = self.last.clone();
+        last.retain(|key, _| self.plan.peers().any(|peer| peer.wireguard == *key));
+        last.extend(online);
+        if last == self.last || self.plan.node().is_none() {
+            return;
+        }
+        self.last = last;
+        if let Err(error) = self
+            .state
+            .write_own(PEERS, network::to_text(&self.last).as_bytes())
+        {
+            tracing::warn!(%error, "where peers are cannot be written down");
+        }
+    }
+
+    /// Says everything that is known: to handles and to Control.
+    fn publish(&self) {
+        let status = GatewayStatus {
+            phase: self.phase,
+            link: self.node.status.borrow().clone(),
+            revision: self.plan.node().map(|_| self.plan.revision()),
+            settled: self.awaited.is_none(),
+            peers: self.seen.clone(),
+            services: status::services(&self.plan),
+            ports: self.ports.status(),
+        };
+        let report = Status {
+            draining: status.phase != Phase::Running,
+            lanes: status.peers.iter().filter_map(PeerStatus::report).collect(),
+            targets: Vec::new(),
+        };
+        self.node.report.send_if_modified(|last| {
+            let changed = **last != report;
+            *last = Arc::new(report);
+            changed
+        });
+        self.status.send_replace(Arc::new(status));
+    }
+
+    /// Takes no more visitors, waits for those there are, says the last words and goes.
+    async fn shutdown(mut self, grace: Duration, answer: oneshot::Sender<usize>) {
+        let talk = LAST_WORDS.min(grace / 4);
+        self.phase = Phase::Draining;
+        self.publish();
+        self.begin.begin();
+        let listeners = async { while self.listeners.join_next().await.is_some() {} };
+        let open = async { tokio::join!(listeners, self.ports.drained()) };
+        let _ = time::timeout(grace.saturating_sub(talk), open).await;
+        let cut = self.serving.flows.len();
+        self.count();
+        self.remember();
+        self.feeds.borrow_mut().close();
+        self.node.stop();
+        let _ = time::timeout(talk, &mut self.source).await;
+        self.phase = Phase::Closed;
+        self.publish();
+        let _ = answer.send(cut);
+    }
+}
+
+async fn settled(until: Option<time::Instant>) {
+    match until {
+        Some(until) => time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells where an endpoint is, again and again: names move.
+async fn resolver(peer: PeerId, endpoint: Endpoint, find: mpsc::Sender<(PeerId, SocketAddr)>) {
+    loop {
+        match dial::resolve(&endpoint).await {
+            Ok(addresses) => {
+                if let Some(address) = addresses.first()
+                    && find.send((peer, *address)).await.is_err()
+                {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(%peer, %endpoint, %error, "a site cannot be found"),
+        }
+        time::sleep(RESOLVE).await;
+    }
+}

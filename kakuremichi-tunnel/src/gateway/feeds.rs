@@ -1,0 +1,147 @@
+//! What agents say on their feeds.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use kakuremichi_core::{
+    id::{AgentId, PeerId},
+    key::WireGuardKey,
+    plan::GatewayPlan,
+};
+use kakuremichi_proto::lane::{FEED_PORT, FeedFrame, MAX_FEED_FRAME, parse};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use super::{http::TaskGuard, serving::Serving, upstream::Upstream};
+use crate::engine::{IncomingFlow, LocalShard};
+
+/// The feeds of all agents, at most one of each: a newer one replaces the older.
+#[derive(Debug, Default)]
+pub(crate) struct Feeds {
+    agents: BTreeMap<WireGuardKey, AgentId>,
+    open: BTreeMap<AgentId, TaskGuard>,
+}
+
+impl Feeds {
+    /// Follows a new plan: who is no longer in it is no longer heard.
+    pub(crate) fn apply(&mut self, plan: &GatewayPlan) {
+        self.agents = plan
+            .peers()
+            .filter_map(|peer| match peer.id {
+                PeerId::Agent(agent) => Some((peer.wireguard, agent)),
+                PeerId::Site(_) => None,
+            })
+            .collect();
+        let agents = &self.agents;
+        self.open
+            .retain(|open, _| agents.values().any(|agent| agent == open));
+    }
+
+    /// Hears nobody any more.
+    pub(crate) fn close(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Takes a flow that a peer opened to this gateway: a feed of an agent, or nothing. The agent is
+    /// told by the lane, never by what it says.
+    pub(crate) fn take<U: Upstream>(
+        &mut self,
+        flow: IncomingFlow,
+        local: &LocalShard,
+        serving: &Rc<Serving<U>>,
+    ) {
+        let agent = self.agents.get(&flow.peer).copied();
+        let (FEED_PORT, Some(agent)) = (flow.local.port(), agent) else {
+            // Dropping it resets it.
+            return;
+        };
+        let stream = flow.accept_stream(std::sync::Arc::default());
+        let serving = Rc::clone(serving);
+        let task = local.spawn(async move { listen(stream, agent, &serving).await });
+        self.open.insert(agent, TaskGuard(task.abort_handle()));
+    }
+}
+
+/// Reads a feed until it ends or breaks the protocol. What was said stands until something else is:
+/// an agent that is gone is told by its lane.
+async fn listen<U: Upstream>(mut stream: impl AsyncRead + Unpin, agent: AgentId, serving: &Serving<U>) {
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        loop {
+            let (frame, length) = match parse(&bytes) {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%agent, %error, "an agent's feed is damaged");
+                    return;
+                }
+            };
+            bytes.drain(..length);
+            take(frame, agent, serving);
+        }
+        let room = MAX_FEED_FRAME.saturating_sub(bytes.len()) as u64;
+        if !matches!((&mut stream).take(room).read_buf(&mut bytes).await, Ok(1..)) {
+            return;
+        }
+    }
+}
+
+fn take<U: Upstream>(frame: FeedFrame, agent: AgentId, serving: &Serving<U>) {
+    let FeedFrame::Targets { replace, targets } = frame else {
+        return;
+    };
+    let mut health = serving.health.borrow_mut();
+    if replace {
+        health.forget(agent);
+    }
+    for told in targets {
+        if !health.report(agent, told.target, told.passing) {
+            tracing::debug!(%agent, target_id = %told.target, "an agent speaks of a target that is not its own");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kakuremichi_core::{id::TargetId, policy::Policy};
+    use kakuremichi_proto::lane::{TargetHealth, encode_targets};
+    use rustls::RootCertStore;
+
+    use super::*;
+    use crate::gateway::{
+        balance::Health,
+        settings::Timeouts,
+        testing::{PlainTcp, local, plan, serving, target, tcp_service},
+    };
+
+    #[test]
+    fn a_feed_replaces_what_was_said_and_ends_at_garbage() {
+        local(async {
+            let plan = plan(
+                1,
+                [tcp_service(1, 5432, Policy::public(), vec![target(1), target(2)])],
+            );
+            let serving = serving(
+                &plan,
+                PlainTcp::default(),
+                Timeouts::default(),
+                RootCertStore::empty(),
+            );
+            let agent = AgentId::from_bytes([1; 16]);
+            let said = |number: u8, passing| TargetHealth {
+                target: TargetId::from_bytes([number; 16]),
+                passing,
+            };
+            let mut bytes = Vec::new();
+            // The second target is another agent's.
+            encode_targets(true, &[said(1, false), said(2, false)], &mut bytes);
+            listen(bytes.as_slice(), agent, &serving).await;
+            let health = |number| serving.health.borrow().of(&target(number));
+            assert_eq!((health(1), health(2)), (Health::Failing, Health::Unknown));
+            bytes.clear();
+            encode_targets(true, &[], &mut bytes);
+            bytes.extend([0, 0, 0]);
+            encode_targets(true, &[said(1, true)], &mut bytes);
+            listen(bytes.as_slice(), agent, &serving).await;
+            assert_eq!(health(1), Health::Unknown);
+        });
+    }
+}

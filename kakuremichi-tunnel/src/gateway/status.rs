@@ -1,0 +1,179 @@
+//! What a gateway says about itself: its state as one value.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use kakuremichi_core::{
+    id::{PeerId, ServiceId},
+    name::{HostPattern, Label},
+    plan::{GatewayPeer, GatewayPlan, PlannedKind, Revision},
+};
+use kakuremichi_proto::report::{self, LaneEnd, LaneKind};
+
+pub use super::ingress::tcp::PortStatus;
+use crate::{engine::PeerView, lane::PathHealth, link::LinkStatus};
+
+/// Everything about a gateway, at one moment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct GatewayStatus {
+    /// Whether it takes visitors.
+    pub phase: Phase,
+    /// The link to Control. It says nothing about the data path.
+    pub link: LinkStatus,
+    /// The plan that is served; none while there is none that knows this gateway.
+    pub revision: Option<Revision>,
+    /// The lanes that were up when the process before this one stopped are up again, or had their time.
+    pub settled: bool,
+    /// The lane to each peer of the plan, in the order of the plan.
+    pub peers: Vec<PeerStatus>,
+    /// The services, in the order of the plan.
+    pub services: Vec<ServiceStatus>,
+    /// The ports of TCP services.
+    pub ports: Vec<PortStatus>,
+}
+
+impl GatewayStatus {
+    /// Whether a visitor who comes now is served as well as can be: there is a plan, the gateway does not
+    /// drain, and lanes that a restart has interrupted are back.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Running && self.revision.is_some() && self.settled
+    }
+}
+
+/// Whether a gateway takes visitors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// It does.
+    Running,
+    /// It is about to stop, or Control asks for it to be left alone: it is not ready, so that load
+    /// balancers send visitors elsewhere.
+    Draining,
+    /// It has stopped.
+    Closed,
+}
+
+/// A lane to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerStatus {
+    /// The peer.
+    pub id: PeerId,
+    /// Its name.
+    pub name: Label,
+    /// Whether the lane carries.
+    pub state: PeerState,
+    /// Since when it is in this state.
+    pub since: SystemTime,
+    /// Where the peer is.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// Whether a lane to a peer carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerState {
+    /// It has not been found out yet.
+    Probing,
+    /// Probes are answered, or a peer that is not probed has a session.
+    Up {
+        /// The smoothed round trip; zero for a peer that is not probed.
+        rtt: Duration,
+    },
+    /// It does not.
+    Down,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServiceStatus {
+    /// Its identifier.
+    pub id: ServiceId,
+    /// Its name.
+    pub name: Label,
+    /// The hosts of an HTTP service.
+    pub hosts: Vec<HostPattern>,
+    /// The port of a TCP service.
+    pub port: Option<u16>,
+}
+
+impl PeerState {
+    /// What the engine knows, without the time.
+    pub(super) fn of(view: Option<&PeerView>) -> Self {
+        match view.map(|view| view.health) {
+            None | Some(PathHealth::Unknown) => Self::Probing,
+            Some(PathHealth::Up { rtt, .. }) => Self::Up { rtt },
+            Some(PathHealth::Down { .. }) => Self::Down,
+        }
+    }
+
+    /// Whether the two differ by more than a round trip.
+    pub(super) fn is_other(self, other: Self) -> bool {
+        std::mem::discriminant(&self) != std::mem::discriminant(&other)
+    }
+}
+
+impl PeerStatus {
+    /// A peer as it is now; `before` is how it was.
+    pub(super) fn observe(
+        peer: &GatewayPeer,
+        view: Option<&PeerView>,
+        before: Option<&Self>,
+        now: SystemTime,
+    ) -> Self {
+        let state = PeerState::of(view);
+        let since = before
+            .filter(|before| !before.state.is_other(state))
+            .map_or(now, |before| before.since);
+        Self {
+            id: peer.id,
+            name: peer.name.clone(),
+            state,
+            since,
+            endpoint: view.and_then(|view| view.endpoint),
+        }
+    }
+
+    /// What Control is told; nothing while nothing is known.
+    pub(super) fn report(&self) -> Option<report::LaneStatus> {
+        let (state, rtt) = match self.state {
+            PeerState::Probing => return None,
+            PeerState::Up { rtt } => (report::LaneState::Up, Some(rtt).filter(|rtt| !rtt.is_zero())),
+            PeerState::Down => (report::LaneState::Down, None),
+        };
+        Some(report::LaneStatus {
+            end: match self.id {
+                PeerId::Agent(agent) => LaneEnd::Agent(agent),
+                PeerId::Site(site) => LaneEnd::Site(site),
+            },
+            kind: LaneKind::WireGuard,
+            state,
+            rtt,
+            since: self.since.into(),
+            error: None,
+        })
+    }
+}
+
+/// The services of a plan.
+pub(super) fn services(plan: &GatewayPlan) -> Vec<ServiceStatus> {
+    plan.services()
+        .map(|service| {
+            let (hosts, port) = match &service.kind {
+                PlannedKind::Http { hosts, .. } => (hosts.clone(), None),
+                PlannedKind::Tcp { port, .. } => (Vec::new(), Some(*port)),
+            };
+            ServiceStatus {
+                id: service.id,
+                name: service.name.clone(),
+                hosts,
+                port,
+            }
+        })
+        .collect()
+}
