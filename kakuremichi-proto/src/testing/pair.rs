@@ -126,6 +126,11 @@ impl Pair {
         if !self.forged {
             return self.converge();
         }
+        // Control tells a node who it is: what was forged there nothing can mend.
+        let known = self.hub.node.map(|(node, _)| node);
+        if self.node.client.node().is_some_and(|node| Some(node) != known) {
+            return;
+        }
         self.cuts.clear();
         self.reachable = true;
         // A forged end may have sent the node away for good, or for long.
