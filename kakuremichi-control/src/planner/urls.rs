@@ -17,13 +17,14 @@ const MAX_URLS: usize = 1024;
 
 /// Where visitors find a service: one URL for each host and each HTTPS port that the active gateways among
 /// `nodes` have, or one for each gateway's first endpoint at a TCP service. In the order of hosts and nodes,
-/// each once.
+/// each once. A gateway that has not said yet where it is does not count.
 #[must_use]
 pub fn service_urls<'a>(service: &Service, nodes: impl IntoIterator<Item = &'a Node>) -> Vec<String> {
     let mut urls = Vec::new();
     let mut seen = BTreeSet::new();
     let active = nodes.into_iter().filter(|node| node.is_active());
-    for (endpoints, https_port) in active.filter_map(gateway_of) {
+    let known = active.filter_map(gateway_of).filter(|(endpoints, _)| !endpoints.is_empty());
+    for (endpoints, https_port) in known {
         let found: Vec<String> = match &service.kind {
             ServiceKind::Http { hosts, .. } => hosts.iter().map(|host| https_url(host, https_port)).collect(),
             ServiceKind::Tcp { port, .. } => {

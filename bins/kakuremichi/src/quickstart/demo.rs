@@ -29,7 +29,7 @@ async fn page(ConnectInfo(visitor): ConnectInfo<Visitor>, headers: HeaderMap) ->
          {} and a WireGuard tunnel in user space.</p></html>\n",
         escape(&visitor.source().to_string()),
         escape(host),
-        escape(&tls),
+        escape(tls),
         escape(&visitor.gateway().to_string()),
     ))
 }
