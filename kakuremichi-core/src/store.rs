@@ -23,7 +23,7 @@ use async_trait::async_trait;
 
 use crate::{
     audit::AuditEntry,
-    id::{NodeId, OrganizationId, ServiceId},
+    id::{AgentId, NodeId, OrganizationId, ServiceId},
     net::Overlay,
 };
 
@@ -127,6 +127,8 @@ pub struct Query {
     pub kind: RecordKind,
     /// Only those of this organization.
     pub organization: Option<OrganizationId>,
+    /// Only services that this agent declared; of other kinds, nothing.
+    pub declared_by: Option<AgentId>,
     /// Only those behind this identifier.
     pub after: Option<RecordId>,
     /// At most so many, and never more than [`MAX_PAGE`].
@@ -140,6 +142,7 @@ impl Query {
         Self {
             kind,
             organization: None,
+            declared_by: None,
             after: None,
             limit: MAX_PAGE,
         }

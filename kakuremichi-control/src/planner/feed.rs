@@ -117,3 +117,105 @@ impl Feed {
             .or_insert_with(|| Plans::new(self.overlay))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kakuremichi_core::{
+        id::NodeId,
+        key::{IdentityKey, WireGuardKey},
+        model::{DeclareScope, Role},
+        store::MemoryStore,
+    };
+    use kakuremichi_proto::{identity::TokenText, session::EnrolRequest};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::{
+        planner::Planned,
+        service::{TokenDraft, UseCases},
+    };
+
+    fn start(store: &Arc<dyn Store>) -> (UseCases, Arc<PlanBoard>, JoinHandle<()>) {
+        let use_cases = UseCases::new(
+            Arc::clone(store),
+            Vec::new(),
+            IdentityKey::from_bytes([9; 32]),
+            None,
+        );
+        let board = Arc::new(PlanBoard::default());
+        let task = tokio::spawn(run(
+            use_cases.clone(),
+            Arc::clone(&board),
+            watch::Sender::new(false),
+        ));
+        (use_cases, board, task)
+    }
+
+    async fn enrol(use_cases: &UseCases, role: Role, n: u8) -> NodeId {
+        let actor = use_cases.control().await.unwrap();
+        let draft = TokenDraft {
+            name: "test".parse().unwrap(),
+            role,
+            uses: None,
+            expires: None,
+            declare: DeclareScope::default(),
+        };
+        let made = use_cases.create_token(&actor, draft).await.unwrap();
+        let token: TokenText = made.text.expose().parse().unwrap();
+        let request = EnrolRequest {
+            secret_hash: token.secret_hash(),
+            role,
+            name: "node".parse().unwrap(),
+            identity: IdentityKey::from_bytes([n; 32]),
+            wireguard: WireGuardKey::from_bytes([n; 32]),
+        };
+        use_cases.enrol(&request).await.unwrap().id
+    }
+
+    /// Waits until the plan of `node` has so many records.
+    async fn plan(board: &PlanBoard, node: NodeId, records: usize) -> (Revision, [u8; 32]) {
+        let mut plans = board.subscribe(node);
+        let planned = plans
+            .wait_for(|planned| matches!(planned, Planned::Plan(plan) if plan.records().len() == records));
+        match &*planned.await.unwrap() {
+            Planned::Plan(plan) => (plan.revision(), plan.hash().0),
+            other => panic!("a plan was expected, not {other:?}"),
+        }
+    }
+
+    /// LESSONS: "in-memory version counter": revisions go on after a restart.
+    #[tokio::test]
+    async fn plans_follow_the_model_and_revisions_never_go_back() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let (use_cases, board, task) = start(&store);
+        let gateway = enrol(&use_cases, Role::Gateway, 1).await;
+        let (first, _) = plan(&board, gateway, 1).await;
+        let agent = enrol(&use_cases, Role::Agent, 2).await;
+        let (second, hash) = plan(&board, gateway, 2).await;
+        assert!(second > first);
+        plan(&board, agent, 2).await;
+        task.abort();
+
+        let (use_cases, board, task) = start(&store);
+        let (third, same) = plan(&board, gateway, 2).await;
+        assert!(third >= second && same == hash, "nothing has changed");
+        // Another process writes to the same store: it is noticed too, a little later.
+        let (other, ..) = start(&store);
+        enrol(&other, Role::Agent, 3).await;
+        assert!(plan(&board, gateway, 3).await.0 > third);
+        let actor = use_cases.control().await.unwrap();
+        use_cases.revoke_node(&actor, agent).await.unwrap();
+        plan(&board, gateway, 2).await;
+        let mut gone = board.subscribe(agent);
+        gone.wait_for(|planned| matches!(planned, Planned::Revoked))
+            .await
+            .unwrap();
+        // Once it is told, the board forgets the node.
+        let mut gone = board.subscribe(gateway);
+        use_cases.delete_node(&actor, gateway).await.unwrap();
+        gone.wait_for(|planned| matches!(planned, Planned::Deleted))
+            .await
+            .unwrap();
+        task.abort();
+    }
+}

@@ -203,7 +203,7 @@ mod tests {
             panic!("agents are agents");
         };
         set(&mut landscape, agent.clone());
-        set(&mut landscape, other.clone());
+        set(&mut landscape, other);
         let service = sample::http_service(0, 1);
         let touched = set(&mut landscape, service.clone());
         assert_eq!((touched.services.len(), touched.peers.len()), (1, 0));

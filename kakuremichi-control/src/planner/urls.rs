@@ -23,7 +23,9 @@ pub fn service_urls<'a>(service: &Service, nodes: impl IntoIterator<Item = &'a N
     let mut urls = Vec::new();
     let mut seen = BTreeSet::new();
     let active = nodes.into_iter().filter(|node| node.is_active());
-    let known = active.filter_map(gateway_of).filter(|(endpoints, _)| !endpoints.is_empty());
+    let known = active
+        .filter_map(gateway_of)
+        .filter(|(endpoints, _)| !endpoints.is_empty());
     for (endpoints, https_port) in known {
         let found: Vec<String> = match &service.kind {
             ServiceKind::Http { hosts, .. } => hosts.iter().map(|host| https_url(host, https_port)).collect(),

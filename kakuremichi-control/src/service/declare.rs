@@ -6,7 +6,7 @@ use kakuremichi_core::{
     id::AgentId,
     model::{DeclareScope, Lifetime, Node, NodeKind, Service},
     name::Label,
-    store::{Mutation, Stored, UniqueKey},
+    store::{Mutation, Query, RecordKind, Stored, UniqueKey},
 };
 use kakuremichi_proto::{
     declare::{Declaration, DeclaredKind, DeclaredService},
@@ -162,8 +162,19 @@ impl UseCases {
     }
 
     async fn declared(&self, actor: &Actor, agent: AgentId) -> Result<Vec<Stored<Service>>, UseCaseError> {
-        let mut services = self.store().all::<Service>(Some(actor.organization)).await?;
-        services.retain(|stored| stored.value.lifetime.declared_by() == Some(agent));
+        let mut query = Query {
+            declared_by: Some(agent),
+            ..Query::all(RecordKind::Service).of(actor.organization)
+        };
+        let mut services = Vec::new();
+        loop {
+            let page = self.store().list(query).await?;
+            services.extend(page.records.into_iter().filter_map(Stored::narrow));
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
         Ok(services)
     }
 }

@@ -688,3 +688,52 @@ async fn an_api_key_opens_until_it_is_deleted() {
     control.delete_api_key(&actor, made.key.value.id).await.unwrap();
     assert_eq!(control.actor_of(text).await.unwrap(), None);
 }
+
+/// Remembers what it hears.
+#[derive(Debug, Default)]
+struct Ear(std::sync::Mutex<Vec<String>>);
+
+#[async_trait::async_trait]
+impl AuditSink for Ear {
+    async fn record(&self, entry: &AuditEntry) {
+        self.0.lock().unwrap().push(entry.action.clone());
+    }
+}
+
+#[tokio::test]
+async fn the_audit_has_every_deed_and_sinks_hear_of_those_that_were_done() {
+    let (store, ear) = (Arc::new(MemoryStore::new()), Arc::new(Ear::default()));
+    let (shared, sink): (Arc<dyn Store>, Arc<dyn AuditSink>) = (store.clone(), ear.clone());
+    let control = UseCases::new(shared, vec![sink], IdentityKey::from_bytes([9; 32]), None);
+    let (id, actor) = agent(&control, 1).await;
+    let made = control
+        .create_service(&actor, http("web", "a.example", [("/", vec![at(id, "h:1")])]))
+        .await
+        .unwrap();
+    assert!(
+        control
+            .create_service(&actor, http("web", "b.example", []))
+            .await
+            .is_err()
+    );
+    let deeds = [
+        "organization.create",
+        "token.create",
+        "node.enrol",
+        "service.create",
+    ];
+    assert_eq!(*ear.0.lock().unwrap(), deeds);
+    let audit = store.audit(Sequence::START).await.unwrap();
+    assert_eq!(
+        audit
+            .iter()
+            .map(|(_, entry)| entry.action.as_str())
+            .collect::<Vec<_>>(),
+        deeds
+    );
+    let (_, last) = audit.last().unwrap();
+    assert_eq!(
+        (last.subject, &last.actor),
+        (Some(made.value.id.into()), &actor.principal)
+    );
+}

@@ -19,6 +19,8 @@ pub(super) trait Table: EntityTrait {
     const ID: Self::Column;
     /// The owner.
     const ORGANIZATION: Self::Column;
+    /// The agent that declared the record, where that can be.
+    const DECLARED_BY: Option<Self::Column> = None;
 
     /// Makes a row, all columns set.
     fn write(domain: &Self::Domain, version: Version) -> Result<Self::ActiveModel, RowError>;
@@ -161,6 +163,11 @@ async fn list_from<T: Table>(
     let mut select = T::find().order_by_asc(T::ID).limit(limit as u64);
     if let Some(organization) = query.organization {
         select = select.filter(T::ORGANIZATION.eq(row::key(organization.into())));
+    }
+    match (query.declared_by, T::DECLARED_BY) {
+        (Some(agent), Some(column)) => select = select.filter(column.eq(row::key(agent.into()))),
+        (Some(_), None) => return Ok(Vec::new()),
+        (None, _) => {}
     }
     if let Some(after) = query.after {
         select = select.filter(T::ID.gt(row::key(after)));

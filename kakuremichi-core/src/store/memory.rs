@@ -88,11 +88,7 @@ impl Store for MemoryStore {
             .records
             .iter()
             .filter(|(id, _)| id.kind() == query.kind && query.after.is_none_or(|after| **id > after))
-            .filter(|(_, stored)| {
-                query
-                    .organization
-                    .is_none_or(|wanted| stored.value.organization() == wanted)
-            })
+            .filter(|(_, stored)| matches(&query, &stored.value))
             .map(|(_, stored)| stored.clone())
             .take(limit + 1)
             .collect();
@@ -162,6 +158,17 @@ impl Store for MemoryStore {
     async fn usage_totals(&self, service: ServiceId) -> Result<UsageCounts, StoreError> {
         Ok(self.state().totals.get(&service).copied().unwrap_or_default())
     }
+}
+
+fn matches(query: &Query, record: &StoreRecord) -> bool {
+    let declared_by = match record {
+        StoreRecord::Service(service) => service.lifetime.declared_by(),
+        _ => None,
+    };
+    query
+        .organization
+        .is_none_or(|organization| organization == record.organization())
+        && (query.declared_by.is_none() || query.declared_by == declared_by)
 }
 
 /// What a half-applied batch replaced, newest last, and what it changed.

@@ -20,6 +20,8 @@ pub struct Model {
     pub kind: String,
     pub policy: String,
     pub lifetime: String,
+    /// The agent in the lifetime, to find services by it.
+    pub declared_by: Option<Vec<u8>>,
     pub created: i64,
 }
 
@@ -32,6 +34,7 @@ impl Table for Entity {
     type Domain = Service;
     const ID: Column = Column::Id;
     const ORGANIZATION: Column = Column::Organization;
+    const DECLARED_BY: Option<Column> = Some(Column::DeclaredBy);
 
     fn write(domain: &Service, version: Version) -> Result<ActiveModel, RowError> {
         Ok(ActiveModel {
@@ -45,6 +48,7 @@ impl Table for Entity {
                 "lifetime",
                 &LifetimeDocument::from(domain.lifetime),
             )?),
+            declared_by: Set(domain.lifetime.declared_by().map(|agent| row::key(agent.into()))),
             created: Set(domain.created.as_millis()),
         })
     }

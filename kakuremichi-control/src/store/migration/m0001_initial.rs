@@ -32,18 +32,21 @@ impl MigrationTrait for Step {
             manager.create_table(table).await?;
         }
         for table in ["node", "site", "service", "token", "api_key"] {
-            index(manager, table, "organization").await?;
+            index(manager, table, &["organization", "id"]).await?;
         }
-        index(manager, "unique_key", "holder").await
+        index(manager, "service", &["declared_by"]).await?;
+        index(manager, "unique_key", &["holder"]).await
     }
 }
 
-async fn index(manager: &SchemaManager<'_>, table: &str, column: &str) -> Result<(), DbErr> {
-    let index = Index::create()
-        .name(format!("{table}_{column}"))
-        .table(Alias::new(table))
-        .col(Alias::new(column))
-        .to_owned();
+async fn index(manager: &SchemaManager<'_>, table: &str, columns: &[&str]) -> Result<(), DbErr> {
+    let mut index = Index::create();
+    index
+        .name(format!("{table}_{}", columns.join("_")))
+        .table(Alias::new(table));
+    for column in columns {
+        index.col(Alias::new(*column));
+    }
     manager.create_index(index).await
 }
 
@@ -83,6 +86,7 @@ fn records() -> Vec<TableCreateStatement> {
                 text("kind"),
                 text("policy"),
                 text("lifetime"),
+                optional(binary("declared_by")),
                 integer("created"),
             ],
         ),

@@ -4,7 +4,7 @@ use super::{batch, create, sample};
 use crate::{
     id::OrganizationId,
     model::EnrolmentToken,
-    store::{MAX_PAGE, Mutation, Query, RecordId, RecordKind, Store},
+    store::{MAX_PAGE, Mutation, Query, RecordId, RecordKind, Store, Version},
 };
 
 /// Pages hold every record of the kind and the organization, once, in the order of identifiers.
@@ -61,6 +61,43 @@ pub async fn pages_hold_every_record_once(store: &dyn Store) {
     let none = Query::all(RecordKind::Node).of(OrganizationId::from_bytes(sample::bytes(77)));
     assert_eq!(ids(store, none).await, []);
     assert_eq!(ids(store, Query::all(RecordKind::Site)).await, []);
+}
+
+/// The services that an agent declared are found among all others.
+pub async fn declared_services_are_found(store: &dyn Store) {
+    create(
+        store,
+        [
+            sample::organization(0).into(),
+            sample::agent(0, 1).into(),
+            sample::http_service(0, 1).into(),
+            sample::tcp_service(0, 2).into(),
+            sample::tcp_service(0, 3).into(),
+        ],
+    )
+    .await;
+    let by = |agent| Query {
+        declared_by: Some(agent),
+        ..Query::all(RecordKind::Service)
+    };
+    let (two, three) = (sample::tcp_service(0, 2), sample::tcp_service(0, 3));
+    let agent = two.lifetime.declared_by().expect("an agent declared it");
+    assert_eq!(ids(store, by(agent)).await, [RecordId::from(two.id)]);
+    assert_eq!(ids(store, by(agent).of(sample::organization(1).id)).await, []);
+    let of_nodes = Query {
+        kind: RecordKind::Node,
+        ..by(agent)
+    };
+    assert_eq!(ids(store, of_nodes).await, []);
+    // A service can change hands.
+    let mut moved = three.clone();
+    moved.lifetime = two.lifetime;
+    let update = Mutation::Update(moved.into(), Version(1));
+    store.commit(batch([update])).await.expect("works");
+    assert_eq!(
+        ids(store, by(agent)).await,
+        [RecordId::from(two.id), three.id.into()]
+    );
 }
 
 /// No page is larger than [`MAX_PAGE`], whatever is asked for.
