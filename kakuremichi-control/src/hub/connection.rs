@@ -9,7 +9,10 @@ use std::{
 };
 
 use axum::extract::ws::{Message, WebSocket};
-use futures_util::{SinkExt as _, StreamExt as _, stream::SplitSink};
+use futures_util::{
+    SinkExt as _, StreamExt as _,
+    stream::{SplitSink, SplitStream},
+};
 use kakuremichi_core::{code::Code, id::NodeId};
 use kakuremichi_proto::{
     frame::{TAG_LEN, Tag},
@@ -35,7 +38,7 @@ const MAX_WORK: usize = 64;
 /// Pings and pongs of the WebSocket's own that somebody may send before it is let in. More end the
 /// connection.
 const MAX_CONTROL_FRAMES: usize = 32;
-/// How long a node that does not read is waited for when its connection ends.
+/// How long a node that does not read, or does not stop to write, is waited for when its connection ends.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Speaks with a node until its connection ends.
@@ -53,8 +56,17 @@ pub(super) async fn run(hub: &Hub, socket: WebSocket, admitted: Unauthenticated)
         work: VecDeque::new(),
         closed: None,
     };
-    connection.drive(socket).await;
+    let (mut sink, mut stream) = socket.split();
+    connection.drive(&mut sink, &mut stream).await;
+    // Others are to know at once; only whoever has proven nothing keeps its place until it is gone.
+    let _admitted = connection.admitted.take();
     connection.end();
+    let farewell = async {
+        let _ = sink.close().await;
+        // Who closes a socket on which something arrives resets it, and takes back what it said last.
+        while let Some(Ok(_)) = stream.next().await {}
+    };
+    let _ = timeout(LAST_WORDS, farewell).await;
 }
 
 struct Connection<'a> {
@@ -69,9 +81,8 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    async fn drive(&mut self, socket: WebSocket) {
+    async fn drive(&mut self, sink: &mut SplitSink<WebSocket, Message>, stream: &mut SplitStream<WebSocket>) {
         let hub = self.hub;
-        let (mut sink, mut stream) = socket.split();
         let mut state = hub.state.clone();
         let mut draining = false;
         let mut doing: Option<Doing<'_>> = None;
@@ -98,7 +109,7 @@ impl Connection<'_> {
             let timer = last_words.or_else(|| self.server.poll_timeout().map(|(at, _)| at));
             // A node that does not read is still heard: writing is one of the things waited for.
             tokio::select! {
-                written = outgoing.write(&mut sink) => if written.is_err() {
+                written = outgoing.write(sink) => if written.is_err() {
                     self.server.handle_disconnect(Instant::now());
                     self.take_events();
                     break;
@@ -124,7 +135,6 @@ impl Connection<'_> {
                 }
             }
         }
-        let _ = timeout(LAST_WORDS, sink.close()).await;
     }
 
     fn next_frame(&mut self) -> Option<Vec<u8>> {

@@ -12,7 +12,7 @@ use kakuremichi_core::{
 };
 use kakuremichi_proto::{
     declare::{Declaration, DeclaredKind, DeclaredService, DeclaredTarget},
-    report::Refusal,
+    report::{GatewayInfo, NodeInfo, Refusal},
     session::ClientEvent,
 };
 
@@ -98,7 +98,22 @@ async fn is_gone(world: &World, id: ServiceId) {
 async fn what_is_in_scope_is_published_and_nothing_else(store: Arc<dyn Store>) {
     let world = World::start(store).await;
     let mut gateway = Node::enrolled(&world, Role::Gateway, "gate").await;
+    gateway.client.set_info(NodeInfo {
+        software: "test 1".to_owned(),
+        gateway: Some(GatewayInfo {
+            endpoints: vec!["gate.example.net:51820".parse().unwrap()],
+            https_port: 443,
+        }),
+    });
     let mut node = agent(&world, "edge").await;
+    // It says so before anything else, and the agent hears of it.
+    gateway.flush().await;
+    while node
+        .agent_plan()
+        .await
+        .gateways()
+        .all(|gateway| gateway.endpoints.is_empty())
+    {}
     let published = declare(&mut node, http("web", "web.agents.example.net"))
         .await
         .unwrap();
