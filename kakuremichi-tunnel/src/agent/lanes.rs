@@ -36,8 +36,9 @@ use crate::{
 
 /// The endpoints that wait to be configured; who found them waits beyond.
 pub(super) const FOUND: usize = 64;
-/// How long an endpoint has to carry before the next is tried: a handshake and its first repetition.
-const ATTEMPT: Duration = Duration::from_secs(6);
+/// How long an endpoint has to carry before the next is tried: time for a handshake and its repetition
+/// after two probes without an answer.
+const ATTEMPT: Duration = Duration::from_secs(4);
 /// How long names have to resolve.
 const RESOLVE: Duration = Duration::from_secs(5);
 /// The first and the longest pause when no endpoint of a gateway carries.

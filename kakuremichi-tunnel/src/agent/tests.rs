@@ -114,7 +114,7 @@ fn gateway_id() -> GatewayId {
     GatewayId::from_bytes([2; 16])
 }
 
-fn plan(revision: u64, gateway: WireGuardKey, endpoint: &str, services: &[Planned]) -> AgentPlan {
+fn plan(revision: u64, gateway: WireGuardKey, endpoints: &[&str], services: &[Planned]) -> AgentPlan {
     let node = AgentNode {
         id: AgentId::from_bytes([5; 16]),
         organization: OrganizationId::from_bytes([1; 16]),
@@ -126,7 +126,7 @@ fn plan(revision: u64, gateway: WireGuardKey, endpoint: &str, services: &[Planne
         name: "gate".parse().unwrap(),
         wireguard: gateway,
         address: GATEWAY,
-        endpoints: vec![endpoint.parse().unwrap()],
+        endpoints: endpoints.iter().map(|text| text.parse().unwrap()).collect(),
     };
     let services = services.iter().map(Planned::record);
     Plan::new(
@@ -141,7 +141,7 @@ fn plan(revision: u64, gateway: WireGuardKey, endpoint: &str, services: &[Planne
 async fn pair(state: &Path, services: &[Planned]) -> (Agent, Gate) {
     let state = StateDir::open(state).unwrap();
     let gate = Gate::start(&state.keys().unwrap());
-    let plan = plan(1, gate.key(), &gate.endpoint(), services);
+    let plan = plan(1, gate.key(), &[&gate.endpoint()], services);
     let agent = Agent::with_source(FixedPlan::new(plan))
         .state(state)
         .spawn()

@@ -51,6 +51,8 @@ pub(super) struct Driver<R: NodeRecord> {
     known: Known,
     /// The wishes that the client knows, by their numbers.
     wished: BTreeMap<Label, u64>,
+    /// The wishes that Control did not get to: they are asked again.
+    postponed: Vec<Label>,
     /// What was written to the disk last.
     saved_usage: Vec<u8>,
     backoff: Backoff,
@@ -74,6 +76,7 @@ impl<R: NodeRecord> Driver<R> {
             provider,
             known,
             wished: BTreeMap::new(),
+            postponed: Vec::new(),
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
         }
     }
@@ -186,13 +189,25 @@ impl<R: NodeRecord> Driver<R> {
         }
     }
 
+    /// Asks again for what Control did not get to.
+    pub(super) fn ask_again(&mut self) {
+        if self.postponed.is_empty() {
+            return;
+        }
+        for name in self.postponed.drain(..) {
+            self.wished.remove(&name);
+        }
+        self.sync_wishes();
+    }
+
     /// Control answered a declaration.
-    pub(super) fn answered(&self, name: &Label, result: Result<DeclaredService, Refusal>) {
+    pub(super) fn answered(&mut self, name: &Label, result: Result<DeclaredService, Refusal>) {
         let later = result
             .as_ref()
             .is_err_and(|refusal| refusal.code() == Some(Code::TRY_LATER));
         if later {
             tracing::debug!(%name, "Control has not answered a declaration yet");
+            self.postponed.push(name.clone());
             return;
         }
         if let Some(number) = self.wished.get(name) {

@@ -155,6 +155,7 @@ impl<R: NodeRecord> Driver<R> {
                 Ok(()) = changed(&self.supply.report), if !self.supply.report.has_changed().unwrap_or(true) => {}
                 Some(incident) = self.supply.incidents.recv() => self.client.report(incident),
                 () = time::sleep_until(usage_due) => {
+                    self.ask_again();
                     self.count_usage().await;
                     usage_due = time::Instant::now() + USAGE_INTERVAL;
                 }

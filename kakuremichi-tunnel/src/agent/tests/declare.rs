@@ -26,12 +26,12 @@ async fn agent(control: &FakeControl, state: &Path) -> Agent {
 }
 
 fn empty_plan() -> AgentPlan {
-    plan(1, WireGuardKey::from_bytes([9; 32]), "127.0.0.1:9", &[])
+    plan(1, WireGuardKey::from_bytes([9; 32]), &["127.0.0.1:9"], &[])
 }
 
 fn full_plan() -> AgentPlan {
     let service = Planned::http(7, "a.example");
-    plan(2, WireGuardKey::from_bytes([9; 32]), "127.0.0.1:9", &[service])
+    plan(2, WireGuardKey::from_bytes([9; 32]), &["127.0.0.1:9"], &[service])
 }
 
 #[tokio::test]

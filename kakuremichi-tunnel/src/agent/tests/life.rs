@@ -38,6 +38,20 @@ async fn the_status_is_one_value() {
     assert!(!agent.watch_status().borrow().is_online());
 }
 
+/// LESSONS: "name resolved once": what does not carry is left for the next address, and tried again.
+#[tokio::test]
+async fn a_gateway_is_found_at_another_of_its_addresses() {
+    let temp = TempDir::new().unwrap();
+    let state = StateDir::open(temp.path()).unwrap();
+    let gate = Gate::start(&state.keys().unwrap());
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let dead = silent.local_addr().unwrap().to_string();
+    let endpoints = ["nowhere.invalid:51820", &dead, &gate.endpoint()];
+    let source = FixedPlan::new(plan(1, gate.key(), &endpoints, &[]));
+    let agent = Agent::with_source(source).state(state).spawn().await.unwrap();
+    soon(agent.online()).await;
+}
+
 #[tokio::test]
 async fn a_shutdown_waits_for_open_flows() {
     let temp = TempDir::new().unwrap();
@@ -180,7 +194,7 @@ async fn what_visitors_used_is_counted_per_service() {
         plan: plan(
             1,
             gate.key(),
-            &gate.endpoint(),
+            &[&gate.endpoint()],
             &[Planned::http(7, "a.example"), Planned::http(8, "b.example")],
         ),
         used: Mutex::new(Some(send)),
