@@ -19,9 +19,7 @@ async fn page(ConnectInfo(visitor): ConnectInfo<Visitor>, headers: HeaderMap) ->
         .get("host")
         .and_then(|host| host.to_str().ok())
         .unwrap_or_default();
-    let tls = visitor
-        .tls()
-        .map_or_else(|| "no TLS".to_owned(), |tls| format!("{tls:?}"));
+    let tls = visitor.tls().map_or("no TLS", |tls| tls.version.as_str());
     Html(format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>kakuremichi</title>\
          <style>body{{font:1rem/1.5 system-ui;max-width:40rem;margin:4rem auto;padding:0 1rem}}</style>\
