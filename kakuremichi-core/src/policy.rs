@@ -142,3 +142,6 @@ pub enum Effect {
     /// The visitor is denied.
     Deny,
 }
+
+#[cfg(test)]
+mod tests;

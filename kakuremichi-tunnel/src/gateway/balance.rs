@@ -42,11 +42,11 @@ pub(crate) enum Unavailable {
 ///
 /// # Errors
 /// When none is left.
-pub(crate) fn order<'a>(
-    targets: &'a [Arc<PlannedTarget>],
+pub(crate) fn order(
+    targets: &[Arc<PlannedTarget>],
     turn: usize,
     state: impl Fn(&PlannedTarget) -> (Reach, Health),
-) -> Result<Vec<&'a Arc<PlannedTarget>>, Unavailable> {
+) -> Result<Vec<&Arc<PlannedTarget>>, Unavailable> {
     let (mut good, mut unknown, mut reachable) = (Vec::new(), Vec::new(), targets.is_empty());
     for target in targets {
         let (reach, health) = state(target);

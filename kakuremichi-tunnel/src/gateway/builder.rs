@@ -314,7 +314,10 @@ impl GatewayBuilder {
 
     fn start(self) -> Result<Gateway, SpawnError> {
         let wireguard = self.wireguard.get()?;
-        let tcp = self.tcp.unwrap_or(self.https.get()?.ip());
+        let tcp = match self.tcp {
+            Some(address) => address,
+            None => self.https.get()?.ip(),
+        };
         let https = bind(self.https.get()?)?;
         let http = self
             .http
@@ -344,7 +347,7 @@ impl GatewayBuilder {
             vec![wireguard],
             keys::random()?,
         );
-        let public_port = self.public_https.unwrap_or(https.address.port());
+        let public_port = self.public_https.unwrap_or_else(|| https.address.port());
         let counters: Arc<Counters> = Arc::default();
         let blueprint = Blueprint {
             table,

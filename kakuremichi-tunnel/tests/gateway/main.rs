@@ -1,5 +1,12 @@
 //! A gateway and an agent, real sockets, real TLS, real WireGuard, no Control: plans come from the test.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "tests run tasks, wait within a time, and end where something is not as it should be"
+)]
+
 mod http;
 mod ingress;
 mod life;

@@ -398,7 +398,7 @@ mod tests {
             let mut at_once = whole.clone();
             let mut guard = Guard::new();
             let passed = guard.pass(&mut at_once);
-            let mut pieces = whole.clone();
+            let mut pieces = whole;
             let mut other = Guard::new();
             let (mut rest, mut total) = (&mut pieces[..], 0);
             for cut in cuts.iter().cycle() {

@@ -201,7 +201,7 @@ impl Direction {
                 poll_fn(|cx| self.poll_fill(cx, from)).await?;
             }
             let pending = &self.buffer[self.start..self.end];
-            let used = self.frames.to_boundary(pending);
+            let used = self.frames.advance(pending);
             to.write_all(&pending[..used]).await?;
             self.start += used;
         }

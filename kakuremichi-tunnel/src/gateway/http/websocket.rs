@@ -54,14 +54,14 @@ impl Frames {
     /// Follows all of `bytes`.
     pub(crate) fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let used = self.to_boundary(bytes);
+            let used = self.advance(bytes);
             bytes = &bytes[used..];
         }
     }
 
     /// Follows `bytes` up to the end of the frame that is under way, and returns how many that were:
     /// all, if it does not end in them.
-    pub(crate) fn to_boundary(&mut self, bytes: &[u8]) -> usize {
+    pub(crate) fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut used = 0;
         while used < bytes.len() {
             if self.left > 0 {
@@ -173,7 +173,7 @@ mod tests {
             for piece in stream.chunks(cut) {
                 let mut rest = piece;
                 while !rest.is_empty() {
-                    let used = frames.to_boundary(rest);
+                    let used = frames.advance(rest);
                     at += used;
                     rest = &rest[used..];
                     if frames.at_boundary() {

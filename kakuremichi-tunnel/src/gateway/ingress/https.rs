@@ -122,14 +122,14 @@ async fn handshake<U: Upstream>(door: Rc<Door<U>>, stream: TcpStream, peer: Sock
                 Opening::Tls => TlsAcceptor::from(Arc::clone(&door.tls))
                     .accept(stream)
                     .await
-                    .map(Opened::Tls),
+                    .map(|stream| Opened::Tls(Box::new(stream))),
                 Opening::PlainHttp => Ok(Opened::Plain(stream)),
                 Opening::Unknown => Err(io::ErrorKind::InvalidData.into()),
             },
         }
     });
     let stream = match opened.await {
-        Ok(Ok(Opened::Tls(stream))) => stream,
+        Ok(Ok(Opened::Tls(stream))) => *stream,
         Ok(Ok(Opened::Plain(stream))) => return http::connection(door, stream, peer, entry).await,
         Ok(Err(error)) => {
             door.serving.counters.handshakes_failed.one();
@@ -161,7 +161,7 @@ async fn handshake<U: Upstream>(door: Rc<Door<U>>, stream: TcpStream, peer: Sock
 }
 
 enum Opened {
-    Tls(TlsStream<TcpStream>),
+    Tls(Box<TlsStream<TcpStream>>),
     Plain(TcpStream),
 }
 

@@ -1,7 +1,6 @@
 //! What reaches the target, and what comes back.
 
 use hyper::client::conn::{http1 as client1, http2 as client2};
-use hyper_util::rt::TokioExecutor;
 
 use super::*;
 use crate::gateway::testing::{argon2id, basic_policy, local};
@@ -85,7 +84,6 @@ where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
-        drop(TokioExecutor::new());
         tokio::task::spawn_local(async move {
             future.await;
         });
