@@ -14,7 +14,7 @@ use crate::{
     message::{self, Subject},
     plan::PlanHash,
     report::{GatewayInfo, MAX_TEXT, NodeInfo, Refusal, UsageKey, cut},
-    session::{Accepted, Command, Membership, Resumed},
+    session::{Accepted, Command, Membership, RequestId, Resumed},
 };
 
 impl From<&Accepted> for message::Welcome {
@@ -62,6 +62,7 @@ impl TryFrom<message::Resume> for Resumed {
             declarations: declarations
                 .map(|text| name(text, "declarations"))
                 .collect::<Result<_, _>>()?,
+            request_next: RequestId(resume.request_next),
             usage: UsageKey {
                 epoch: resume.usage_epoch,
                 sequence: resume.usage_next,

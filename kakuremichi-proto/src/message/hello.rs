@@ -118,6 +118,8 @@ pub struct Resume {
     /// The names of its live declarations. Each follows as a `Declare`; what was declared before and
     /// is not named here is no longer live.
     pub declarations: List<String, MAX_DECLARATIONS>,
+    /// The number of the first request that follows.
+    pub request_next: u64,
     /// The stream of usage that it counts in.
     pub usage_epoch: u64,
     /// The number of the first batch of usage that follows, now or later.

@@ -107,6 +107,7 @@ pub fn message(tag: Tag) -> Message {
             }),
             denied: List::truncated([[11; 16]]),
             declarations: List::truncated(["billing".to_owned()]),
+            request_next: 77,
             usage_epoch: 0x0102_0304_0506_0708,
             usage_next: 2,
         }

@@ -67,6 +67,20 @@ fn a_declaration_that_is_not_replayed_is_no_longer_live_but_may_stay() {
 }
 
 #[test]
+fn a_declaration_that_is_repeated_after_its_end_is_not_live_again() {
+    let mut pair = online();
+    pair.node.declare(samples::declaration("billing"));
+    pair.run(Duration::from_millis(1));
+    let declare = pair.history(Direction::Up).pop().unwrap();
+    pair.converge();
+    pair.node.undeclare(&label("billing"), true);
+    pair.run(SECOND);
+    pair.inject(Direction::Up, &declare);
+    pair.converge();
+    assert!(pair.hub.live.is_empty());
+}
+
+#[test]
 fn the_end_of_a_declaration_arrives_even_across_a_reconnect() {
     let mut pair = online();
     let stays = kakuremichi_proto::declare::Declaration {

@@ -105,6 +105,10 @@ impl Declarations {
         true
     }
 
+    pub(super) const fn next_request(&self) -> u64 {
+        self.next_request
+    }
+
     pub(in crate::session) fn names(&self) -> impl Iterator<Item = &Label> {
         self.live.keys()
     }

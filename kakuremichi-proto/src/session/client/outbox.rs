@@ -90,6 +90,7 @@ impl Outbox {
             plan: None,
             denied: Default::default(),
             declarations: crate::codec::List::truncated(names),
+            request_next: self.declarations.next_request(),
             usage_epoch: self.usage.next_key().epoch,
             usage_next: self.usage.next_key().sequence,
         }

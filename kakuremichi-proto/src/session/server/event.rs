@@ -82,6 +82,8 @@ pub struct Resumed {
     /// Its live declarations. Each follows as a [`ServerEvent::Declare`]; one that was declared before
     /// and is not here is no longer live.
     pub declarations: Vec<Label>,
+    /// The number of the first request that follows.
+    pub request_next: RequestId,
     /// The first batch of usage that follows, now or later.
     pub usage: UsageKey,
 }

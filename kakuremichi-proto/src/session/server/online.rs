@@ -33,6 +33,8 @@ pub(super) struct Online {
     subject: Subject,
     heartbeat: Heartbeat,
     plan: PlanSender,
+    /// The request that follows.
+    request_next: RequestId,
     /// Requests of the node that the caller has not answered.
     open: BTreeMap<RequestId, Asked>,
     /// Answers to requests. Together with `open` at most [`MAX_OPEN_REQUESTS`].
@@ -69,6 +71,7 @@ impl Online {
             subject,
             heartbeat: Heartbeat::new(now),
             plan: PlanSender::new(subject, deltas, resumed.plan),
+            request_next: resumed.request_next,
             open: BTreeMap::new(),
             answers: VecDeque::new(),
             // The session's number keeps answers to an earlier session's commands apart.
@@ -328,14 +331,16 @@ impl Online {
         Ok(())
     }
 
-    /// Opens a request; `false` if it is open already, because the frame was sent twice.
+    /// Opens a request. Requests come in order and without gaps: any other was sent twice, and `false`
+    /// says so. A declaration that was repeated after its end would otherwise be live again.
     fn ask(&mut self, request: RequestId, asked: Asked) -> Result<bool, Reason> {
-        if self.open.contains_key(&request) {
+        if request != self.request_next {
             return Ok(false);
         }
         if self.open.len() + self.answers.len() >= MAX_OPEN_REQUESTS {
             return Err(violation("too many requests are open"));
         }
+        self.request_next = RequestId(request.0.wrapping_add(1));
         self.open.insert(request, asked);
         Ok(true)
     }
