@@ -88,7 +88,8 @@ pub enum ConnectError {
     /// No such peer is configured.
     #[error("the peer is not known")]
     UnknownPeer,
-    /// The lane to the peer is down, or the peer was never heard from.
+    /// The lane to the peer is down, or the peer was never heard from; or the peer, which was to reply,
+    /// took the flow not in time.
     #[error("the peer is offline")]
     Offline,
     /// The remote address is not one of the peer's, or we have no address of its family.
@@ -97,7 +98,7 @@ pub enum ConnectError {
     /// The peer reset the attempt: nobody listens there.
     #[error("the peer refused the flow")]
     Refused,
-    /// The peer did not answer in time.
+    /// The peer, which was not expected to reply, or what is behind it did not answer in time.
     #[error("the peer did not answer in time")]
     TimedOut,
     /// A bound on flows, buffers or requests is reached.

@@ -151,6 +151,8 @@ impl Flow {
                 let error = match reason {
                     EndReason::NotConnected(error) => error,
                     EndReason::Reset => ConnectError::Refused,
+                    // Who is to reply takes every flow itself; at others it is the target that is silent.
+                    EndReason::TimedOut if self.reply.is_some() => ConnectError::Offline,
                     EndReason::TimedOut => ConnectError::TimedOut,
                     EndReason::Stopped => ConnectError::Stopped,
                     _ => ConnectError::Offline,

@@ -93,6 +93,8 @@ pub struct PathState {
     misses: u8,
     answers: u8,
     pause: Duration,
+    /// When a nudge last voided a probe.
+    voided: Option<Instant>,
     rtt: Option<Rtt>,
 }
 
@@ -117,6 +119,7 @@ impl PathState {
             misses: 0,
             answers: 0,
             pause: timing.patience,
+            voided: None,
             rtt: None,
         }
     }
@@ -223,9 +226,18 @@ impl PathState {
 
     /// Something else suggests that the path changed (a handshake, a new endpoint, a flow that got no
     /// answer): probe without waiting for the interval.
+    ///
+    /// On a path that is not up this happens at most once per interval: where handshakes succeed, one
+    /// behind the other, and nothing else gets through, that has to be found out.
     pub fn nudge(&mut self, now: Instant) {
-        self.next_probe = self.next_probe.min(now);
-        if !self.is_up() {
+        if self.is_up() {
+            self.next_probe = self.next_probe.min(now);
+            return;
+        }
+        let again = |at| now.saturating_duration_since(at) >= self.timing.interval;
+        if self.voided.is_none_or(again) {
+            self.voided = Some(now);
+            self.next_probe = self.next_probe.min(now);
             // What is awaited was sent into the old path.
             self.awaited = None;
             self.pause = self.timing.patience;
@@ -380,6 +392,38 @@ mod tests {
         assert!(matches!(path.health(), PathHealth::Down { .. }));
         path.nudge(now);
         assert!(path.poll_probe(now).is_some());
+    }
+
+    /// LESSONS: "online but dead": a peer with which handshakes succeed, and nothing else, is down.
+    #[test]
+    fn handshakes_alone_do_not_keep_a_path_from_going_down() {
+        let (mut path, begun) = start();
+        let mut now = begun;
+        let mut probes = 0;
+        while matches!(path.health(), PathHealth::Unknown) {
+            assert!(now - begun < Duration::from_secs(9), "{path:?}");
+            path.nudge(now);
+            path.handle_timeout(now);
+            probes += u32::from(path.poll_probe(now).is_some());
+            now += 100 * MS;
+        }
+        // Nor do they make it probe without a pause from then on.
+        for _ in 0..600 {
+            path.nudge(now);
+            path.handle_timeout(now);
+            probes += u32::from(path.poll_probe(now).is_some());
+            now += 100 * MS;
+        }
+        assert!(probes < 40, "{probes}");
+        // The first answer is believed all the same.
+        now = now.max(path.poll_timeout());
+        path.handle_timeout(now);
+        now = now.max(path.poll_timeout());
+        let probe = path.poll_probe(now).unwrap();
+        assert_eq!(
+            path.handle_answer(probe.sequence, probe.payload, now + MS),
+            Some(Change::Up)
+        );
     }
 
     proptest! {
