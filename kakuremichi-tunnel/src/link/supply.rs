@@ -78,10 +78,12 @@ pub(crate) struct NodeSide<R: NodeRecord> {
     /// How the source is.
     pub(crate) status: watch::Receiver<LinkStatus>,
     /// What was answered to the wishes.
+    #[cfg_attr(not(feature = "agent"), expect(dead_code, reason = "only agents declare"))]
     pub(crate) answers: watch::Receiver<Arc<Answers>>,
     /// What the source wants done.
     pub(crate) orders: mpsc::Receiver<Order>,
     /// What the node asks to publish.
+    #[cfg_attr(not(feature = "agent"), expect(dead_code, reason = "only agents declare"))]
     pub(crate) wishes: watch::Sender<Arc<Wishes>>,
     /// The state of lanes and targets.
     pub(crate) report: watch::Sender<Arc<Status>>,
