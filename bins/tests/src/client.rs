@@ -214,6 +214,15 @@ impl Visitor {
         .await
     }
 
+    /// A bare stream to the host of a URL, over TLS for `https`, for what is no HTTP.
+    ///
+    /// # Errors
+    ///
+    /// See [`VisitorError`].
+    pub async fn open(&self, url: &str) -> Result<Box<dyn Stream>, VisitorError> {
+        patiently(self.stream(&parse(url), Version::Http1)).await
+    }
+
     async fn stream(&self, url: &Uri, version: Version) -> Result<Box<dyn Stream>, VisitorError> {
         let host = url.host().expect("a URL has a host");
         let literal = host

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 pub use control::{Control, Rest};
 pub use node::{Gateway, Node};
 
-use crate::client::{Reply, Visitor};
+use crate::client::{Reply, Visitor, VisitorError};
 use crate::component;
 use crate::net::{self, Families, Host, Network};
 use crate::process::Program;
@@ -70,12 +70,30 @@ impl Deployment {
     /// Something does not come up.
     #[must_use]
     pub fn with(families: Families, gateways: usize) -> Option<Self> {
+        Self::build(families, gateways, Control::start)
+    }
+
+    /// One gateway, and a Control that is known by its address: nodes inside the test cannot resolve its name.
+    ///
+    /// # Panics
+    ///
+    /// Something does not come up.
+    #[must_use]
+    pub fn by_address() -> Option<Self> {
+        Self::build(Families::Both, 1, Control::start_by_address)
+    }
+
+    fn build(
+        families: Families,
+        gateways: usize,
+        start_control: impl FnOnce(Host, &Path) -> Control,
+    ) -> Option<Self> {
         if !component::have(&net::COMPONENTS) {
             return None;
         }
         let network = Network::new(families);
         let directory = tempfile::tempdir().unwrap();
-        let control = Control::start(network.host("control"), &directory.path().join("control"));
+        let control = start_control(network.host("control"), &directory.path().join("control"));
         let visitors = network.host("visitors");
         let token = control.token("agent", &[]);
         let edge = network.host_behind_nat(AGENT);
@@ -91,7 +109,9 @@ impl Deployment {
         for _ in 0..gateways {
             deployment.add_gateway(&[]);
         }
-        deployment.agent.ready();
+        if gateways > 0 {
+            deployment.agent.ready();
+        }
         Some(deployment)
     }
 
@@ -192,6 +212,23 @@ impl Deployment {
         })
     }
 
+    /// Waits until a gateway does not know the host of a URL any more: it has no certificate for it, and nothing
+    /// is there.
+    ///
+    /// # Panics
+    ///
+    /// It always does.
+    #[track_caller]
+    pub fn gone(&self, gateway: usize, url: &str) {
+        let visitor = self.visitor_at(gateway);
+        wait::until_right(url, || {
+            match self.visitors.block_on(async || visitor.get(url).await) {
+                Err(VisitorError::Tls(_)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
+
     /// Requests at a gateway, one after the other, until it is told to stop.
     #[must_use]
     pub fn traffic(&self, gateway: usize, url: &str) -> Traffic {
@@ -225,7 +262,12 @@ pub fn start_agent(host: Host, control: &Control, data: &Path, name: &str, token
     control.is_known_on(&host);
     let program = Program::ours("kakuremichi-agent").arg("run");
     let program = program.args(["--control", control.url(), "--token", token, "--name", name]);
-    Node::start(host, program.args(["--grace", node::GRACE]), data, node::AGENT_ADMIN)
+    Node::start(
+        host,
+        program.args(["--grace", node::GRACE]),
+        data,
+        node::AGENT_ADMIN,
+    )
 }
 
 /// All addresses of a host, with this port; on one without IPv6, all its IPv4 addresses.

@@ -76,9 +76,16 @@ impl Traffic {
     #[track_caller]
     pub fn without_one_failure(mut self) -> u64 {
         self.end();
-        let failures = self.counted.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = self
+            .counted
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let requests = self.counted.requests.load(Ordering::Relaxed);
-        assert!(failures.is_empty(), "of {requests} requests failed: {failures:#?}");
+        assert!(
+            failures.is_empty(),
+            "of {requests} requests failed: {failures:#?}"
+        );
         requests
     }
 

@@ -1,4 +1,9 @@
 //! Who may reach a service.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
@@ -31,12 +36,24 @@ fn a_password_opens_a_service_and_is_not_passed_on() {
         "access": { "any_of": [{ "basic": { "users": [{ "name": "alice", "password": "correct horse" }] } }] },
     });
     let created = world.control.rest().create("services", &service);
-    assert!(!created.to_string().contains("horse"), "a password is never shown: {created}");
+    assert!(
+        !created.to_string().contains("horse"),
+        "a password is never shown: {created}"
+    );
     let page = world.answered(0, "https://web.test/request", StatusCode::UNAUTHORIZED);
-    assert!(page.headers[WWW_AUTHENTICATE].to_str().unwrap().starts_with("Basic "));
+    assert!(
+        page.headers[WWW_AUTHENTICATE]
+            .to_str()
+            .unwrap()
+            .starts_with("Basic ")
+    );
     assert!(page.text().contains("KKM-G004"), "{}", page.text());
     for wrong in ["alice:wrong", "bob:correct horse", "alice:", "alice"] {
-        assert_eq!(with_basic(&world, wrong).status, StatusCode::UNAUTHORIZED, "{wrong}");
+        assert_eq!(
+            with_basic(&world, wrong).status,
+            StatusCode::UNAUTHORIZED,
+            "{wrong}"
+        );
     }
     assert_eq!(origin.requests(), 0);
     for _ in 0..3 {
@@ -45,7 +62,10 @@ fn a_password_opens_a_service_and_is_not_passed_on() {
         assert!(!reply.text().contains("authorization"), "{}", reply.text());
     }
     // A rule lets visitors past without a password.
-    assert_eq!(world.get("https://web.test/status/204").status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        world.get("https://web.test/status/204").status,
+        StatusCode::NO_CONTENT
+    );
 }
 
 /// DESIGN section 2, invariant 5: a revoked visitor's open flow is closed.
@@ -68,7 +88,10 @@ fn what_is_open_is_closed_when_the_policy_changes() {
         })
         .await;
         socket.send("still here".into()).await.unwrap();
-        assert_eq!(socket.next().await.unwrap().unwrap().to_text().unwrap(), "still here");
+        assert_eq!(
+            socket.next().await.unwrap().unwrap().to_text().unwrap(),
+            "still here"
+        );
 
         let mut denied = public("web", origin.port());
         denied["policy"] = Value::Object(serde_json::Map::new());
@@ -107,7 +130,11 @@ fn base64(bytes: &[u8]) -> String {
         let number = u32::from_be_bytes(three);
         for place in 0..4 {
             let letter = LETTERS[(number >> (18 - 6 * place)) as usize & 63];
-            text.push(if place > chunk.len() { '=' } else { char::from(letter) });
+            text.push(if place > chunk.len() {
+                '='
+            } else {
+                char::from(letter)
+            });
         }
     }
     text

@@ -1,4 +1,9 @@
 //! Many visitors at once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::convert::Infallible;
 
@@ -24,7 +29,10 @@ fn two_hundred_websockets_and_two_hundred_requests_at_once() {
     world.visit(async |visitor| {
         // Nobody goes on before all have got through to the target.
         let all = Barrier::new(2 * EACH);
-        let shared = visitor.connect("https://web.test/", Version::Http2).await.unwrap();
+        let shared = visitor
+            .connect("https://web.test/", Version::Http2)
+            .await
+            .unwrap();
         let sockets = (0..EACH).map(|number| websocket(&visitor, number, &all));
         let requests = (0..EACH).map(|number| {
             // Half of them share one HTTP/2 connection, the others have one each.

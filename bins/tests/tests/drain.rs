@@ -1,4 +1,9 @@
 //! Asked to end, a process lets what is under way end first.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Method, StatusCode};
@@ -15,7 +20,9 @@ const LENGTH: u64 = 96 * 1024 * 1024;
 #[test]
 fn a_gateway_ends_after_the_downloads_that_it_carries() {
     for version in [Version::Http1, Version::Http2] {
-        let Some(mut world) = Deployment::start() else { return };
+        let Some(mut world) = Deployment::start() else {
+            return;
+        };
         let origin = Origin::on(world.edge(), "origin");
         world.publish("web", origin.port());
         carried_to_its_end(&mut world, version, |world| world.gateways[0].process());
@@ -25,7 +32,9 @@ fn a_gateway_ends_after_the_downloads_that_it_carries() {
 
 #[test]
 fn an_agent_ends_after_the_downloads_that_it_carries() {
-    let Some(mut world) = Deployment::start() else { return };
+    let Some(mut world) = Deployment::start() else {
+        return;
+    };
     let origin = Origin::on(world.edge(), "origin");
     world.publish("web", origin.port());
     carried_to_its_end(&mut world, Version::Http1, |world| world.agent.process());
@@ -35,7 +44,9 @@ fn an_agent_ends_after_the_downloads_that_it_carries() {
 /// LESSONS: "WebSockets cut at deploy".
 #[test]
 fn a_websocket_is_told_that_its_gateway_goes() {
-    let Some(mut world) = Deployment::start() else { return };
+    let Some(mut world) = Deployment::start() else {
+        return;
+    };
     let origin = Origin::on(world.edge(), "origin");
     world.publish("web", origin.port());
     let visitor = world.visitor_at(0);
@@ -54,7 +65,9 @@ fn a_websocket_is_told_that_its_gateway_goes() {
 
 #[test]
 fn with_nothing_under_way_everything_ends_at_once() {
-    let Some(mut world) = Deployment::start() else { return };
+    let Some(mut world) = Deployment::start() else {
+        return;
+    };
     let origin = Origin::on(world.edge(), "origin");
     world.publish("web", origin.port());
     assert!(world.gateways[0].stop().success());

@@ -1,4 +1,9 @@
 //! What the data directories hold is for their owner alone.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -9,7 +14,9 @@ use kakuremichi_tests::{Deployment, Origin};
 /// DESIGN section 2, invariant 10: every secret file is 0600.
 #[test]
 fn every_file_is_private_but_the_authorities_certificate() {
-    let Some(mut world) = Deployment::start() else { return };
+    let Some(mut world) = Deployment::start() else {
+        return;
+    };
     let origin = Origin::on(world.edge(), "origin");
     world.publish("web", origin.port());
     let directories = [
@@ -48,7 +55,9 @@ fn private(directory: &Path) -> usize {
             continue;
         }
         // A file may go while we look, such as one that is about to replace another.
-        let Ok(metadata) = fs::metadata(&path) else { continue };
+        let Ok(metadata) = fs::metadata(&path) else {
+            continue;
+        };
         let expected = if path.ends_with("ca.pem") { 0o644 } else { 0o600 };
         assert_eq!(metadata.mode() & 0o7777, expected, "{}", path.display());
         files += 1;

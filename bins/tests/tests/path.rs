@@ -1,4 +1,9 @@
 //! The main job: what a visitor sends reaches a target behind NAT, and what the target answers comes back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +24,9 @@ const GROWTH_MAX: u64 = 64 * MIB;
 #[test]
 fn a_gibibyte_each_way_arrives_whole_and_no_process_grows_with_it() {
     const LENGTH: u64 = 1024 * MIB;
-    let Some(mut world) = Deployment::start() else { return };
+    let Some(mut world) = Deployment::start() else {
+        return;
+    };
     let origin = Origin::on(world.edge(), "origin");
     world.publish("web", origin.port());
     let before: Vec<u64> = processes(&mut world).map(resident).into();
@@ -42,7 +49,9 @@ fn everything_works_over_ipv4_alone() {
 }
 
 fn over(families: Families, version: Version) {
-    let Some(world) = Deployment::with(families, 1) else { return };
+    let Some(world) = Deployment::with(families, 1) else {
+        return;
+    };
     let origin = Origin::on(world.edge(), "origin");
     world.publish("web", origin.port());
     there_and_back(&world, version, 64 * MIB);
@@ -58,7 +67,10 @@ fn the_agents_host_cannot_be_reached_from_outside() {
     for host in outsiders {
         let connected = host.block_on(async || {
             let connect = TcpStream::connect(target);
-            matches!(tokio::time::timeout(Duration::from_millis(300), connect).await, Ok(Ok(_)))
+            matches!(
+                tokio::time::timeout(Duration::from_millis(300), connect).await,
+                Ok(Ok(_))
+            )
         });
         assert!(!connected, "{target} was reached from outside");
     }
@@ -73,7 +85,12 @@ fn the_target_is_told_who_asks_and_what_for() {
     for version in [Version::Http1, Version::Http2] {
         let mut asked = request(Method::GET, "https://web.test/request?a=1");
         // LESSONS, advisory 3: what a visitor claims about itself never gets through, however it is spelled.
-        for name in ["x-forwarded-for", "x_forwarded_for", "x-forwarded-proto", "x-forwarded-host"] {
+        for name in [
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "x-forwarded-proto",
+            "x-forwarded-host",
+        ] {
             let claim = HeaderValue::from_static("203.0.113.66");
             asked.headers_mut().insert(HeaderName::from_static(name), claim);
         }
@@ -83,12 +100,19 @@ fn the_target_is_told_who_asks_and_what_for() {
             .json();
         assert_eq!(told["uri"], "/request?a=1", "{told}");
         assert_eq!(header(&told, "host"), ["web.test"], "{told}");
-        assert_eq!(header(&told, "x-forwarded-for"), [world.visitors.address().to_string()], "{told}");
+        assert_eq!(
+            header(&told, "x-forwarded-for"),
+            [world.visitors.address().to_string()],
+            "{told}"
+        );
         assert_eq!(header(&told, "x-forwarded-proto"), ["https"], "{told}");
         assert_eq!(header(&told, "x-forwarded-host"), ["web.test"], "{told}");
         assert!(header(&told, "x_forwarded_for").is_empty(), "{told}");
         let peer: SocketAddr = told["peer"].as_str().unwrap().parse().unwrap();
-        assert!(peer.ip().to_canonical().is_loopback(), "the agent itself comes to its target: {peer}");
+        assert!(
+            peer.ip().to_canonical().is_loopback(),
+            "the agent itself comes to its target: {peer}"
+        );
     }
 }
 
@@ -129,18 +153,32 @@ fn an_https_target_is_verified_through_the_tunnel() {
 #[test]
 fn a_service_goes_where_its_routes_say() {
     let Some(world) = Deployment::start() else { return };
-    let (front, back) = (Origin::on(world.edge(), "front"), Origin::on(world.edge(), "back"));
+    let (front, back) = (
+        Origin::on(world.edge(), "front"),
+        Origin::on(world.edge(), "back"),
+    );
     let mut service = public("web", front.port());
     let route = json!({ "path": "/status", "targets": [target(back.port())] });
     service["http"]["routes"].as_array_mut().unwrap().push(route);
     let created = world.control.rest().create("services", &service);
     assert_eq!(created["urls"], json!(["https://web.test/"]), "{created}");
     world.served("https://web.test/hello");
-    assert_eq!(world.get("https://web.test/status/201").text(), "/status/201 from back\n");
+    assert_eq!(
+        world.get("https://web.test/status/201").text(),
+        "/status/201 from back\n"
+    );
     assert_eq!(world.get("https://web.test/hello").text(), "hello from front\n");
     // LESSONS, advisory 1: one path, normalised once, is routed and forwarded.
-    assert_eq!(world.get("https://web.test//%73tatus/202").text(), "/status/202 from back\n");
-    for ambiguous in ["/hello/../status/203", "/hello/%2e%2e/status/203", "/status%2F203", "/hello%00"] {
+    assert_eq!(
+        world.get("https://web.test//%73tatus/202").text(),
+        "/status/202 from back\n"
+    );
+    for ambiguous in [
+        "/hello/../status/203",
+        "/hello/%2e%2e/status/203",
+        "/status%2F203",
+        "/hello%00",
+    ] {
         let reply = world.get(&format!("https://web.test{ambiguous}"));
         assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{ambiguous}");
     }
@@ -156,8 +194,15 @@ fn there_and_back(world: &Deployment, version: Version, length: u64) {
         assert_eq!((status, bytes), (StatusCode::OK, length));
         assert_eq!(digest, expected, "downloaded bytes differ");
 
-        let reply = visitor.upload(version, "https://web.test/digest", &pattern, length).await.unwrap();
-        assert_eq!(reply.json(), json!({ "bytes": length, "sha256": expected }), "uploaded bytes differ");
+        let reply = visitor
+            .upload(version, "https://web.test/digest", &pattern, length)
+            .await
+            .unwrap();
+        assert_eq!(
+            reply.json(),
+            json!({ "bytes": length, "sha256": expected }),
+            "uploaded bytes differ"
+        );
     });
 }
 

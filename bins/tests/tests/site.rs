@@ -1,4 +1,9 @@
 //! A stock WireGuard device as a site.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use http::StatusCode;
 use kakuremichi_tests::deployment::Gateway;
@@ -52,7 +57,10 @@ fn a_stock_device_shakes_hands_and_what_lies_behind_it_is_served() {
     let url = "https://behind.test/request";
     let told = world.get(url).json();
     let v4 = gateway["gateway"]["address_v4"].as_str().unwrap();
-    assert!(told["peer"].as_str().unwrap().contains(v4), "the gateway itself comes: {told}");
+    assert!(
+        told["peer"].as_str().unwrap().contains(v4),
+        "the gateway itself comes: {told}"
+    );
 }
 
 #[test]
@@ -77,7 +85,10 @@ fn a_device_that_waits_is_called_by_the_gateway() {
         allowed: &networks(&gateway),
         keepalive: 0,
     });
-    world.control.rest().create("services", &over("web", &site["address"], origin.port()));
+    world
+        .control
+        .rest()
+        .create("services", &over("web", &site["address"], origin.port()));
     world.served("https://web.test/hello");
     device.handshake(key);
 }

@@ -1,4 +1,9 @@
 //! Targets that are down, slow, sick or several, and what visitors are told.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use http::header::{ACCEPT, HeaderValue};
 use http::{Method, StatusCode};
@@ -23,7 +28,12 @@ fn a_page_says_whether_the_target_refused_timed_out_or_broke_off() {
     let expectations = [
         ("/refused", StatusCode::BAD_GATEWAY, "KKM-G006", "refused"),
         ("/hole", StatusCode::GATEWAY_TIMEOUT, "KKM-G007", "in time"),
-        ("/cut", StatusCode::BAD_GATEWAY, "KKM-G008", "closed the connection"),
+        (
+            "/cut",
+            StatusCode::BAD_GATEWAY,
+            "KKM-G008",
+            "closed the connection",
+        ),
     ];
     for (path, status, code, words) in expectations {
         let url = format!("https://web.test{path}");
@@ -39,21 +49,26 @@ fn a_page_says_whether_the_target_refused_timed_out_or_broke_off() {
             let page = reply.text();
             assert_eq!(reply.status, status, "{path}: {page}");
             assert!(page.contains(code) && page.contains(words), "{path}: {page}");
-            assert!(kind != "text/html" || page.starts_with("<!doctype html>"), "{page}");
+            assert!(
+                kind != "text/html" || page.starts_with("<!doctype html>"),
+                "{page}"
+            );
             assert!(kind != "application/json" || page.starts_with('{'), "{page}");
         }
     }
-    let page = world.get("https://nothing.test/");
-    assert_eq!(page.status, StatusCode::NOT_FOUND, "{}", page.text());
 }
 
 #[test]
 fn a_page_says_that_the_agent_is_offline_until_it_is_back() {
-    let Some(mut world) = Deployment::start() else { return };
+    let Some(mut world) = Deployment::start() else {
+        return;
+    };
     let origin = Origin::on(world.edge(), "origin");
     world.publish("web", origin.port());
     world.agent.kill();
-    let page = world.answered(0, "https://web.test/hello", StatusCode::SERVICE_UNAVAILABLE);
+    // From the first request on, although the gateway cannot know yet.
+    let page = world.get("https://web.test/hello");
+    assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "{}", page.text());
     assert!(page.text().contains("KKM-G005"), "{}", page.text());
     assert!(page.headers.contains_key("retry-after"));
     world.agent.start_again();
@@ -105,4 +120,32 @@ fn answered_by(world: &Deployment, names: &[&str]) {
             Err(format!("{answers:?}"))
         }
     });
+}
+
+#[test]
+fn what_is_not_published_is_not_there() {
+    let Some(world) = Deployment::start() else { return };
+    let origin = Origin::on(world.edge(), "origin");
+    let mut service = public("web", origin.port());
+    service["http"]["routes"][0]["path"] = json!("/hello");
+    world.control.rest().create("services", &service);
+    world.served("https://web.test/hello");
+    let page = world.get("https://web.test/other");
+    assert_eq!(page.status, StatusCode::NOT_FOUND);
+    assert!(page.text().contains("KKM-G002"), "{}", page.text());
+    // There is no certificate for a name that no service has.
+    world.gone(0, "https://other.test/");
+    // Nor does the certificate of one service open another.
+    let mut asked = request(Method::GET, "https://web.test/hello");
+    asked
+        .headers_mut()
+        .insert("host", HeaderValue::from_static("other.test"));
+    let page = world
+        .visit(async |visitor| visitor.send(Version::Http1, asked).await)
+        .unwrap();
+    assert!(
+        page.status.is_client_error() && page.text().contains("KKM-G001"),
+        "{}",
+        page.text()
+    );
 }

@@ -1,4 +1,9 @@
 //! Raw TCP services: their ports open and close with the plan.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -51,7 +56,11 @@ fn bytes_go_both_ways_and_each_direction_ends_by_itself() {
         tokio::time::timeout(wait::PATIENCE, both).await.unwrap().unwrap();
         back
     });
-    assert!(back == bytes, "{} bytes came back, some of them others", back.len());
+    assert!(
+        back == bytes,
+        "{} bytes came back, some of them others",
+        back.len()
+    );
 }
 
 /// DESIGN section 2, invariant 5: what is no longer permitted is closed, open or not.
@@ -68,7 +77,9 @@ fn a_connection_ends_when_its_policy_denies_it() {
     world.visitors.block_on(async || {
         let mut open = TcpStream::from_std(open).unwrap();
         let mut byte = [0];
-        let ended = tokio::time::timeout(wait::PATIENCE, open.read(&mut byte)).await.unwrap();
+        let ended = tokio::time::timeout(wait::PATIENCE, open.read(&mut byte))
+            .await
+            .unwrap();
         assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     });
     let address = world.gateways[0].host().at(5432);
@@ -103,7 +114,10 @@ fn opened(world: &Deployment, port: u16) {
 fn closed(world: &Deployment, port: u16) {
     let address = world.gateways[0].host().at(port);
     wait::until_right("a closed port", || {
-        match world.visitors.block_on(async || TcpStream::connect(address).await) {
+        match world
+            .visitors
+            .block_on(async || TcpStream::connect(address).await)
+        {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
             other => Err(format!("{other:?}")),
         }

@@ -147,7 +147,12 @@ impl Control {
         let program = Program::ours("kakuremichi-control").args(words);
         let said = program.arg("--data").arg(&self.data).finish();
         assert!(said.status.success(), "{words:?}: {}", said.err);
-        assert_eq!(said.out.lines().count(), 1, "the secret stands alone: {}", said.out);
+        assert_eq!(
+            said.out.lines().count(),
+            1,
+            "the secret stands alone: {}",
+            said.out
+        );
         said.out.trim().to_owned()
     }
 }

@@ -13,8 +13,8 @@ use crate::process::{Process, Program};
 pub(super) const AGENT_ADMIN: u16 = 7673;
 /// The same of a gateway.
 const GATEWAY_ADMIN: u16 = 7672;
-/// Seconds in which a node must have drained: as long as a test waits.
-pub(super) const GRACE: &str = "60";
+/// Seconds that a node may take to drain: longer than a test waits for it.
+pub(super) const GRACE: &str = "300";
 
 /// A gateway or an agent on a host of its own. It ends when dropped.
 #[derive(Debug)]
@@ -111,7 +111,14 @@ impl Gateway {
     ///
     /// It does not come up.
     #[must_use]
-    pub fn start(host: Host, control: &Control, data: &Path, name: &str, token: &str, flags: &[&str]) -> Self {
+    pub fn start(
+        host: Host,
+        control: &Control,
+        data: &Path,
+        name: &str,
+        token: &str,
+        flags: &[&str],
+    ) -> Self {
         let mut gateway = Self::start_without_waiting(host, control, data, name, token, flags);
         gateway.ready();
         gateway
