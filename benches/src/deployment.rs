@@ -37,10 +37,6 @@ impl Deployment {
             let text = output(command.args(words).arg("--data").arg(data("control")))?;
             Ok::<_, Trouble>(text.trim().to_owned())
         };
-        let gateway_token = made(&["token", "create", "--role", "gateway"])?;
-        let agent_token = made(&["token", "create", "--role", "agent"])?;
-        let key = made(&["api-key", "create"])?;
-
         let port = free_port()?;
         let address = format!("127.0.0.1:{port}");
         let url = format!("http://{address}");
@@ -54,6 +50,10 @@ impl Deployment {
         };
         let (control, control_ready) = start("control", &["--listen", &address, "--public-url", &url])?;
         control_ready.wait("Control")?;
+        // Control makes its database and its key when it runs for the first time.
+        let gateway_token = made(&["token", "create", "--role", "gateway"])?;
+        let agent_token = made(&["token", "create", "--role", "agent"])?;
+        let key = made(&["api-key", "create"])?;
 
         let (http, https, wireguard) = (free_port()?, free_port()?, free_port()?);
         let loopback = |port: u16| format!("127.0.0.1:{port}");
