@@ -107,7 +107,10 @@ mod tests {
     async fn a_visitor_reaches_the_page() {
         let world = start("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
         let visitor = Visitor::trusting(&[world.gateway.ca_certificate().unwrap()]);
-        let url = format!("https://hello.localhost:{}/", world.gateway.https_address().port());
+        let url = format!(
+            "https://hello.localhost:{}/",
+            world.gateway.https_address().port()
+        );
         tokio::spawn(async move { axum::serve(world.listener, app()).await });
         let page = wait::until_async("the page", async || {
             visitor.get(&url).await.ok().filter(|page| page.status == 200)

@@ -296,7 +296,10 @@ mod tests {
         DataDir::open(top.path()).unwrap();
         drop(visitor);
         let alone = DataDir::visit(top.path()).unwrap();
-        assert!(DataDir::open(top.path()).is_err(), "a visitor locks what nobody uses");
+        assert!(
+            DataDir::open(top.path()).is_err(),
+            "a visitor locks what nobody uses"
+        );
         drop(alone);
     }
 

@@ -36,7 +36,10 @@ pub fn role<S: DeserializeOwned>(
 /// The system refuses threads or an epoll instance.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().build().map_err(|error| Failure::because("cannot start a runtime", &error))
+    builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::because("cannot start a runtime", &error))
 }
 
 /// Prints what a command was asked for on stdout.

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/hello` | `hello from NAME` |
-//! | `/bytes/LENGTH?SEED` | that many bytes of a [`Pattern`] |
+//! | `/bytes/LENGTH?SEED` | that many bytes of a [`Pattern`](crate::Pattern) |
 //! | `/digest` | JSON with `bytes` and `sha256` of the request's body |
 //! | `/echo` | the request's body, while it comes in |
 //! | `/request` | JSON with `method`, `uri`, `headers` (an array of pairs) and `peer` of the request |
