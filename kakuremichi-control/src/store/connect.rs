@@ -12,7 +12,7 @@ use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
 use super::{SqlStore, migration};
 
 /// The most connections that read at once. Who finds all of them taken waits, for as long as
-/// [`ACQUIRE_TIMEOUT`]; then reading fails.
+/// `ACQUIRE_TIMEOUT`; then reading fails.
 pub const MAX_READERS: u32 = 4;
 /// How long to wait for a connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
