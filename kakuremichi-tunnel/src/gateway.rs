@@ -10,6 +10,7 @@
 
 mod access;
 mod balance;
+mod blueprint;
 mod builder;
 mod certificates;
 mod conductor;

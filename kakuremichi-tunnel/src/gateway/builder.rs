@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
-    rc::Rc,
     sync::Arc,
 };
 
@@ -17,30 +16,21 @@ use kakuremichi_core::{
     plan::GatewayRecord,
 };
 use kakuremichi_proto::report::{GatewayInfo, NodeInfo};
-use rustls::{RootCertStore, ServerConfig, crypto::CryptoProvider};
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, oneshot, watch},
-    task::JoinSet,
-};
+use rustls::{RootCertStore, crypto::CryptoProvider};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     Gateway,
-    access::{AccessControl, Hooks},
+    access::Hooks,
+    blueprint::{Blueprint, Wiring},
     certificates::{CertificateSource, Certificates, LocalCa, LocalCaError, Resolver},
-    conductor::{Conductor, PEERS, Parts},
-    drain::drain,
+    conductor::PEERS,
     handle::Inner,
     http::TargetTls,
-    ingress::{
-        Admissions, BindError, Bound, bind,
-        https::{Door, Spoken, listen},
-        tcp::TcpPorts,
-    },
-    lanes::Lanes,
+    ingress::{BindError, bind},
     metrics::Counters,
     network,
-    serving::{Numbers, Serving},
+    serving::Numbers,
     settings::{Limits, Timeouts},
     status::{GatewayStatus, Phase},
     table::RouteTable,
@@ -48,7 +38,7 @@ use super::{
 use crate::{
     engine::{self, ShardConfig, ShardHandle},
     keys::{self, KeyError, NodeKeys},
-    link::{self, LinkStatus, PlanSource, SetupError, SourceFuture},
+    link::{self, LinkStatus, PlanSource, SetupError},
     state::{StateDir, StateError},
 };
 
@@ -403,99 +393,6 @@ impl GatewayBuilder {
         // The shard runs as long as the handle that is returned.
         let _ = wire.send(wiring);
         Ok(Gateway::new(shard, inner))
-    }
-}
-
-/// What is put together on the shard's thread.
-struct Blueprint {
-    table: Arc<ArcSwap<RouteTable>>,
-    tls: Arc<ServerConfig>,
-    target_tls: TargetTls,
-    hooks: Hooks,
-    access_key: [u8; 32],
-    numbers: Numbers,
-    timeouts: Timeouts,
-    limits: Limits,
-    counters: Arc<Counters>,
-    public_port: u16,
-    tcp: IpAddr,
-}
-
-/// What could only be made once the shard was there.
-struct Wiring {
-    node: link::NodeSide<GatewayRecord>,
-    state: StateDir,
-    source: SourceFuture,
-    http: Option<Bound>,
-    https: Bound,
-}
-
-impl Blueprint {
-    fn build(
-        self,
-        local: &engine::LocalShard,
-        wiring: Wiring,
-        status: watch::Sender<Arc<GatewayStatus>>,
-        requests: mpsc::Receiver<super::conductor::Request>,
-        last: network::Endpoints,
-    ) {
-        let lanes = Lanes::new(
-            local.shard().clone(),
-            self.timeouts.connect,
-            self.timeouts.tcp_idle,
-        );
-        let access = AccessControl::new(
-            &self.limits,
-            self.hooks,
-            &self.access_key,
-            Arc::clone(&self.counters),
-        );
-        let serving = Rc::new(Serving {
-            upstream: lanes,
-            table: self.table,
-            access,
-            flows: Rc::default(),
-            health: std::cell::RefCell::default(),
-            target_tls: self.target_tls,
-            timeouts: self.timeouts,
-            limits: self.limits,
-            counters: Arc::clone(&self.counters),
-            usage: Arc::default(),
-            numbers: self.numbers,
-        });
-        let (begin, drain) = drain();
-        let admissions = Rc::new(Admissions::new(&self.limits, self.counters));
-        let door = Rc::new(Door {
-            serving: Rc::clone(&serving),
-            admissions: Rc::clone(&admissions),
-            tls: self.tls,
-            drain: drain.clone(),
-            public_port: self.public_port,
-        });
-        let mut listeners = JoinSet::new();
-        let sockets = [(Some(wiring.https), Spoken::Https), (wiring.http, Spoken::Http)];
-        for (bound, spoken) in sockets {
-            let Some(bound) = bound else { continue };
-            match TcpListener::from_std(bound.listener) {
-                Ok(listener) => {
-                    listeners.spawn_local(listen(listener, spoken, Rc::clone(&door)));
-                }
-                Err(error) => tracing::error!(address = %bound.address, %error, "cannot listen"),
-            }
-        }
-        let parts = Parts {
-            node: wiring.node,
-            state: wiring.state,
-            source: local.spawn(wiring.source),
-            ports: TcpPorts::new(Rc::clone(&serving), admissions, drain, self.tcp),
-            serving,
-            listeners,
-            begin,
-            status,
-            requests,
-            last,
-        };
-        local.spawn(Conductor::new(local.clone(), parts).run());
     }
 }
 

@@ -8,6 +8,7 @@
 mod failing;
 mod forwarding;
 mod hostile;
+mod logging;
 mod streaming;
 mod upgrading;
 
