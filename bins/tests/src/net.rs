@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub use namespace::Namespace;
 
 use crate::component;
+use crate::wait;
 
 /// Which versions of IP a network has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,6 +298,13 @@ fn add_address(namespace: &Namespace, interface: &str, address: IpAddr, prefix: 
         words.push("nodad");
     }
     ip(&words);
+    // The system takes an IPv6 address into use a little after it was added.
+    wait::until("an address that is in use", || {
+        let path = component::path("ip").expect("iproute2 is there");
+        let route = ["-netns", namespace.name(), "route", "get", &address.to_string()];
+        let shown = Command::new(path).args(route).output().ok()?;
+        shown.stdout.starts_with(b"local ").then_some(())
+    });
 }
 
 /// Runs `ip`.

@@ -27,11 +27,12 @@ fn garbage_on_every_port_is_survived() {
     };
     let origin = Origin::on(world.edge(), "origin");
     let echo = Echo::on(world.edge());
-    world.publish("web", origin.port());
     let tcp = json!({
         "name": "database", "tcp": { "port": 5432, "targets": [target(echo.port())] }, "policy": { "access": "public" },
     });
     world.control.rest().create("services", &tcp);
+    // What is published later is served later, so both are served then.
+    world.publish("web", origin.port());
     let before: Vec<(u32, u64)> = processes(&mut world)
         .map(|process| (process.id(), process.resident_memory()))
         .into();
