@@ -19,13 +19,15 @@ const LENGTH: u64 = 96 * 1024 * 1024;
 
 #[test]
 fn a_gateway_ends_after_the_downloads_that_it_carries() {
-    let Some(mut world) = Deployment::start() else {
-        return;
-    };
-    let origin = Origin::on(world.edge(), "origin");
-    world.publish("web", origin.port());
-    carried_to_its_end(&mut world, Version::Http1, |world| world.gateways[0].process());
-    assert!(world.gateways[0].process().ended().success());
+    for version in [Version::Http1, Version::Http2] {
+        let Some(mut world) = Deployment::start() else {
+            return;
+        };
+        let origin = Origin::on(world.edge(), "origin");
+        world.publish("web", origin.port());
+        carried_to_its_end(&mut world, version, |world| world.gateways[0].process());
+        assert!(world.gateways[0].process().ended().success());
+    }
 }
 
 #[test]

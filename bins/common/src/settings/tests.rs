@@ -245,10 +245,7 @@ fn what_makes_no_sense_is_one_sentence_that_names_its_source() {
 fn what_all_roles_share_has_defaults() {
     let common: Common = load(&[], &[]).unwrap().values().unwrap();
     assert_eq!(common.admin, AdminAddress::At("127.0.0.1:7672".parse().unwrap()));
-    assert_eq!(
-        (common.log.as_str(), common.grace),
-        (crate::logging::DEFAULT_FILTER, 10)
-    );
+    assert_eq!((common.log.as_str(), common.grace), (logging::DEFAULT_FILTER, 10));
     let common: Common = load(&["--admin", "off"], &[]).unwrap().values().unwrap();
     assert_eq!(common.admin, AdminAddress::Off);
     let failure = load(&["--admin", "here"], &[])

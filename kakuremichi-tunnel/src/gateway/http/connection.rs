@@ -24,9 +24,9 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::Notify,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -60,10 +60,6 @@ const H2_LOCAL_RESETS: usize = 256;
 const H2_PING: Duration = Duration::from_secs(30);
 /// How long a visitor may take to close a connection that was announced to end.
 const H2_GOAWAY: Duration = Duration::from_secs(2);
-
-/// How long, and how many bytes, are taken of a visitor whose request was refused half way.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 512 * 1024;
 
 /// How HTTP is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +189,7 @@ impl<U: Upstream> Connection<U> {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (timeouts, limits) = (&self.serving.timeouts, &self.serving.limits);
-        let io = VisitorIo::new(io, timeouts.write, Some(self.unguard.clone()));
+        let io = VisitorIo::http1(io, timeouts.write, self.unguard.clone());
         let this = Rc::clone(&self);
         let service = service_fn(move |request| Rc::clone(&this).request(request));
         let mut connection = http1::Builder::new()
@@ -215,8 +211,8 @@ impl<U: Upstream> Connection<U> {
         if ended.as_ref().is_err_and(hyper::Error::is_parse)
             && let Some(parts) = connection.into_parts()
         {
-            self.unguard.now();
-            linger(&mut parts.io.into_inner()).await;
+            // The answer that says what was wrong is written; it is to arrive.
+            let _ = parts.io.into_inner().shutdown().await;
         }
         log_end(ended);
     }
@@ -226,7 +222,7 @@ impl<U: Upstream> Connection<U> {
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let (timeouts, limits) = (&self.serving.timeouts, &self.serving.limits);
-        let io = VisitorIo::new(io, timeouts.write, None);
+        let io = VisitorIo::http2(io, timeouts.write);
         let this = Rc::clone(&self);
         let service = service_fn(move |request| Rc::clone(&this).request(request));
         let connection = http2::Builder::new(LocalExecutor)
@@ -279,20 +275,6 @@ impl<U: Upstream> Connection<U> {
     ) -> Result<Response<ResponseBody>, Infallible> {
         Ok(proxy::answer(self, request).await)
     }
-}
-
-/// Takes what a visitor still sends, for a moment: closing on unread bytes would be a reset, which can
-/// overtake the answer that says what was wrong.
-async fn linger(io: &mut (impl AsyncRead + Unpin)) {
-    let mut sink = [0; 4096];
-    let draining = async {
-        for _ in 0..LINGER_BYTES / sink.len() {
-            if !matches!(io.read(&mut sink).await, Ok(1..)) {
-                break;
-            }
-        }
-    };
-    let _ = timeout(LINGER, draining).await;
 }
 
 fn log_end(ended: hyper::Result<()>) {

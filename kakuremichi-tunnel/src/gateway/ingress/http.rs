@@ -31,7 +31,7 @@ pub(crate) async fn connection<U: Upstream>(
     entry: Entry,
 ) {
     let (timeouts, limits) = (door.serving.timeouts, door.serving.limits);
-    let io = VisitorIo::new(stream, timeouts.write, Some(Unguard::default()));
+    let io = VisitorIo::http1(stream, timeouts.write, Unguard::default());
     let mut drain = door.drain.clone();
     let service = service_fn(|request| {
         let answer = answer(&door, &request, peer);
