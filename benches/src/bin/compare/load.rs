@@ -75,7 +75,18 @@ pub(crate) fn measure(system: &System) -> Result<Sample, Trouble> {
 /// One iperf3 run: Gbit/s and bytes, as the receiving end counted them, so what was lost on the way
 /// does not count.
 fn bulk(port: u16, extra: &[&str]) -> Result<(f64, f64), Trouble> {
-    let text = output(iperf3(port).args(["-t", BULK_SECONDS, "--json"]).args(extra))?;
+    let mut iperf3 = iperf3(port);
+    iperf3.args(["-t", BULK_SECONDS, "--json"]).args(extra);
+    // Its server takes one test at a time, and may not have left the one before yet.
+    let mut text = output(&mut iperf3);
+    wait_for("iperf3's server for the next test", || {
+        let busy = matches!(&text, Err(Trouble::Failed { said, .. }) if said.contains("server is busy"));
+        if busy {
+            text = output(&mut iperf3);
+        }
+        !busy
+    })?;
+    let text = text?;
     let report: Value = serde_json::from_str(&text).unwrap_or_default();
     let received = &report["end"]["sum_received"];
     let field = |name: &str| received[name].as_f64().filter(|value| *value > 0.0);
