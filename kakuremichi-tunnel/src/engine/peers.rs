@@ -248,7 +248,9 @@ impl Entry {
             Some((address, path)) if status.endpoint.is_some() => {
                 let misses = path.misses();
                 path.handle_timeout(now);
-                if path.misses() > misses && path.misses() >= SUSPICIOUS {
+                // Without a session the first handshake got lost, or came before its peer knew of us.
+                let enough = if status.session_age.is_some() { SUSPICIOUS } else { 1 };
+                if path.misses() > misses && path.misses() >= enough {
                     tasks.push(Task::Initiate(self.id));
                 }
                 if let Some(probe) = path.poll_probe(now) {
