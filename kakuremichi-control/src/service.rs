@@ -224,12 +224,13 @@ impl UseCases {
         subject: impl Into<RecordId>,
         mutations: Vec<Mutation>,
     ) -> Result<Committed, CommitError> {
+        let subject = subject.into();
         let audit = AuditEntry {
             at: now(),
             actor: actor.principal.clone(),
             organization: Some(actor.organization),
             action: action.to_owned(),
-            subject: Some(subject.into()),
+            subject: Some(subject),
         };
         let batch = Batch {
             mutations,
@@ -237,7 +238,8 @@ impl UseCases {
         };
         let committed = self.store().commit(batch).await?;
         self.0.commits.send_modify(|count| *count = count.wrapping_add(1));
-        tracing::info!(action, subject = ?audit.subject, actor = ?audit.actor, "changed");
+        let actor = audit.actor.as_ref().map(tracing::field::display);
+        tracing::info!(action, %subject, actor, "changed");
         for sink in &self.0.sinks {
             sink.record(&audit).await;
         }

@@ -171,12 +171,73 @@ impl AdminSource for Source {
     }
 
     fn metrics(&self, page: &mut Exposition) {
-        let connected = self.control.connected();
-        page.single(
-            "kakuremichi_nodes_connected",
-            "Nodes with a session.",
-            MetricKind::Gauge,
-            connected,
-        );
+        let counters = self.control.counters();
+        let gauges = [
+            (
+                "kakuremichi_nodes_connected",
+                "Nodes with a session.",
+                counters.connected,
+            ),
+            (
+                "kakuremichi_links_open",
+                "Connections of nodes, proven or not.",
+                counters.open,
+            ),
+            (
+                "kakuremichi_links_unauthenticated",
+                "Connections that have proven nothing yet.",
+                counters.unauthenticated,
+            ),
+        ];
+        for (name, help, value) in gauges {
+            page.single(name, help, MetricKind::Gauge, value);
+        }
+        let totals = [
+            (
+                "kakuremichi_sessions_total",
+                "Sessions that nodes were let in to.",
+                counters.sessions,
+            ),
+            (
+                "kakuremichi_enrolments_total",
+                "Nodes that enrolled, or were told again that they had.",
+                counters.enrolments,
+            ),
+            (
+                "kakuremichi_plans_sent_total",
+                "Plans that were sent, whole or as a difference.",
+                counters.plans_sent,
+            ),
+            (
+                "kakuremichi_plans_acknowledged_total",
+                "Plans that nodes acknowledged.",
+                counters.plans_acknowledged,
+            ),
+            (
+                "kakuremichi_plans_resent_total",
+                "Plans that nodes could not use and got whole again.",
+                counters.plans_resent,
+            ),
+            (
+                "kakuremichi_usage_batches_total",
+                "Batches of usage that were stored.",
+                counters.usage_batches,
+            ),
+            (
+                "kakuremichi_link_unknown_frames_total",
+                "Frames that were skipped because their tag is not known.",
+                counters.unknown_frames,
+            ),
+        ];
+        for (name, help, value) in totals {
+            page.single(name, help, MetricKind::Counter, value);
+        }
+        let name = "kakuremichi_link_refusals_total";
+        let help =
+            "Connections that Control ended or did not take, and declarations that it refused, by code.";
+        page.family(name, help, MetricKind::Counter);
+        for (code, count) in &counters.refusals {
+            page.sample(name, &[("code", &code.to_string())], count);
+        }
     }
 }
