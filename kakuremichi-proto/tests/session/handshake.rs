@@ -12,7 +12,7 @@ use kakuremichi_core::{
 use kakuremichi_proto::{
     codec::Array,
     frame::Message,
-    identity::Signer,
+    identity::{CanonicalUrl, Signer},
     message::{self, ProofKind},
     session::{
         Accepted, Closed, DECISION_TIMEOUT, HELLO_TIMEOUT, MAX_HANDSHAKE_BYTES, PROOF_TIMEOUT,
@@ -105,6 +105,58 @@ fn a_node_that_was_led_here_by_another_name_is_refused() {
     pair.hub
         .configure(|config| config.url = "https://elsewhere.example".parse().unwrap());
     assert_eq!(refused(&mut pair), (Some(Code::URL_MISMATCH), true));
+}
+
+/// Control started once with a mistyped URL must not cost it its nodes.
+#[test]
+fn an_enrolled_node_outlives_a_control_under_another_url_or_with_another_key() {
+    let mut pair = online();
+    let right = CanonicalUrl::clone(&config().url);
+    pair.hub
+        .configure(|config| config.url = "https://elsewhere.example".parse().unwrap());
+    pair.restart_hub();
+    pair.run(SECOND);
+    assert_eq!(refused(&mut pair), (Some(Code::URL_MISMATCH), false));
+    pair.hub.configure(|config| config.url = right);
+    pair.converge();
+
+    pair.hub
+        .configure(|config| config.signer = Arc::new(ToyKeys([1; 32])));
+    pair.restart_hub();
+    pair.run(SECOND);
+    assert_eq!(refused(&mut pair), (Some(Code::OTHER_CONTROL), false));
+    pair.hub.configure(|config| config.signer = Arc::new(Hub::KEYS));
+    pair.converge();
+}
+
+/// LESSONS, "stuck tunnels": whoever ends TLS for Control, and has not proven to be it, sends nobody away for
+/// good.
+#[test]
+fn nobody_who_has_proven_nothing_sends_a_node_away_for_good() {
+    let revoked = message::Close {
+        code: Code::NODE_REVOKED.as_str().to_owned(),
+        message: "the node was revoked".to_owned(),
+        permanent: true,
+        retry_after: None,
+    };
+    let said = |pair: &mut Pair| {
+        // The node has connected, and waits for the challenge.
+        pair.inject(Direction::Down, &Message::from(revoked.clone()).encode().unwrap());
+        match pair.node.closed.last() {
+            Some(Closed::Remote(reason)) => (reason.refusal.code(), reason.permanent),
+            other => panic!("the node was told: {other:?}"),
+        }
+    };
+    let mut new = Pair::new(Role::Gateway);
+    new.run(Duration::ZERO);
+    assert_eq!(said(&mut new), (Some(Code::NODE_REVOKED), false));
+    new.converge();
+
+    let mut known = online();
+    known.restart_node();
+    known.run(Duration::from_millis(100));
+    assert_eq!(said(&mut known), (Some(Code::NODE_REVOKED), false));
+    known.converge();
 }
 
 #[test]

@@ -220,7 +220,8 @@ impl Link {
             Err(error) => return Err(violation(error).into()),
         };
         if let Message::Close(close) = message {
-            return Err(End::Remote(close.into()));
+            let verified = !matches!(self.phase, Phase::Challenge { .. });
+            return Err(End::Remote(believed(close.into(), &client.config, verified)));
         }
         match &mut self.phase {
             Phase::Challenge { hello, .. } => {
@@ -368,6 +369,29 @@ impl Online {
     }
 }
 
+/// What the node believes of a reason that the other side gave.
+///
+/// That there is no use in coming back is believed of a Control that has proven who it is. Before that anybody
+/// who ends TLS for it could send a node away for good. The one thing that Control itself says so early, that
+/// it is known under another URL, ends a node that enrols, since somebody has just typed the URL; an enrolled
+/// node comes back, because Control may be started with a wrong URL too.
+fn believed(reason: Reason, config: &ClientConfig, verified: bool) -> Reason {
+    let code = reason.refusal.code();
+    let believable = if is_enrolling(config) {
+        verified || code == Some(Code::URL_MISMATCH)
+    } else {
+        verified && !matches!(code, Some(Code::URL_MISMATCH | Code::OTHER_CONTROL))
+    };
+    Reason {
+        permanent: reason.permanent && believable,
+        ..reason
+    }
+}
+
+const fn is_enrolling(config: &ClientConfig) -> bool {
+    matches!(config.credential, Credential::Enrol { .. })
+}
+
 /// Checks that Control is the one that the node wants; only then is anything proven to it.
 fn prove(
     config: &ClientConfig,
@@ -375,10 +399,16 @@ fn prove(
     challenge: &message::Challenge,
 ) -> Result<message::Proof, Reason> {
     if challenge.control != *config.control.as_bytes() {
-        return Err(Reason::permanent(
+        let reason = Reason::passing(
             Code::OTHER_CONTROL,
             "this is another Control than the one that the token, or the state directory, belongs to",
-        ));
+        );
+        // Nobody has proven anything yet. A name that leads elsewhere for a while must not cost an enrolled
+        // node its link; whoever enrols is about to be told what is wrong with the token.
+        return Err(Reason {
+            permanent: is_enrolling(config),
+            ..reason
+        });
     }
     let offered = hello.versions.as_slice();
     if Version::negotiate(&[challenge.version]).is_none() || !offered.contains(&challenge.version) {

@@ -180,7 +180,11 @@ fn answer(
     // Who was led here by another name may be talking to somebody in between.
     if hello.url.parse::<CanonicalUrl>().as_ref() != Ok(&config.url) {
         let message = format!("this Control is {}, use that URL", config.url);
-        return Err(Reason::permanent(Code::URL_MISMATCH, message));
+        // An enrolled node was right before: perhaps it is Control that was started with a wrong URL.
+        return Err(Reason {
+            permanent: hello.node.is_none(),
+            ..Reason::passing(Code::URL_MISMATCH, message)
+        });
     }
     if let Some(node) = hello.node
         && role_of(node.into()) != Role::from(hello.role)
