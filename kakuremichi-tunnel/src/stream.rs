@@ -300,6 +300,11 @@ impl Turn<'_> {
         self.state.sent_end
     }
 
+    /// How many bytes wait to be taken.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.sent.len()
+    }
+
     /// Whether the writer has written what was not taken.
     pub(crate) fn has_more(&self) -> bool {
         !self.state.sent.is_empty()

@@ -62,7 +62,9 @@ pub struct EngineLimits {
     pub preface_timeout: Duration,
     /// An incoming flow whose preface is longer is reset. In bytes.
     pub preface_length: usize,
-    /// A flow that both its users have left, but whose peer has not ended, is reset after this.
+    /// A flow that its user has left is given up when for so long its peer neither took more of what was
+    /// sent nor ended it: with a reset, or without a word once the peer has everything, which it may
+    /// still be reading.
     pub linger: Duration,
     /// The flows of a peer whose lane has been down for so long are closed.
     pub peer_lost: Duration,
@@ -78,7 +80,7 @@ impl Default for EngineLimits {
         Self {
             preface_timeout: Duration::from_secs(10),
             preface_length: MAX_PREFACE,
-            linger: Duration::from_secs(10),
+            linger: Duration::from_secs(60),
             peer_lost: Duration::from_secs(30),
             stream_buffer: 256 * 1024,
             requests: 4096,

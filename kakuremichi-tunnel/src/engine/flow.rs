@@ -17,7 +17,7 @@ use super::{
     net::reset_on_close,
 };
 use crate::{
-    netstack::{CloseReason, FlowId},
+    netstack::{CloseReason, FlowId, Stack},
     peer::PeerId,
     stream::Shared,
 };
@@ -40,6 +40,9 @@ pub(super) struct Flow {
     pub(super) dirty: bool,
     /// When it is given up as it is.
     pub(super) deadline: Option<Instant>,
+    /// Its user has left. So many bytes were still to be delivered when the deadline was set, which is
+    /// renewed for as long as they become fewer.
+    pub(super) lingering: Option<usize>,
     pub(super) user: User,
 }
 
@@ -129,8 +132,18 @@ impl Flow {
             ended: None,
             dirty: false,
             deadline: None,
+            lingering: None,
             user,
         }
+    }
+
+    /// How many bytes the peer has not acknowledged yet, or were not even sent.
+    pub(super) fn undelivered(&self, stack: &Stack) -> usize {
+        let waiting = match &self.user {
+            User::Stream(shared) => shared.turn(|turn| turn.waiting()),
+            _ => 0,
+        };
+        waiting + stack.unacknowledged(self.id)
     }
 
     /// Takes note of what the system says about its socket; false when it has none.

@@ -146,7 +146,9 @@ impl Engine {
         match step {
             Step::Stay => self.flows.put(flow),
             Step::Linger => {
-                flow.deadline = flow.deadline.or(Some(now + self.limits.linger));
+                if flow.deadline.is_none() {
+                    self.linger(&mut flow, now);
+                }
                 self.flows.put(flow);
             }
             Step::Release(reason) => {
@@ -160,8 +162,25 @@ impl Engine {
         }
     }
 
-    /// A flow's time is up.
-    pub(super) fn give_up(&mut self, flow: Flow) {
+    /// Sets the time until when something has to happen to a flow that its user has left.
+    fn linger(&self, flow: &mut Flow, now: Instant) {
+        flow.lingering = Some(flow.undelivered(&self.stack));
+        flow.deadline = Some(now + self.limits.linger);
+    }
+
+    /// A flow's time is up, unless it is still delivering what its user left behind.
+    pub(super) fn give_up(&mut self, mut flow: Box<Flow>, now: Instant) {
+        if let Some(before) = flow.lingering {
+            let undelivered = flow.undelivered(&self.stack);
+            if undelivered < before {
+                self.linger(&mut flow, now);
+                return self.flows.put(flow);
+            }
+            if undelivered == 0 && flow.shut {
+                self.stack.forget(flow.id);
+                return flow.finish(EndReason::Finished);
+            }
+        }
         if matches!(flow.user, User::Preface { .. }) {
             self.counters.bad_prefaces += 1;
         }

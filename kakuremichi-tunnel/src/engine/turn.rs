@@ -321,7 +321,7 @@ impl Engine {
             self.run_tasks(now);
         }
         while let Some(flow) = self.flows.overdue(now) {
-            self.give_up(*flow);
+            self.give_up(flow, now);
         }
     }
 

@@ -291,6 +291,15 @@ impl Stack {
         }
     }
 
+    /// Drops the flow and tells nobody: a segment that its peer still sends is answered with a reset. Meant
+    /// for a flow of which the peer has everything, and which it does not end: a reset now would take from
+    /// it what its user has not read.
+    pub fn forget(&mut self, flow: FlowId) {
+        if self.known(flow).is_some() {
+            self.remove(flow.slot);
+        }
+    }
+
     /// Gives the flow's name up: no event follows. A flow whose both directions were ended, and whose
     /// received bytes were all taken, goes on in the background until the peer has everything; any
     /// other open flow is reset.

@@ -214,6 +214,33 @@ async fn a_stream_that_was_ended_and_dropped_still_delivers() {
     two.has_flows(0).await;
 }
 
+/// What its user left behind reaches a slow peer, too: only a peer that takes nothing is given up.
+#[tokio::test]
+async fn a_dropped_stream_delivers_for_as_long_as_the_peer_takes() {
+    let (handler, mut flows) = handed_over();
+    let (one, two) = pair(handler).await;
+    let mut stream = one.shard.connect(to(PLAIN)).await.unwrap();
+    let mut accepted = within(flows.recv()).await.unwrap().accept_stream(Arc::default());
+    // What two rings and two buffers hold, nearly.
+    let data = pattern(1_300_000, 3);
+    within(accepted.write_all(&data)).await.unwrap();
+    accepted.shutdown().await.unwrap();
+    drop(accepted);
+    let mut received = vec![0; data.len()];
+    let (slow, rest) = received.split_at_mut(900_000);
+    // A piece a second, as often as counters are published: together thrice as long as a flow lingers that is
+    // stuck.
+    for piece in slow.chunks_mut(150_000) {
+        within(stream.read_exact(piece)).await.unwrap();
+        let seen = two.shard.watch_peers().borrow().get(&key(1)).unwrap().received_bytes;
+        two.sees(1, |view| view.received_bytes > seen).await;
+    }
+    within(stream.read_exact(rest)).await.unwrap();
+    assert!(received == data);
+    stream.shutdown().await.unwrap();
+    two.has_flows(0).await;
+}
+
 #[tokio::test]
 async fn an_undecided_or_slow_flow_is_given_up() {
     let (handler, mut flows) = handed_over();
