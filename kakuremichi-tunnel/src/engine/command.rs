@@ -224,9 +224,10 @@ impl Link {
         }
     }
 
-    /// The engine looks now: what is done from here on asks again.
+    /// The engine looks now: what is done from here on asks again. It sees what was done before the touch
+    /// that it takes note of, a cancellation above all: a mere store could be ordered behind the look.
     pub(super) fn seen(&self) {
-        self.touched.store(false, Ordering::Release);
+        self.touched.swap(false, Ordering::AcqRel);
     }
 
     /// Nobody uses the flow any more.
