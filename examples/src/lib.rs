@@ -119,3 +119,8 @@ pub async fn token(control: &Control, role: Role, declare: DeclareScope) -> Resu
     };
     Ok(control.use_cases().create_token(&us, draft).await?.text)
 }
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

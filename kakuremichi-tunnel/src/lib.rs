@@ -10,6 +10,7 @@
 //! - [`arena`]: memory for the flows' buffers.
 //!
 //! The shell (feature `engine`) drives them: one named thread per shard, with the sockets it serves.
+//! On it stand `Agent` (the default feature `agent`) and `Gateway` (feature `gateway`).
 
 pub mod arena;
 pub mod lane;
@@ -40,3 +41,10 @@ pub mod stream;
 
 #[cfg(feature = "gateway")]
 pub mod gateway;
+
+#[cfg(feature = "agent")]
+pub use agent::{Agent, Service};
+#[cfg(feature = "gateway")]
+pub use gateway::Gateway;
+#[cfg(feature = "link")]
+pub use link::{ControlLink, FixedPlan};
