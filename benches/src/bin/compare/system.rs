@@ -31,7 +31,7 @@ impl Origin {
         let config = scratch.write(
             "nginx.conf",
             &format!(
-                "daemon off; worker_processes 1; pid {at}/pid; error_log {at}/error.log;\n\
+                "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;\n\
                  events {{ worker_connections 4096; }}\n\
                  http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {at}/body;\n\
                  proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi; uwsgi_temp_path {at}/uwsgi;\n\
