@@ -41,9 +41,8 @@ impl SpawnError {
     #[must_use]
     pub const fn code(&self) -> Option<Code> {
         match self {
-            Self::State(error) => error.code(),
             Self::Setup(error) => error.code(),
-            Self::Name(_) | Self::Key(_) | Self::Engine(_) => None,
+            Self::Name(_) | Self::State(_) | Self::Key(_) | Self::Engine(_) => None,
         }
     }
 }

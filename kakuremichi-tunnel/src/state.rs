@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use kakuremichi_core::{code::Code, secret::Secret};
+use kakuremichi_core::secret::Secret;
 
 pub use enrolment::Enrolment;
 
@@ -29,6 +29,10 @@ const WIREGUARD: &str = "wireguard.key";
 const ENROLMENT: &str = "enrolment";
 const PLAN: &str = "plan";
 const USAGE: &str = "usage";
+/// The private key of a gateway's own certificate authority.
+pub(crate) const CA_KEY: &str = "ca.key";
+/// Where a gateway's peers were last.
+pub(crate) const PEERS: &str = "peers";
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,29 +67,6 @@ pub enum StateError {
     /// No key could be made.
     #[error("cannot make a key")]
     Key(#[source] KeyError),
-    /// The directory belongs to a node of another Control.
-    #[error("the state directory belongs to the Control at {enrolled}, not to the one at {given}")]
-    OtherControl {
-        /// The URL of the Control that the node enrolled with.
-        enrolled: String,
-        /// The URL that was given.
-        given: String,
-    },
-}
-
-impl StateError {
-    /// The stable code, where there is one.
-    #[must_use]
-    pub const fn code(&self) -> Option<Code> {
-        match self {
-            Self::OtherControl { .. } => Some(Code::OTHER_CONTROL),
-            Self::Io { .. }
-            | Self::InUse(_)
-            | Self::OpenToOthers(_)
-            | Self::Damaged { .. }
-            | Self::Key(_) => None,
-        }
-    }
 }
 
 /// The state directory of one node. A clone shares it, and the lock on it.
@@ -128,7 +109,7 @@ impl StateDir {
                 });
             }
         }
-        for name in [IDENTITY, WIREGUARD, ENROLMENT, PLAN, USAGE] {
+        for name in [IDENTITY, WIREGUARD, ENROLMENT, PLAN, USAGE, CA_KEY, PEERS] {
             file::close_to_others(&path.join(name))?;
         }
         Ok(Self {
@@ -207,12 +188,14 @@ impl StateDir {
     }
 
     /// The last good plan, as [`WirePlan`](kakuremichi_proto::plan::WirePlan) writes itself. Whether it is
-    /// undamaged, it says by itself.
+    /// undamaged, it says by itself. One longer than [`MAX_BLOB`] is reported in the log and counts as none.
     ///
     /// # Errors
     /// [`StateError::Io`].
     pub fn plan(&self) -> Result<Option<Vec<u8>>, StateError> {
-        self.place.as_ref().map_or(Ok(None), |place| place.read(PLAN))
+        self.place
+            .as_ref()
+            .map_or(Ok(None), |place| place.read_replaceable(PLAN))
     }
 
     /// Remembers a plan.
@@ -223,14 +206,14 @@ impl StateDir {
         self.write(PLAN, plan)
     }
 
-    /// The usage that Control has not acknowledged. A damaged file is reported in the log and counts as
-    /// none.
+    /// The usage that Control has not acknowledged. A damaged file, or one longer than [`MAX_BLOB`], is
+    /// reported in the log and counts as none.
     ///
     /// # Errors
     /// [`StateError::Io`].
     pub fn usage(&self) -> Result<Option<Vec<u8>>, StateError> {
         let Some(place) = &self.place else { return Ok(None) };
-        let Some(bytes) = place.read(USAGE)? else {
+        let Some(bytes) = place.read_replaceable(USAGE)? else {
             return Ok(None);
         };
         let opened = file::unseal(&bytes).map(<[u8]>::to_vec);
@@ -296,6 +279,17 @@ impl Place {
             Ok(_) => {}
         }
         fs::read(&path).map(Some).map_err(error)
+    }
+
+    /// Reads what Control sends again when it is not there.
+    fn read_replaceable(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
+        match self.read(name) {
+            Err(StateError::Damaged { path, .. }) => {
+                tracing::warn!(path = %path.display(), "a file that is too long is ignored");
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {

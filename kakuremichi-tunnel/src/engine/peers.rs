@@ -249,7 +249,11 @@ impl Entry {
                 let misses = path.misses();
                 path.handle_timeout(now);
                 // Without a session the first handshake got lost, or came before its peer knew of us.
-                let enough = if status.session_age.is_some() { SUSPICIOUS } else { 1 };
+                let enough = if status.session_age.is_some() {
+                    SUSPICIOUS
+                } else {
+                    1
+                };
                 if path.misses() > misses && path.misses() >= enough {
                     tasks.push(Task::Initiate(self.id));
                 }

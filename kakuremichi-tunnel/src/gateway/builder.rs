@@ -24,7 +24,6 @@ use super::{
     access::Hooks,
     blueprint::{Blueprint, Wiring},
     certificates::{CertificateSource, Certificates, LocalCa, LocalCaError, Resolver},
-    conductor::PEERS,
     handle::Inner,
     http::TargetTls,
     ingress::{BindError, bind},
@@ -39,7 +38,7 @@ use crate::{
     engine::{self, ShardConfig, ShardHandle},
     keys::{self, KeyError, NodeKeys},
     link::{self, LinkStatus, PlanSource, SetupError},
-    state::{StateDir, StateError},
+    state::{PEERS, StateDir, StateError},
 };
 
 /// The requests of handles that wait for the gateway; further ones wait with their callers.

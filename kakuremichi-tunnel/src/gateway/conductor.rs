@@ -40,7 +40,7 @@ use super::{
 use crate::{
     engine::{LocalShard, Peers},
     link::{LinkEnd, NodeSide, Order, dial},
-    state::StateDir,
+    state::{PEERS, StateDir},
 };
 
 /// How often usage is reported, ports that could not be opened are tried again, and so on.
@@ -54,8 +54,6 @@ const SETTLE: Duration = Duration::from_secs(15);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Endpoints that were found and wait to be taken; who found them waits beyond.
 const FOUND: usize = 64;
-/// The file with the peers' last endpoints.
-pub(super) const PEERS: &str = "peers";
 
 /// What a handle asks for.
 #[derive(Debug)]

@@ -133,8 +133,12 @@ impl SetupError {
             Self::OtherControl => Some(Code::OTHER_CONTROL),
             Self::Token(_) => Some(Code::TOKEN_UNKNOWN),
             Self::Role(_) => Some(Code::TOKEN_ROLE),
-            Self::State(error) => error.code(),
-            Self::Url(_) | Self::NoToken | Self::PlanFile(_) | Self::Plan(_) | Self::PlanRole => None,
+            Self::State(_)
+            | Self::Url(_)
+            | Self::NoToken
+            | Self::PlanFile(_)
+            | Self::Plan(_)
+            | Self::PlanRole => None,
         }
     }
 }

@@ -92,10 +92,26 @@ fn somebodys_home_is_not_taken() {
 fn a_loose_key_file_is_closed() {
     let temp = TempDir::new().unwrap();
     StateDir::open(temp.path()).unwrap().keys().unwrap();
-    let key = temp.path().join("wireguard.key");
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    StateDir::open(temp.path()).unwrap();
-    assert_eq!(mode(&key), 0o600);
+    for name in ["wireguard.key", CA_KEY, PEERS] {
+        let file = temp.path().join(name);
+        fs::write(&file, "something").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        StateDir::open(temp.path()).unwrap();
+        assert_eq!(mode(&file), 0o600, "{name}");
+    }
+}
+
+/// The node starts, and Control sends the plan again.
+#[test]
+fn a_plan_or_usage_that_is_too_long_counts_as_none() {
+    let temp = TempDir::new().unwrap();
+    let state = StateDir::open(temp.path()).unwrap();
+    for name in ["plan", "usage"] {
+        let file = File::create(temp.path().join(name)).unwrap();
+        file.set_len(MAX_BLOB + 1).unwrap();
+    }
+    assert_eq!(state.plan().unwrap(), None);
+    assert_eq!(state.usage().unwrap(), None);
 }
 
 #[test]

@@ -232,7 +232,13 @@ async fn a_dropped_stream_delivers_for_as_long_as_the_peer_takes() {
     // stuck.
     for piece in slow.chunks_mut(150_000) {
         within(stream.read_exact(piece)).await.unwrap();
-        let seen = two.shard.watch_peers().borrow().get(&key(1)).unwrap().received_bytes;
+        let seen = two
+            .shard
+            .watch_peers()
+            .borrow()
+            .get(&key(1))
+            .unwrap()
+            .received_bytes;
         two.sees(1, |view| view.received_bytes > seen).await;
     }
     within(stream.read_exact(rest)).await.unwrap();

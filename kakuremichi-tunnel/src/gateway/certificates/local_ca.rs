@@ -22,10 +22,9 @@ use rustls::{
 };
 
 use super::CertificateSource;
-use crate::state::{StateDir, StateError};
+use crate::state::{CA_KEY, StateDir, StateError};
 
 const CERTIFICATE: &str = "ca.pem";
-const KEY: &str = "ca.key";
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// How long the authority is valid.
@@ -81,7 +80,7 @@ impl LocalCa {
     /// # Errors
     /// When the directory cannot be used, or what is in it is damaged.
     pub fn open(state: &StateDir, bound: usize) -> Result<Self, LocalCaError> {
-        let stored = (state.read_own(CERTIFICATE)?, state.read_own(KEY)?);
+        let stored = (state.read_own(CERTIFICATE)?, state.read_own(CA_KEY)?);
         let (pem, key) = match stored {
             (Some(pem), Some(key)) => (
                 text(pem)?,
@@ -91,7 +90,7 @@ impl LocalCa {
             (None, _) => {
                 let key = KeyPair::generate().map_err(LocalCaError::Make)?;
                 let certificate = params(&key).self_signed(&key).map_err(LocalCaError::Make)?;
-                state.write_own(KEY, key.serialize_pem().as_bytes())?;
+                state.write_own(CA_KEY, key.serialize_pem().as_bytes())?;
                 state.write_public(CERTIFICATE, certificate.pem().as_bytes())?;
                 (certificate.pem(), key)
             }
@@ -321,11 +320,11 @@ mod tests {
             use std::os::unix::fs::PermissionsExt as _;
             std::fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777
         };
-        assert_eq!((mode(KEY), mode(CERTIFICATE)), (0o600, 0o644));
+        assert_eq!((mode(CA_KEY), mode(CERTIFICATE)), (0o600, 0o644));
         let other = KeyPair::generate().unwrap();
-        std::fs::write(path.join(KEY), other.serialize_pem()).unwrap();
+        std::fs::write(path.join(CA_KEY), other.serialize_pem()).unwrap();
         assert!(matches!(LocalCa::open(&state, 8), Err(LocalCaError::Damaged)));
-        std::fs::remove_file(path.join(KEY)).unwrap();
+        std::fs::remove_file(path.join(CA_KEY)).unwrap();
         assert!(matches!(LocalCa::open(&state, 8), Err(LocalCaError::Damaged)));
     }
 }
