@@ -13,12 +13,8 @@ use kakuremichi_core::{
     model::{DeclareScope, Role},
     store::MemoryStore,
 };
-use kakuremichi_examples::{Error, token};
-use kakuremichi_tunnel::{
-    agent::{Agent, Service, TunnelListener},
-    gateway::Gateway,
-    link::ControlLink,
-};
+use kakuremichi_examples::{Error, interrupted, token};
+use kakuremichi_tunnel::{Agent, ControlLink, Gateway, Service, agent::TunnelListener};
 use tokio::net::TcpListener;
 
 /// Everything that runs.
@@ -31,27 +27,26 @@ struct World {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let World {
-        control,
-        gateway,
-        agent,
-        listener,
-    } = start("127.0.0.1:0", "127.0.0.1:8443").await?;
-    println!("hello at {}", listener.url());
-    if let Some(ca) = gateway.ca_certificate() {
+    let world = start("127.0.0.1:0", "127.0.0.1:8443").await?;
+    println!("hello at {}", world.listener.url());
+    if let Some(ca) = world.gateway.ca_certificate() {
         println!("trust this certificate:\n{ca}");
     }
-    let stop = async {
-        // Without a handler for the signal it ends the process, which will do too.
-        let _ = tokio::signal::ctrl_c().await;
-    };
-    axum::serve(listener, app()).with_graceful_shutdown(stop).await?;
+    world.serve(interrupted()).await
+}
 
-    let grace = Duration::from_secs(5);
-    gateway.shutdown(grace).await;
-    agent.shutdown(grace).await;
-    control.shutdown(grace).await;
-    Ok(())
+impl World {
+    /// Serves visitors until `stop` ends.
+    async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+        axum::serve(self.listener, app())
+            .with_graceful_shutdown(stop)
+            .await?;
+        let grace = Duration::from_secs(5);
+        self.gateway.shutdown(grace).await;
+        self.agent.shutdown(grace).await;
+        self.control.shutdown(grace).await;
+        Ok(())
+    }
 }
 
 fn app() -> Router {
@@ -100,6 +95,7 @@ async fn start(control_address: &str, https: &str) -> Result<World, Error> {
 #[cfg(test)]
 mod tests {
     use kakuremichi_tests::{Visitor, wait};
+    use tokio::sync::oneshot;
 
     use super::*;
 
@@ -111,10 +107,13 @@ mod tests {
             "https://hello.localhost:{}/",
             world.gateway.https_address().port()
         );
-        tokio::spawn(async move { axum::serve(world.listener, app()).await });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let example = tokio::spawn(world.serve(async { drop(stopped.await) }));
         let page = wait::until_async("the page", async || {
             visitor.get(&url).await.ok().filter(|page| page.status == 200)
         });
         assert_eq!(page.await.text(), "hello\n");
+        drop(stop);
+        example.await.unwrap().unwrap();
     }
 }

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use kakuremichi_core::auth::{
     Authentication, AuthenticationError, AuthenticationRequest, Authenticator, Credential, Principal,
 };
-use kakuremichi_examples::Error;
-use kakuremichi_tunnel::{gateway::Gateway, link::ControlLink};
+use kakuremichi_examples::{Error, interrupted};
+use kakuremichi_tunnel::{ControlLink, Gateway, gateway::GatewayBuilder};
 
 /// Knows people by the tokens that they send as `Authorization: Bearer …`.
 #[derive(Debug)]
@@ -52,17 +52,19 @@ impl Authenticator for Badges {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(url), Some(token), Some(dir)) = (arguments.next(), arguments.next(), arguments.next()) else {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [url, token, dir] = arguments.as_slice() else {
         return Err("usage: custom_authenticator CONTROL-URL GATEWAY-TOKEN DIR".into());
     };
-    let gateway = Gateway::builder(ControlLink::new(url, token))
-        .state_dir(dir)
-        .authenticator(Badges::new())
-        .spawn()
-        .await?;
+    let gateway = Gateway::builder(ControlLink::new(url, token)).state_dir(dir);
+    run(gateway, interrupted()).await
+}
+
+/// Runs a gateway that knows badges until `stop` ends.
+async fn run(gateway: GatewayBuilder, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    let gateway = gateway.authenticator(Badges::new()).spawn().await?;
     println!("serving at {}", gateway.https_address());
-    tokio::signal::ctrl_c().await?;
+    stop.await;
     gateway.shutdown(Duration::from_secs(10)).await;
     Ok(())
 }
@@ -73,15 +75,26 @@ mod tests {
     use kakuremichi_core::policy::{Access, Method, Policy};
     use kakuremichi_examples::Playground;
     use kakuremichi_tests::{Version, Visitor, client, wait};
-    use kakuremichi_tunnel::agent::{Agent, Service};
+    use kakuremichi_tunnel::{Agent, Service};
+    use tokio::{net::TcpListener, sync::oneshot};
 
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn only_people_with_a_badge_get_in() {
-        let world = Playground::start_with(|gateway| gateway.authenticator(Badges::new()))
-            .await
-            .unwrap();
+        let world = Playground::start().await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let token = world.gateway_token().await.unwrap();
+        let gateway = Gateway::builder(ControlLink::new(world.control_url(), token.expose().as_str()))
+            .state_dir(dir.path())
+            .https(&address.to_string())
+            .wireguard("127.0.0.1:0");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let example = tokio::spawn(run(gateway, async { drop(stopped.await) }));
+
         let token = world.agent_token("*.localhost", "1-65535").await.unwrap();
         let agent = Agent::builder(world.control_url(), token.expose().as_str())
             .spawn()
@@ -95,11 +108,15 @@ mod tests {
             .expose(Service::http("team.localhost").policy(policy))
             .await
             .unwrap();
-        let url = format!("https://team.localhost:{}/", world.https_address().port());
+        let url = format!("https://team.localhost:{}/", address.port());
         let app = Router::new().route("/", get(async || "team only\n"));
         tokio::spawn(async move { axum::serve(listener, app).await });
 
-        let visitor = Visitor::trusting(&[world.ca()]);
+        let authority = dir.path().join("ca.pem");
+        let authority = wait::until("the gateway's authority", || {
+            std::fs::read_to_string(&authority).ok()
+        });
+        let visitor = Visitor::trusting(&[&authority]);
         let ask = async |badge: Option<&str>| {
             let mut request = client::request(http::Method::GET, &url);
             if let Some(badge) = badge {
@@ -118,5 +135,7 @@ mod tests {
         assert_eq!(page.await.text(), "team only\n");
         assert_eq!(ask(Some("forged")).await.unwrap().status, 401);
         assert_eq!(ask(None).await.unwrap().status, 401);
+        drop(stop);
+        example.await.unwrap().unwrap();
     }
 }

@@ -5,11 +5,11 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "an example says what it does")]
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use axum::{Router, extract::ConnectInfo, routing::get};
-use kakuremichi_examples::Error;
-use kakuremichi_tunnel::agent::{Agent, Service, Visitor};
+use kakuremichi_examples::{Error, interrupted};
+use kakuremichi_tunnel::{Agent, Service, agent::Visitor};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -17,6 +17,17 @@ async fn main() -> Result<(), Error> {
     let [url, token, dir, host] = arguments.as_slice() else {
         return Err("usage: embed_axum CONTROL-URL AGENT-TOKEN DIR HOST".into());
     };
+    run(url, token, Path::new(dir), host, interrupted()).await
+}
+
+/// Serves the app at `host` until `stop` ends.
+async fn run(
+    url: &str,
+    token: &str,
+    dir: &Path,
+    host: &str,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let agent = Agent::builder(url, token).state_dir(dir).spawn().await?;
     let listener = agent.expose(Service::http(host).public()).await?;
     println!("serving at {}", listener.url());
@@ -25,7 +36,7 @@ async fn main() -> Result<(), Error> {
     tokio::select! {
         served = axum::serve(listener, app) => served?,
         reason = agent.closed() => return Err(reason.into()),
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        () = stop => {}
     }
     let report = agent.shutdown(Duration::from_secs(10)).await;
     println!("stopped; connections cut: {}", report.cut);
@@ -48,6 +59,7 @@ async fn greet(ConnectInfo(visitor): ConnectInfo<Visitor>) -> String {
 mod tests {
     use kakuremichi_examples::Playground;
     use kakuremichi_tests::{Visitor as Browser, wait};
+    use tokio::sync::oneshot;
 
     use super::*;
 
@@ -55,21 +67,20 @@ mod tests {
     async fn the_app_knows_who_visits() {
         let world = Playground::start().await.unwrap();
         let token = world.agent_token("*.localhost", "1-65535").await.unwrap();
-        let agent = Agent::builder(world.control_url(), token.expose().as_str())
-            .spawn()
-            .await
-            .unwrap();
-        let listener = agent
-            .expose(Service::http("app.localhost").public())
-            .await
-            .unwrap();
-        let url = listener.url();
-        let app = app().into_make_service_with_connect_info::<Visitor>();
-        tokio::spawn(async move { axum::serve(listener, app).await });
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (url, path) = (world.control_url(), dir.path().to_owned());
+        let example = tokio::spawn(async move {
+            let stop = async { drop(stopped.await) };
+            run(&url, token.expose(), &path, "app.localhost", stop).await
+        });
+        let url = format!("https://app.localhost:{}/", world.https_address().port());
         let browser = Browser::trusting(&[world.ca()]);
         let page = wait::until_async("the page", async || {
             browser.get(&url).await.ok().filter(|page| page.status == 200)
         });
         assert_eq!(page.await.text(), "Hello 127.0.0.1!\n");
+        drop(stop);
+        example.await.unwrap().unwrap();
     }
 }

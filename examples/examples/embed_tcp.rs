@@ -6,10 +6,13 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "an example says what it does")]
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
-use kakuremichi_examples::Error;
-use kakuremichi_tunnel::agent::{Agent, Service, TunnelListener, VisitorStream};
+use kakuremichi_examples::{Error, interrupted};
+use kakuremichi_tunnel::{
+    Agent, Service,
+    agent::{TunnelListener, VisitorStream},
+};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 #[tokio::main(flavor = "current_thread")]
@@ -18,14 +21,25 @@ async fn main() -> Result<(), Error> {
     let [url, token, dir, port] = arguments.as_slice() else {
         return Err("usage: embed_tcp CONTROL-URL AGENT-TOKEN DIR PORT".into());
     };
+    run(url, token, Path::new(dir), port.parse()?, interrupted()).await
+}
+
+/// Serves at `port` of every gateway until `stop` ends.
+async fn run(
+    url: &str,
+    token: &str,
+    dir: &Path,
+    port: u16,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let agent = Agent::builder(url, token).state_dir(dir).spawn().await?;
-    let listener = agent.expose(Service::tcp(port.parse()?).public()).await?;
+    let listener = agent.expose(Service::tcp(port).public()).await?;
     println!("serving at {}", listener.url());
 
     tokio::select! {
         () = serve(listener) => {}
         reason = agent.closed() => return Err(reason.into()),
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        () = stop => {}
     }
     let report = agent.shutdown(Duration::from_secs(10)).await;
     println!("stopped; connections cut: {}", report.cut);
@@ -68,6 +82,7 @@ mod tests {
     use tokio::{
         io::AsyncReadExt as _,
         net::{TcpListener, TcpStream},
+        sync::oneshot,
     };
 
     use super::*;
@@ -79,12 +94,13 @@ mod tests {
         let address = free.local_addr().unwrap();
         drop(free);
         let token = world.agent_token("*.localhost", "1-65535").await.unwrap();
-        let agent = Agent::builder(world.control_url(), token.expose().as_str())
-            .spawn()
-            .await
-            .unwrap();
-        let listener = agent.expose(Service::tcp(address.port()).public()).await.unwrap();
-        tokio::spawn(serve(listener));
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (url, path) = (world.control_url(), dir.path().to_owned());
+        let example = tokio::spawn(async move {
+            let stop = async { drop(stopped.await) };
+            run(&url, token.expose(), &path, address.port(), stop).await
+        });
         let answered = wait::until_async("an answer", async || {
             let mut visitor = TcpStream::connect(address).await.ok()?;
             visitor.write_all(b"hello\ntunnel\n").await.ok()?;
@@ -94,5 +110,7 @@ mod tests {
             (!answer.is_empty()).then_some(answer)
         });
         assert_eq!(answered.await, "HELLO\nTUNNEL\n");
+        drop(stop);
+        example.await.unwrap().unwrap();
     }
 }

@@ -11,7 +11,7 @@ use kakuremichi_core::{
     secret::Secret,
     store::MemoryStore,
 };
-use kakuremichi_tunnel::{gateway::Gateway, gateway::GatewayBuilder, link::ControlLink};
+use kakuremichi_tunnel::{ControlLink, Gateway};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 /// Whatever goes wrong in an example.
@@ -31,14 +31,6 @@ impl Playground {
     /// # Errors
     /// When either cannot start.
     pub async fn start() -> Result<Self, Error> {
-        Self::start_with(|gateway| gateway).await
-    }
-
-    /// Starts both, with a gateway that is set up further.
-    ///
-    /// # Errors
-    /// When either cannot start.
-    pub async fn start_with(set_up: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Result<Self, Error> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let control = Control::builder(MemoryStore::new())
@@ -53,13 +45,12 @@ impl Playground {
             let _ = axum::serve(listener, service).await;
         });
         let token = token(&control, Role::Gateway, DeclareScope::default()).await?;
-        let builder = Gateway::builder(ControlLink::new(
-            control.public_url().to_string(),
-            token.expose().as_str(),
-        ))
-        .https("127.0.0.1:0")
-        .wireguard("127.0.0.1:0");
-        let gateway = set_up(builder).spawn().await?;
+        let link = ControlLink::new(control.public_url().to_string(), token.expose().as_str());
+        let gateway = Gateway::builder(link)
+            .https("127.0.0.1:0")
+            .wireguard("127.0.0.1:0")
+            .spawn()
+            .await?;
         Ok(Self {
             control,
             gateway,
@@ -85,6 +76,14 @@ impl Playground {
         token(&self.control, Role::Agent, declare).await
     }
 
+    /// A token for one more gateway.
+    ///
+    /// # Errors
+    /// When Control refuses it.
+    pub async fn gateway_token(&self) -> Result<Secret<String>, Error> {
+        token(&self.control, Role::Gateway, DeclareScope::default()).await
+    }
+
     /// Where the gateway serves visitors.
     #[must_use]
     pub fn https_address(&self) -> SocketAddr {
@@ -102,6 +101,12 @@ impl Drop for Playground {
     fn drop(&mut self) {
         self.server.abort();
     }
+}
+
+/// Ends when the user presses ctrl-C.
+pub async fn interrupted() {
+    // Without a handler for the signal it ends the process, which will do too.
+    let _ = tokio::signal::ctrl_c().await;
 }
 
 /// Makes a token for one node.
