@@ -55,7 +55,7 @@ pub(crate) async fn play(settings: Settings, common: Common) -> Result<(), Failu
 
 /// What the three roles tell together.
 #[derive(Debug)]
-struct Source(Vec<Box<dyn AdminSource>>);
+struct Source(Vec<(Role, Box<dyn AdminSource>)>);
 
 impl Source {
     fn new(roles: &Roles) -> Self {
@@ -68,12 +68,15 @@ impl AdminSource for Source {
         let not_ready = self
             .0
             .iter()
-            .map(|source| source.readiness())
+            .map(|(_, source)| source.readiness())
             .find(|one| *one != Readiness::Ready);
         not_ready.unwrap_or(Readiness::Ready)
     }
 
     fn metrics(&self, page: &mut Exposition) {
-        self.0.iter().for_each(|source| source.metrics(page));
+        for (role, source) in &self.0 {
+            page.of_role(*role);
+            source.metrics(page);
+        }
     }
 }

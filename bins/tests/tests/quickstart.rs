@@ -52,15 +52,8 @@ fn one_command_publishes_a_demo_and_services_of_ones_own() {
 
     // Its REST API is there, for those who have the key.
     let control_ca = fs::read_to_string(said["control_ca"].as_str().unwrap()).unwrap();
-    let key = fs::read_to_string(said["api_key_file"].as_str().unwrap()).unwrap();
-    let mut asked = request(
-        Method::GET,
-        &format!("{}/api/v1/services", said["control"].as_str().unwrap()),
-    );
-    let bearer = HeaderValue::from_str(&format!("Bearer {}", key.trim())).unwrap();
-    asked.headers_mut().insert(AUTHORIZATION, bearer);
     let client = Visitor::trusting(&[&control_ca]);
-    let listed = runtime.block_on(client.send(Version::Http1, asked)).unwrap();
+    let listed = api(&said, Method::GET, "services");
     assert_eq!(listed.status, StatusCode::OK, "{}", listed.text());
     assert_eq!(listed.json()["items"].as_array().unwrap().len(), 2);
     let document = runtime
@@ -73,6 +66,16 @@ fn one_command_publishes_a_demo_and_services_of_ones_own() {
             .unwrap()
             .starts_with("HTTP/1.1 200 ")
     );
+
+    // Three roles on one page: each metric stands there once, with the samples of all.
+    let page = process.admin(port_of(&said["admin"]), "/metrics").unwrap();
+    let mut families: Vec<&str> = page.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+    families.sort_unstable();
+    assert!(families.windows(2).all(|two| two[0] != two[1]), "{page}");
+    for role in ["gateway", "agent"] {
+        let sample = format!("kakuremichi_link_up{{role=\"{role}\"}} 1\n");
+        assert!(page.contains(&sample), "{page}");
+    }
 
     private(&data.path().join("data"));
     assert!(process.stop().success());
@@ -107,6 +110,42 @@ fn started_again_it_is_the_same() {
     assert_eq!(third.status.code(), Some(1), "{third:?}");
     assert!(third.err.contains("in use"), "{}", third.err);
     assert!(second.stop().success());
+}
+
+/// Nobody waits for what never comes.
+#[test]
+fn it_ends_with_a_sentence_when_its_gateway_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().join("data");
+    let (mut process, said) = quickstart(&data, &["127.0.0.1:0"; 5], &[]);
+    let nodes = api(&said, Method::GET, "nodes").json();
+    let nodes = nodes["items"].as_array().unwrap();
+    let gateway = nodes.iter().find(|node| node["name"] == "quickstart").unwrap();
+    let revoke = format!("nodes/{}/revoke", gateway["id"].as_str().unwrap());
+    let revoked = api(&said, Method::POST, &revoke);
+    assert!(revoked.status.is_success(), "{}", revoked.text());
+    assert_eq!(process.ended().code(), Some(1));
+    let again = Program::ours("kakuremichi").args(["quickstart", "--json", "--data"]);
+    let again = addresses(again.arg(&data), &["127.0.0.1:0"; 5]).finish();
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
+    assert!(
+        again.err.contains("the gateway ended") && again.err.contains("KKM-E011"),
+        "{}",
+        again.err
+    );
+}
+
+/// A node that has enrolled needs no token, and none is left behind at each start.
+#[test]
+fn tokens_are_made_for_nodes_that_have_not_enrolled_only() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().join("data");
+    for _ in 0..2 {
+        let (mut process, said) = quickstart(&data, &["127.0.0.1:0"; 5], &[]);
+        let tokens = api(&said, Method::GET, "tokens").json();
+        assert_eq!(tokens["items"].as_array().unwrap().len(), 2, "{tokens}");
+        assert!(process.stop().success());
+    }
 }
 
 #[test]
@@ -147,6 +186,19 @@ fn quickstart(data: &Path, places: &[&str], flags: &[&str]) -> (Process, Value) 
     process.line_with("\"api_key_file\":");
     let said = process.stdout();
     (process, serde_json::from_str(&said).unwrap())
+}
+
+/// Asks the REST API, with the key that quickstart left.
+#[track_caller]
+fn api(said: &Value, method: Method, path: &str) -> Reply {
+    let ca = fs::read_to_string(said["control_ca"].as_str().unwrap()).unwrap();
+    let key = fs::read_to_string(said["api_key_file"].as_str().unwrap()).unwrap();
+    let url = format!("{}/api/v1/{path}", said["control"].as_str().unwrap());
+    let mut asked = request(method, &url);
+    let bearer = HeaderValue::from_str(&format!("Bearer {}", key.trim())).unwrap();
+    asked.headers_mut().insert(AUTHORIZATION, bearer);
+    let client = Visitor::trusting(&[&ca]);
+    runtime().block_on(client.send(Version::Http1, asked)).unwrap()
 }
 
 fn addresses(mut program: Program, places: &[&str]) -> Program {

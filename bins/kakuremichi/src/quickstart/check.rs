@@ -18,8 +18,8 @@ use tokio_rustls::TlsConnector;
 
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The time in which the first request must get through.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time in which the first request must get through, and each thing before it come.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// The time for one request.
 const ONE_LOOK: Duration = Duration::from_secs(10);
 /// The most bytes of an answer that are read. A page of the gateway's own is shorter.

@@ -6,21 +6,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kakuremichi_bins_common::{AdminSource, DataDir, Failure};
-use kakuremichi_control::service::{ApiKeyDraft, TokenDraft};
+use kakuremichi_bins_common::{AdminSource, DataDir, Failure, Role as ProcessRole};
+use kakuremichi_control::service::{ApiKeyDraft, TokenDraft, UseCaseError};
 use kakuremichi_control_bin::{self as control_bin, ControlRole, Security};
 use kakuremichi_core::{
     model::{DeclareScope, Role},
-    name::HostPattern,
+    name::{HostPattern, Label},
     secret::Secret,
     time::Timestamp,
 };
 use kakuremichi_tunnel::{
     agent::{Agent, Forward, Service, TunnelListener},
     gateway::Gateway,
-    link::ControlLink,
+    link::{ControlLink, LinkStatus},
+    state::StateDir,
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
 
 use super::{
     check,
@@ -54,22 +55,16 @@ impl Roles {
             control: &control,
             data,
         };
+        issuer.api_key().await?;
         let gateway = start_gateway(config, &issuer, &control_url).await?;
         let ca = gateway.ca_certificate().unwrap_or_default().to_owned();
         data.write_public(CA, ca.as_bytes())?;
         let agent = start_agent(&issuer, &control_url).await?;
-        let listener = agent
-            .expose(Service::http(&host(DEMO)).named(DEMO).public())
-            .await
-            .map_err(|error| Failure::because("cannot publish the demo service", &error))?;
-        let demo = tokio::spawn(serve_demo(listener));
-        let mut forwards = Vec::with_capacity(config.expose.len());
-        for one in &config.expose {
-            forwards.push(forward(&agent, one).await?);
-        }
-        for name in std::iter::once(DEMO).chain(config.expose.iter().map(|one| one.name.as_str())) {
-            check::reachable(gateway.https_address(), &host(name), &ca).await?;
-        }
+        let published = tokio::select! {
+            published = publish(config, &gateway, &agent, &ca) => published,
+            failure = failed(&gateway, &agent) => Err(failure),
+        };
+        let (demo, forwards) = published?;
         Ok(Self {
             control,
             control_url,
@@ -82,10 +77,7 @@ impl Roles {
 
     /// Waits until a role ends by itself, which none should.
     pub(super) async fn failed(&self) -> Failure {
-        tokio::select! {
-            reason = self.agent.closed() => Failure::because("the agent ended", &reason),
-            reason = kakuremichi_gateway_bin::refusal(&self.gateway) => Failure::because("the gateway ended", &reason),
-        }
+        failed(&self.gateway, &self.agent).await
     }
 
     /// Lets what is under way end, for at most `grace`.
@@ -97,11 +89,15 @@ impl Roles {
         self.control.shutdown(grace).await;
     }
 
-    pub(super) fn sources(&self) -> Vec<Box<dyn AdminSource>> {
+    /// What each role tells on the admin address.
+    pub(super) fn sources(&self) -> Vec<(ProcessRole, Box<dyn AdminSource>)> {
+        let control = control_bin::Source::new(self.control.control().clone());
+        let gateway = kakuremichi_gateway_bin::Source::new(&self.gateway);
+        let agent = kakuremichi_agent_bin::Source::new(self.agent.watch_status());
         vec![
-            Box::new(control_bin::Source::new(self.control.control().clone())),
-            Box::new(kakuremichi_gateway_bin::Source::new(&self.gateway)),
-            Box::new(kakuremichi_agent_bin::Source::new(self.agent.watch_status())),
+            (ProcessRole::Control, Box::new(control)),
+            (ProcessRole::Gateway, Box::new(gateway)),
+            (ProcessRole::Agent, Box::new(agent)),
         ]
     }
 
@@ -160,7 +156,9 @@ fn host_of(address: SocketAddr) -> String {
 
 async fn start_gateway(config: &Config, issuer: &Issuer<'_>, control_url: &str) -> Result<Gateway, Failure> {
     let state = issuer.data.subdirectory("gateway")?;
-    let token = issuer.token(Role::Gateway, DeclareScope::default()).await?;
+    let token = issuer
+        .token(&state, Role::Gateway, DeclareScope::default())
+        .await?;
     let mut builder = Gateway::builder(ControlLink::new(control_url, token.expose().as_str()))
         .state_dir(state.path())
         .name("quickstart")
@@ -185,7 +183,7 @@ async fn start_agent(issuer: &Issuer<'_>, control_url: &str) -> Result<Agent, Fa
         hosts: vec![everything],
         ports: Vec::new(),
     };
-    let token = issuer.token(Role::Agent, scope).await?;
+    let token = issuer.token(&state, Role::Agent, scope).await?;
     let builder = Agent::builder(control_url, token.expose().as_str())
         .state_dir(state.path())
         .name("quickstart-agent");
@@ -193,11 +191,69 @@ async fn start_agent(issuer: &Issuer<'_>, control_url: &str) -> Result<Agent, Fa
         .spawn()
         .await
         .map_err(|error| Failure::because("cannot start the agent", &error))?;
-    tokio::select! {
-        () = agent.online() => Ok(()),
-        reason = agent.closed() => Err(Failure::because("the agent ended", &reason)),
-    }?;
     Ok(agent)
+}
+
+/// Publishes everything, and waits until a request to each service would get through.
+async fn publish(
+    config: &Config,
+    gateway: &Gateway,
+    agent: &Agent,
+    ca: &str,
+) -> Result<(JoinHandle<std::io::Result<()>>, Vec<Forward>), Failure> {
+    let patient = Patient { gateway, agent };
+    patient
+        .wait("a lane between gateway and agent", agent.online())
+        .await?;
+    let service = Service::http(&host(DEMO)).named(DEMO).public();
+    let listener = patient.wait("the demo service", agent.expose(service)).await?;
+    let listener = listener.map_err(|error| Failure::because("cannot publish the demo service", &error))?;
+    // The demo ends with whoever listens for it, so that nothing is left when something below fails.
+    let demo = tokio::spawn(serve_demo(listener));
+    let mut forwards = Vec::with_capacity(config.expose.len());
+    for one in &config.expose {
+        let published = patient.wait(one.name.as_str(), forward(agent, one)).await?;
+        forwards.push(published?);
+    }
+    for name in std::iter::once(DEMO).chain(config.expose.iter().map(|one| one.name.as_str())) {
+        check::reachable(gateway.https_address(), &host(name), ca).await?;
+    }
+    Ok((demo, forwards))
+}
+
+/// Waits until the gateway or the agent ends by itself.
+async fn failed(gateway: &Gateway, agent: &Agent) -> Failure {
+    tokio::select! {
+        reason = agent.closed() => Failure::because("the agent ended", &reason),
+        reason = kakuremichi_gateway_bin::refusal(gateway) => Failure::because("the gateway ended", &reason),
+    }
+}
+
+/// Waits as long as a first request is waited for, and says what did not come.
+struct Patient<'a> {
+    gateway: &'a Gateway,
+    agent: &'a Agent,
+}
+
+impl Patient<'_> {
+    async fn wait<T>(&self, what: &str, comes: impl Future<Output = T>) -> Result<T, Failure> {
+        timeout(check::PATIENCE, comes).await.map_err(|_| {
+            let gateway = self.gateway.watch_status().borrow().link.clone();
+            let agent = self.agent.watch_status().borrow().link.clone();
+            let why = [("gateway", gateway), ("agent", agent)];
+            let why = why.iter().filter_map(|(role, link)| match link {
+                LinkStatus::Waiting { error, .. } => {
+                    Some(format!("; the {role} has no link to Control: {error}"))
+                }
+                _ => None,
+            });
+            let seconds = check::PATIENCE.as_secs();
+            Failure::refused(format!(
+                "waited {seconds} s in vain for {what}{}",
+                why.collect::<String>()
+            ))
+        })
+    }
 }
 
 async fn serve_demo(listener: TunnelListener) -> std::io::Result<()> {
@@ -220,38 +276,62 @@ fn host(name: &str) -> String {
     format!("{name}.localhost")
 }
 
-/// Makes tokens, as an operator would.
+/// Makes credentials, as an operator would.
 struct Issuer<'a> {
     control: &'a ControlRole,
     data: &'a DataDir,
 }
 
 impl Issuer<'_> {
-    /// A token for one node, of use for a few minutes. A node that enrolled in an earlier run does not look at
-    /// it. The first also leaves a key for the REST API in the data directory, if there is none.
-    async fn token(&self, role: Role, declare: DeclareScope) -> Result<Secret<String>, Failure> {
-        let use_cases = self.control.control().use_cases();
-        let failed = |error| Failure::because("Control refuses a token", &error);
-        let actor = use_cases.control().await.map_err(failed)?;
-        let name = "quickstart"
-            .parse()
-            .map_err(|error| Failure::because("quickstart", &error))?;
-        if self.data.read(API_KEY)?.is_none() {
-            let draft = ApiKeyDraft { name, expires: None };
-            let key = use_cases.create_api_key(&actor, draft).await.map_err(failed)?;
-            self.data.write_secret(API_KEY, key.text.expose().as_bytes())?;
+    /// Leaves a key for the REST API in the data directory, if there is none.
+    async fn api_key(&self) -> Result<(), Failure> {
+        if self.data.read(API_KEY)?.is_some() {
+            return Ok(());
         }
-        let name = "quickstart"
-            .parse()
-            .map_err(|error| Failure::because("quickstart", &error))?;
-        let expires = Some(Timestamp::from(SystemTime::now()).after(TOKEN_LIFE));
+        let use_cases = self.control.control().use_cases();
+        let actor = use_cases.control().await.map_err(refused)?;
+        let draft = ApiKeyDraft {
+            name: name()?,
+            expires: None,
+        };
+        let key = use_cases.create_api_key(&actor, draft).await.map_err(refused)?;
+        self.data.write_secret(API_KEY, key.text.expose().as_bytes())?;
+        Ok(())
+    }
+
+    /// A token for one node, of use for a few minutes. A node that enrolled in an earlier run needs none, and
+    /// gets an empty one.
+    async fn token(
+        &self,
+        state: &DataDir,
+        role: Role,
+        declare: DeclareScope,
+    ) -> Result<Secret<String>, Failure> {
+        let enrolment = StateDir::open(state.path()).and_then(|state| state.enrolment());
+        let enrolment =
+            enrolment.map_err(|error| Failure::because("a node's directory cannot be used", &error))?;
+        if enrolment.is_some() {
+            return Ok(Secret::new(String::new()));
+        }
+        let use_cases = self.control.control().use_cases();
+        let actor = use_cases.control().await.map_err(refused)?;
         let draft = TokenDraft {
-            name,
+            name: name()?,
             role,
             uses: Some(1),
-            expires,
+            expires: Some(Timestamp::from(SystemTime::now()).after(TOKEN_LIFE)),
             declare,
         };
-        Ok(use_cases.create_token(&actor, draft).await.map_err(failed)?.text)
+        Ok(use_cases.create_token(&actor, draft).await.map_err(refused)?.text)
     }
+}
+
+fn name() -> Result<Label, Failure> {
+    "quickstart"
+        .parse()
+        .map_err(|error| Failure::because("quickstart", &error))
+}
+
+fn refused(error: UseCaseError) -> Failure {
+    Failure::because("Control refuses a credential", &error)
 }
