@@ -14,6 +14,7 @@ mod registry;
 mod work;
 
 pub use counters::Counters;
+pub(crate) use limits::{Limits, Unauthenticated};
 pub use limits::{MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_PER_ADDRESS};
 pub use presence::{MAX_INCIDENTS_KEPT, MAX_STATES_KEPT, NodeStatus, PlanStatus, Presence};
 
@@ -34,8 +35,7 @@ use tokio::{sync::watch, time::timeout};
 use self::{
     counters::Tally,
     lease::Leases,
-    limits::{Limits, Unauthenticated},
-    registry::Registry,
+    registry::{Registry, Seen},
 };
 use crate::{planner::PlanBoard, service::UseCases};
 
@@ -130,6 +130,16 @@ impl Hub {
     /// What is known of a node's connection.
     pub(crate) fn presence(&self, node: NodeId) -> Presence {
         self.registry.presence(node)
+    }
+
+    /// Since when a node is connected, and when its last connection ended.
+    pub(crate) fn seen(&self, node: NodeId) -> Seen {
+        self.registry.seen(node)
+    }
+
+    /// A node was deleted: nothing is to be known of it.
+    pub(crate) fn forget(&self, node: NodeId) {
+        self.registry.forget(node);
     }
 
     /// How many nodes are connected.

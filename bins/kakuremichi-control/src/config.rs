@@ -1,12 +1,12 @@
 //! The settings of Control, and what they mean together.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
 use kakuremichi_bins_common::{Failure, Setting};
-use kakuremichi_core::net::Host;
+use kakuremichi_core::net::{Cidr, Host};
 use kakuremichi_proto::identity::CanonicalUrl;
 use serde::Deserialize;
 
@@ -33,6 +33,11 @@ pub const SETTINGS: &[Setting] = &[
         "behind-proxy",
         "A reverse proxy ends TLS: serve plain HTTP and believe its X-Forwarded-For",
     ),
+    Setting::list(
+        "trusted-proxy",
+        "CIDR",
+        "Where the reverse proxies are, such as 10.0.0.2 or 10.0.0.0/8; on this machine when left out",
+    ),
 ];
 
 /// The settings as they were given.
@@ -46,6 +51,8 @@ pub struct Settings {
     tls_key: Option<PathBuf>,
     #[serde(default)]
     behind_proxy: bool,
+    #[serde(default)]
+    trusted_proxy: Vec<String>,
 }
 
 /// Settings that make sense together.
@@ -74,7 +81,10 @@ pub enum Security {
     /// TLS with a certificate of an authority of its own.
     OwnAuthority,
     /// A reverse proxy in front ends TLS.
-    BehindProxy,
+    BehindProxy {
+        /// Where the proxies are; nobody else's `X-Forwarded-For` counts.
+        proxies: Vec<Cidr>,
+    },
     /// Nothing: everything stays on this machine.
     Loopback,
 }
@@ -87,9 +97,16 @@ impl TryFrom<Settings> for Config {
             .public_url
             .parse()
             .map_err(|error| Failure::usage(format!("--public-url {}: {error}", settings.public_url)))?;
+        if !settings.behind_proxy && !settings.trusted_proxy.is_empty() {
+            return Err(Failure::usage(
+                "--trusted-proxy is only of use with --behind-proxy",
+            ));
+        }
         let security = match (settings.tls_cert, settings.tls_key, settings.behind_proxy) {
             (Some(certificate), Some(key), false) => Security::Given { certificate, key },
-            (None, None, true) => Security::BehindProxy,
+            (None, None, true) => Security::BehindProxy {
+                proxies: proxies(&settings.trusted_proxy)?,
+            },
             (None, None, false) if public_url.is_secure() => Security::OwnAuthority,
             (None, None, false) if is_local(&public_url) && settings.listen.ip().is_loopback() => {
                 Security::Loopback
@@ -135,6 +152,22 @@ impl Config {
     }
 }
 
+/// The proxies that were listed; without a list only those on this machine.
+fn proxies(listed: &[String]) -> Result<Vec<Cidr>, Failure> {
+    if listed.is_empty() {
+        let loopback = [
+            Cidr::new(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+            Cidr::new(Ipv6Addr::LOCALHOST.into(), 128),
+        ];
+        return Ok(loopback.into_iter().flatten().collect());
+    }
+    let parse = |text: &String| {
+        text.parse()
+            .map_err(|error| Failure::usage(format!("--trusted-proxy {text}: {error}")))
+    };
+    listed.iter().map(parse).collect()
+}
+
 fn is_local(url: &CanonicalUrl) -> bool {
     match &url.endpoint().host {
         Host::Address(IpAddr::V4(address)) => address.is_loopback(),
@@ -155,6 +188,7 @@ mod tests {
             tls_cert: None,
             tls_key: None,
             behind_proxy: false,
+            trusted_proxy: Vec::new(),
         }
     }
 
@@ -178,13 +212,43 @@ mod tests {
             behind_proxy: true,
             ..settings("https://c.example")
         };
-        assert_eq!(security(proxied), Ok(Security::BehindProxy));
+        assert!(matches!(security(proxied), Ok(Security::BehindProxy { .. })));
         let given = Settings {
             tls_cert: Some("c".into()),
             tls_key: Some("k".into()),
             ..settings("https://c.example")
         };
         assert!(matches!(security(given), Ok(Security::Given { .. })));
+    }
+
+    /// LESSONS, advisory 4: forwarded headers count only from listed peers, and who listed nobody meant the
+    /// proxy beside Control.
+    #[test]
+    fn advisory_4_only_proxies_on_this_machine_are_trusted_without_a_list() {
+        let proxies = |listed: &[&str]| {
+            let settings = Settings {
+                behind_proxy: true,
+                trusted_proxy: listed.iter().map(ToString::to_string).collect(),
+                ..settings("https://c.example")
+            };
+            match security(settings) {
+                Ok(Security::BehindProxy { proxies }) => {
+                    Ok(proxies.iter().map(ToString::to_string).collect::<Vec<_>>())
+                }
+                Ok(other) => Err(format!("{other:?}")),
+                Err(error) => Err(error),
+            }
+        };
+        assert_eq!(proxies(&[]).unwrap(), ["127.0.0.0/8", "::1/128"]);
+        assert_eq!(
+            proxies(&["10.0.0.2", "2001:db8::/32"]).unwrap(),
+            ["10.0.0.2/32", "2001:db8::/32"]
+        );
+        assert!(
+            proxies(&["10.0.0.2/33"])
+                .unwrap_err()
+                .contains("--trusted-proxy 10.0.0.2/33")
+        );
     }
 
     #[test]
@@ -216,6 +280,11 @@ mod tests {
             ..settings("https://c.example")
         };
         assert!(security(both).unwrap_err().contains("exclude"));
+        let listed = Settings {
+            trusted_proxy: vec!["10.0.0.2".to_owned()],
+            ..settings("https://c.example")
+        };
+        assert!(security(listed).unwrap_err().contains("--behind-proxy"));
     }
 
     #[test]

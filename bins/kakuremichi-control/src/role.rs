@@ -66,7 +66,7 @@ impl ControlRole {
         let files = Files::new(data);
         let ca = match &config.security {
             Security::OwnAuthority => Some(files.authority()?),
-            Security::Given { .. } | Security::BehindProxy | Security::Loopback => None,
+            Security::Given { .. } | Security::BehindProxy { .. } | Security::Loopback => None,
         };
         let control = files.control(&config.public_url, ca.as_ref()).await?;
         let unusable =
@@ -83,7 +83,10 @@ impl ControlRole {
         let own_authority = config.security == Security::OwnAuthority;
         let transport = Transport {
             tls,
-            behind_proxy: config.security == Security::BehindProxy,
+            proxies: match &config.security {
+                Security::BehindProxy { proxies } => proxies.clone(),
+                Security::Given { .. } | Security::OwnAuthority | Security::Loopback => Vec::new(),
+            },
         };
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve(listener, transport, control.router(), stopped));

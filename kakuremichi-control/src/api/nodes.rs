@@ -23,7 +23,7 @@ use super::{
     text::TimeText,
     tokens::{RoleView, ScopeView},
 };
-use crate::{hub::Presence, service::Actor, text::Text};
+use crate::{service::Actor, text::Text};
 
 /// A node.
 #[derive(Debug, Serialize, ToSchema)]
@@ -169,6 +169,7 @@ pub(super) async fn delete(
     Id(id): Id<NodeId>,
 ) -> Result<StatusCode, Problem> {
     app.use_cases.delete_node(&actor, id).await?;
+    app.hub.forget(id);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -190,11 +191,7 @@ async fn answer(app: &App, stored: Stored<Node>) -> Result<impl IntoResponse + u
 }
 
 fn view(app: &App, overlay: Overlay, node: Node) -> NodeView {
-    let Presence {
-        connected,
-        disconnected,
-        ..
-    } = app.hub.presence(node.id);
+    let seen = app.hub.seen(node.id);
     let (role, gateway, agent) = match node.kind {
         NodeKind::Agent { declare, .. } => {
             let agent = AgentView {
@@ -224,9 +221,9 @@ fn view(app: &App, overlay: Overlay, node: Node) -> NodeView {
         address: Text(overlay.address(node.id.as_bytes())),
         gateway,
         agent,
-        connected: connected.is_some(),
-        connected_at: connected.map(Into::into),
-        disconnected_at: disconnected.map(Into::into),
+        connected: seen.connected.is_some(),
+        connected_at: seen.connected.map(Into::into),
+        disconnected_at: seen.disconnected.map(Into::into),
         revoked_at: node.revoked.map(Into::into),
         token: node.token.to_string(),
         created_at: node.created.into(),

@@ -1,4 +1,7 @@
 //! Leases: what agents declared as ephemeral goes when they are gone for too long.
+//!
+//! An agent is there while it is connected, and also while a gateway carries to it: who lost only its
+//! connection to Control goes on serving visitors, and keeps what it declared.
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +44,27 @@ impl Leases {
         self.gone().insert(agent, (Instant::now(), actor));
     }
 
+    /// How much is left of an agent's lease: nothing, if it is not gone, or has none.
+    pub(super) fn rest(&self, agent: AgentId, now: Instant) -> Duration {
+        let gone = self.gone();
+        let since = gone.get(&agent).map(|(since, _)| *since);
+        let age = since.map(|since| now.saturating_duration_since(since));
+        age.map_or(Duration::ZERO, |age| self.lease.saturating_sub(age))
+    }
+
+    /// Begins anew the leases of those who are carried to.
+    fn renew(&self, registry: &Registry, now: Instant) {
+        if self.gone().is_empty() {
+            return;
+        }
+        let carried = registry.carried();
+        for (agent, (since, actor)) in self.gone().iter_mut() {
+            if carried.contains(&(actor.organization, *agent)) {
+                *since = now;
+            }
+        }
+    }
+
     /// Runs for ever. Time counts only while Control is up: an agent could not have come back before.
     pub(super) async fn watch(&self, use_cases: &UseCases, registry: &Registry) {
         let pause = (self.lease / LOOKS).max(OFTEN).min(self.lease);
@@ -53,6 +77,7 @@ impl Leases {
         }
         loop {
             tokio::time::sleep(pause).await;
+            self.renew(registry, Instant::now());
             for (agent, actor) in self.due(Instant::now()) {
                 if let Err(error) = end(use_cases, registry, agent, &actor).await {
                     tracing::error!(%agent, error = &error as &dyn std::error::Error, "cannot end a lease");
@@ -105,16 +130,27 @@ async fn end(
     actor: &Actor,
 ) -> Result<(), UseCaseError> {
     let turn = registry.turn(agent.into());
-    let _turn = turn.lock().await;
-    if registry.is_connected(agent.into()) {
-        return Ok(());
-    }
-    use_cases.end_lease(agent, actor).await
+    let ended = {
+        let _turn = turn.lock().await;
+        if registry.is_connected(agent.into()) {
+            return Ok(());
+        }
+        use_cases.end_lease(agent, actor).await
+    };
+    drop(turn);
+    registry.tidy(agent.into());
+    ended
 }
 
 #[cfg(test)]
 mod tests {
-    use kakuremichi_core::id::OrganizationId;
+    use std::sync::Arc;
+
+    use kakuremichi_core::{
+        id::{NodeId, OrganizationId},
+        key::IdentityKey,
+        store::{MemoryStore, conformance::sample},
+    };
 
     use super::*;
 
@@ -134,5 +170,25 @@ mod tests {
         assert_eq!(leases.due(first + lease), []);
         assert_eq!(leases.due(Instant::now() + lease), [(agent, actor)]);
         assert_eq!(leases.due(Instant::now() + lease), []);
+    }
+
+    #[tokio::test]
+    async fn a_deleted_agent_leaves_nothing_behind_when_its_lease_ends() {
+        let use_cases = UseCases::new(
+            Arc::new(MemoryStore::new()),
+            Vec::new(),
+            IdentityKey::from_bytes([9; 32]),
+            None,
+        );
+        let registry = Registry::default();
+        let node = sample::agent(0, 1);
+        let NodeId::Agent(agent) = node.id else {
+            panic!("an agent")
+        };
+        let (seat, _ended) = registry.open(&node, 1);
+        registry.forget(node.id);
+        assert!(registry.close(&seat));
+        end(&use_cases, &registry, agent, &seat.actor).await.unwrap();
+        assert!(registry.is_empty());
     }
 }

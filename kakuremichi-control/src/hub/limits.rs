@@ -1,4 +1,5 @@
-//! How many may be connected who have not proven who they are (LESSONS, advisory 7).
+//! How many may be connected who have not proven who they are (LESSONS, advisory 7): at the hub, and at the
+//! listener before it.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,7 @@ pub const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 64;
 
 /// Counts them.
 #[derive(Debug, Default)]
-pub(super) struct Limits(Mutex<Counts>);
+pub(crate) struct Limits(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -30,7 +31,7 @@ pub(crate) struct Unauthenticated {
 
 impl Limits {
     /// Without an address (the embedder's server does not tell) only the total is bounded.
-    pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Unauthenticated> {
+    pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Unauthenticated> {
         let address = address.map(network);
         let mut counts = self.counts();
         if counts.total >= MAX_UNAUTHENTICATED {
@@ -52,7 +53,7 @@ impl Limits {
     }
 
     /// How many there are.
-    pub(super) fn inside(&self) -> usize {
+    pub(crate) fn inside(&self) -> usize {
         self.counts().total
     }
 

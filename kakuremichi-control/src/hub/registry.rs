@@ -1,24 +1,42 @@
 //! Each node's newest session, and what is known of the node.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use kakuremichi_core::{code::Code, id::NodeId, model::Node};
-use kakuremichi_proto::{plan::WirePlan, session::Reason};
+use kakuremichi_core::{
+    code::Code,
+    id::{AgentId, NodeId, OrganizationId},
+    model::Node,
+    time::Timestamp,
+};
+use kakuremichi_proto::{
+    plan::WirePlan,
+    report::{LaneEnd, LaneState},
+    session::Reason,
+};
 use tokio::sync::{Mutex as Turn, watch};
 
 use super::Presence;
 use crate::service::Actor;
 
-/// Each node's newest session. A node has one place here from its first connection on.
+/// Each node's newest session. A node has one place here from its first connection on, until it is deleted.
 #[derive(Debug, Default)]
 pub(super) struct Registry(Mutex<BTreeMap<NodeId, Place>>);
 
+/// Since when a node is connected, and when its last connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Seen {
+    pub(crate) connected: Option<Timestamp>,
+    pub(crate) disconnected: Option<Timestamp>,
+}
+
 #[derive(Debug, Default)]
 struct Place {
+    /// Known once a session was opened.
+    organization: Option<OrganizationId>,
     session: Option<Session>,
     presence: Presence,
     /// The newest plan that the node acknowledged: after a reconnect, plans are sent as a difference to it.
@@ -57,6 +75,7 @@ impl Registry {
             let reason = Reason::passing(Code::SUPERSEDED, "a newer connection of this node took over");
             older.end.send_replace(Some(reason));
         }
+        place.organization = Some(node.organization);
         place.presence.connected = Some(SystemTime::now().into());
         let seat = Seat {
             node: node.id,
@@ -81,9 +100,45 @@ impl Registry {
             .is_some_and(|place| place.session.is_some())
     }
 
-    /// What is held while something is done for a node.
+    /// The agents that a connected gateway of their organization carries to: a probe through the lane was
+    /// answered lately.
+    pub(super) fn carried(&self) -> BTreeSet<(OrganizationId, AgentId)> {
+        let places = self.places();
+        let connected = places.values().filter(|place| place.session.is_some());
+        let lanes = connected.flat_map(|place| {
+            let organization = place.organization;
+            let up = place.presence.status.lanes.values();
+            let up = up.filter(|lane| lane.state == LaneState::Up);
+            up.filter_map(move |lane| Some((organization?, lane.end)))
+        });
+        let agents = lanes.filter_map(|(organization, end)| match end {
+            LaneEnd::Agent(agent) => Some((organization, agent)),
+            LaneEnd::Gateway(_) | LaneEnd::Site(_) => None,
+        });
+        agents.collect()
+    }
+
+    /// Whether an agent is connected, or a gateway carries to it.
+    pub(super) fn is_there(&self, organization: OrganizationId, agent: AgentId) -> bool {
+        self.is_connected(agent.into()) || self.carried().contains(&(organization, agent))
+    }
+
+    /// What is held while something is done for a node that may not be connected. Its place, if it had none,
+    /// goes with [`tidy`](Self::tidy).
     pub(super) fn turn(&self, node: NodeId) -> Arc<Turn<()>> {
         Arc::clone(&self.places().entry(node).or_default().turn)
+    }
+
+    /// Takes back the place of a node that nothing is known of, and for which nothing is being done.
+    pub(super) fn tidy(&self, node: NodeId) {
+        let mut places = self.places();
+        if let Some(place) = places.get(&node)
+            && place.session.is_none()
+            && place.presence == Presence::default()
+            && Arc::strong_count(&place.turn) == 1
+        {
+            places.remove(&node);
+        }
     }
 
     /// The node has this plan, if this is its newest session.
@@ -143,11 +198,25 @@ impl Registry {
             .unwrap_or_default()
     }
 
+    pub(super) fn seen(&self, node: NodeId) -> Seen {
+        let places = self.places();
+        let presence = places.get(&node).map(|place| &place.presence);
+        presence.map_or_else(Seen::default, |presence| Seen {
+            connected: presence.connected,
+            disconnected: presence.disconnected,
+        })
+    }
+
     pub(super) fn connected(&self) -> usize {
         self.places()
             .values()
             .filter(|place| place.session.is_some())
             .count()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.places().is_empty()
     }
 
     fn places(&self) -> MutexGuard<'_, BTreeMap<NodeId, Place>> {

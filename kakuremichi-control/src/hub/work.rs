@@ -1,6 +1,9 @@
 //! What a node asks of Control, done by the use cases, one thing after the other.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use kakuremichi_core::{
     code::Code,
@@ -130,8 +133,10 @@ async fn perform_for(hub: &Hub, seat: &Seat, work: Work) -> Done {
             }
         }
         (Work::Declare { request, declaration }, NodeId::Agent(agent)) => {
-            let result = hub.use_cases.declare(agent, actor, &declaration).await;
-            Done::Declared(request, result.map_err(|error| refusal(&error)))
+            match hub.use_cases.declare(agent, actor, &declaration).await {
+                Ok(declared) => Done::Declared(request, Ok(declared)),
+                Err(error) => Done::Declared(request, Err(refused(hub, actor, &error).await)),
+            }
         }
         (
             Work::Undeclare {
@@ -225,8 +230,26 @@ fn reason(error: &UseCaseError) -> Reason {
     }
 }
 
-fn refusal(error: &UseCaseError) -> Refusal {
-    reason(error).refusal
+/// Why a declaration is refused. A name that belongs to an agent which is gone is free when its lease ends:
+/// an agent that crashed, and enrolled anew, gets what it had.
+async fn refused(hub: &Hub, actor: &Actor, error: &UseCaseError) -> Refusal {
+    let refusal = reason(error).refusal;
+    let UseCaseError::NameTaken(key) = error else {
+        return refusal;
+    };
+    let holder = match hub.use_cases.ephemeral_holder(actor, key).await {
+        Ok(holder) => holder,
+        Err(error) => return reason(&error).refusal,
+    };
+    match holder {
+        Some(agent) if !hub.registry.is_there(actor.organization, agent) => {
+            let rest = hub.leases.rest(agent, Instant::now()).as_secs() + 1;
+            let message =
+                format!("{error}, whose agent is gone: it is free in {rest} s, unless that agent comes back");
+            Refusal::new(Code::TRY_LATER, message)
+        }
+        Some(_) | None => refusal,
+    }
 }
 
 fn failed(error: &UseCaseError) -> Done {

@@ -128,6 +128,28 @@ impl UseCases {
         .await
     }
 
+    /// The agent that declared what has a unique value as ephemeral, in the actor's organization.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub(crate) async fn ephemeral_holder(
+        &self,
+        actor: &Actor,
+        key: &UniqueKey,
+    ) -> Result<Option<AgentId>, UseCaseError> {
+        let holder = self
+            .store()
+            .find(key)
+            .await?
+            .and_then(Stored::narrow::<Service>)
+            .map(|stored| stored.value)
+            .filter(|service| service.organization == actor.organization);
+        Ok(holder.and_then(|service| match service.lifetime {
+            Lifetime::Ephemeral(agent) => Some(agent),
+            Lifetime::Configured | Lifetime::Declared(_) => None,
+        }))
+    }
+
     async fn withdraw(
         &self,
         agent: AgentId,

@@ -4,15 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use kakuremichi_core::{
     code::Code,
-    id::ServiceId,
+    id::{AgentId, ServiceId},
     model::{DeclareScope, Lifetime, Role, TargetAddress, TargetScheme},
     name::Label,
     policy::Policy,
     store::Store,
+    time::Timestamp,
 };
 use kakuremichi_proto::{
     declare::{Declaration, DeclaredKind, DeclaredService, DeclaredTarget},
-    report::{GatewayInfo, NodeInfo, Refusal},
+    report::{GatewayInfo, LaneEnd, LaneKind, LaneState, LaneStatus, NodeInfo, Refusal, Status},
     session::ClientEvent,
 };
 
@@ -29,6 +30,8 @@ on_each_store! {
     stopping_is_not_deleting
     what_an_agent_no_longer_declares_when_it_comes_back_goes
     ephemeral_services_go_with_the_lease
+    an_agent_that_a_gateway_carries_to_keeps_what_it_declared
+    what_a_gone_agent_declared_is_free_later
 }
 
 pub(crate) fn http(name: &str, host: &str) -> Declaration {
@@ -280,4 +283,78 @@ async fn ephemeral_services_go_with_the_lease(store: Arc<dyn Store>) {
     node.cut();
     is_gone(&world, goes).await;
     assert!(world.service(stays).await.is_some());
+}
+
+/// DESIGN, invariants 3 and 6: an agent that lost its WebSocket, and nothing else, is there.
+async fn an_agent_that_a_gateway_carries_to_keeps_what_it_declared(store: Arc<dyn Store>) {
+    let lease = Duration::from_millis(300);
+    let world = World::with_lease(store, lease).await;
+    let mut node = agent(&world, "edge").await;
+    let web = declare(&mut node, http("web", "web.agents.example.net"))
+        .await
+        .unwrap()
+        .service;
+    let mut gateway = Node::enrolled(&world, Role::Gateway, "gate").await;
+    report_lane(&world, &mut gateway, node.agent(), LaneState::Up).await;
+    node.cut();
+    // The lease of one that went later, and that nobody carries to, ends meanwhile.
+    let mut other = agent(&world, "other").await;
+    let others = declare(&mut other, tcp("others", 5001)).await.unwrap().service;
+    other.cut();
+    is_gone(&world, others).await;
+    assert!(world.service(web).await.is_some());
+    report_lane(&world, &mut gateway, node.agent(), LaneState::Down).await;
+    is_gone(&world, web).await;
+}
+
+async fn report_lane(world: &World, gateway: &mut Node, agent: AgentId, state: LaneState) {
+    let end = LaneEnd::Agent(agent);
+    let lane = LaneStatus {
+        end,
+        kind: LaneKind::WireGuard,
+        state,
+        rtt: None,
+        since: Timestamp::from_millis(1),
+        error: None,
+    };
+    gateway.client.set_status(Status {
+        draining: false,
+        lanes: vec![lane],
+        targets: Vec::new(),
+    });
+    gateway.flush().await;
+    eventually("the lane is known", async || {
+        let lanes = world.control.presence(gateway.id()).status.lanes;
+        lanes.get(&end).is_some_and(|lane| lane.state == state)
+    })
+    .await;
+}
+
+async fn what_a_gone_agent_declared_is_free_later(store: Arc<dyn Store>) {
+    let world = World::start(store).await;
+    let mut gone = agent(&world, "edge").await;
+    declare(&mut gone, http("web", "web.agents.example.net"))
+        .await
+        .unwrap();
+    let stays = Declaration {
+        ephemeral: false,
+        ..http("stays", "stays.agents.example.net")
+    };
+    declare(&mut gone, stays).await.unwrap();
+    let id = gone.id();
+    gone.cut();
+    eventually("Control notices", async || {
+        world.control.presence(id).connected.is_none()
+    })
+    .await;
+    // It crashed without its state, and enrolled anew.
+    let mut anew = agent(&world, "edge").await;
+    for (declared, code) in [
+        (http("web", "web.agents.example.net"), Code::TRY_LATER),
+        (http("web2", "web.agents.example.net"), Code::TRY_LATER),
+        (http("stays", "stays.agents.example.net"), Code::NAME_TAKEN),
+    ] {
+        let refused = declare(&mut anew, declared).await.unwrap_err();
+        assert_eq!(refused.code(), Some(code), "{refused}");
+    }
 }
