@@ -339,9 +339,10 @@ impl Device {
                 return None;
             }
         };
-        heard(state, from, &mut self.counters, &mut self.changed, now);
-        if !was_ready && state.tunnel.is_ready() {
+        if heard(state, from, &mut self.counters, now) | state.proves(receiver) {
             mark(&mut self.changed, state);
+        }
+        if !was_ready && state.tunnel.is_ready() {
             drain(state, &mut self.counters, sink, now);
         }
         let Received::Packet(length) = received else {
@@ -406,11 +407,15 @@ impl Device {
             // A cookie proves that the peer's address can be reached, but not that it moved here.
             Ok(Received::Nothing | Received::Packet(_)) => {}
             Ok(Received::Reply(length)) => {
-                heard(state, from, &mut self.counters, &mut self.changed, now);
+                heard(state, from, &mut self.counters, now);
                 send(state, &out[..length], sink, now);
                 self.counters.sessions += 1;
-                mark(&mut self.changed, state);
-                // The initiator can send now; the responder once it has heard in the new session.
+                // The initiator can send now. The responder can once it has heard in the new session:
+                // until then a session before it is the one that it sends in, and there is no news.
+                if let Message::Response { receiver } = message {
+                    state.proves(receiver);
+                    mark(&mut self.changed, state);
+                }
                 if state.tunnel.is_ready() {
                     drain(state, &mut self.counters, sink, now);
                 }
@@ -448,20 +453,13 @@ fn mark(changed: &mut VecDeque<PeerId>, state: &mut Peer) {
     }
 }
 
-/// Roaming: the peer is where its newest authentic message came from.
-fn heard(
-    state: &mut Peer,
-    from: OuterPath,
-    counters: &mut Counters,
-    changed: &mut VecDeque<PeerId>,
-    now: Instant,
-) {
+/// Roaming: the peer is where its newest authentic message came from. Returns whether it moved.
+fn heard(state: &mut Peer, from: OuterPath, counters: &mut Counters, now: Instant) -> bool {
     state.last_received = Some(now);
     let before = state.endpoint.replace(from).map(|path| path.remote);
-    if before != Some(from.remote) {
-        counters.roamed += u64::from(before.is_some());
-        mark(changed, state);
-    }
+    let moved = before != Some(from.remote);
+    counters.roamed += u64::from(moved && before.is_some());
+    moved
 }
 
 /// Sends what waited for a session.

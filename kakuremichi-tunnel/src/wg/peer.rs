@@ -33,6 +33,8 @@ pub(super) struct Peer {
     pub(super) last_sent: Option<Instant>,
     pub(super) last_received: Option<Instant>,
     pub(super) last_initiation: Option<Instant>,
+    /// Our index of the newest session in which the peer was heard, or which its answer made.
+    pub(super) proven: Option<u32>,
     pub(super) received_bytes: u64,
     pub(super) sent_bytes: u64,
     /// Whether it stands in the device's list of changed peers.
@@ -63,6 +65,19 @@ impl Peer {
         };
         self.last_sent
             .is_none_or(|sent| now.saturating_duration_since(sent) >= interval)
+    }
+
+    /// The peer was heard in the session with this index of ours; whether that is a newer one than
+    /// before. Who answers a handshake sends in the new session only from then on.
+    pub(super) fn proves(&mut self, index: u32) -> bool {
+        // The lower 8 bits count the handshakes. Packets of the session before may come late.
+        let newer = self
+            .proven
+            .is_none_or(|proven| (1..0x80).contains(&(index.wrapping_sub(proven) & 0xff)));
+        if newer {
+            self.proven = Some(index);
+        }
+        newer
     }
 
     /// Whether an initiation was sent so recently that another would be impatient.

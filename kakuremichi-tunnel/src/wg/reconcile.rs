@@ -159,6 +159,7 @@ impl Device {
             last_sent: None,
             last_received: None,
             last_initiation: None,
+            proven: None,
             received_bytes: 0,
             sent_bytes: 0,
             changed: false,

@@ -369,6 +369,39 @@ fn both_ends_may_begin_and_a_lost_session_is_made_again() {
     assert_eq!(b.take(), [b"again"]);
 }
 
+/// LESSONS: "online but dead". Who answers a handshake goes on in the session before until it is spoken
+/// to in the new one: a probe sent earlier is lost with the session of a peer that restarted.
+#[test]
+fn a_new_session_is_news_once_the_peer_was_heard_in_it() {
+    let (mut a, mut b) = connected();
+    while a.device.poll_changed().is_some() || b.device.poll_changed().is_some() {}
+    // It restarts elsewhere, and calls.
+    let mut again = Node::new(1);
+    again.address = address("192.0.2.9:51820");
+    again.set_peers(&[b.as_peer()]);
+    let later = Instant::now() + Duration::from_secs(2);
+    let peer = again.peer(&b);
+    again.device.initiate(peer, &mut again.wire, later);
+    let (_, initiation) = again.wire.0.pop_front().unwrap();
+    b.receive(again.address, &initiation);
+    assert_eq!(
+        b.device.poll_changed(),
+        None,
+        "what is sent now goes to the one before"
+    );
+    settle(&mut [&mut again, &mut b]);
+    let peer = b.peer(&again);
+    assert_eq!(b.device.poll_changed(), Some(peer));
+    let _ = b.send(&again, b"probe");
+    settle(&mut [&mut again, &mut b]);
+    assert_eq!(again.take(), [b"probe"]);
+    // Afterwards only the next session is news.
+    let _ = again.send(&b, b"more");
+    settle(&mut [&mut again, &mut b]);
+    assert_eq!(b.device.poll_changed(), None);
+    a.take();
+}
+
 #[test]
 fn a_rekey_drops_nothing() {
     let (mut a, mut b) = connected();
