@@ -30,6 +30,8 @@ pub enum FlowReply {
     Unknown = 5,
     /// The agent is at one of its bounds.
     Overloaded = 6,
+    /// The agent is about to stop: another one is to be asked.
+    Draining = 7,
 }
 
 /// The bytes are not a reply.
@@ -47,6 +49,7 @@ impl FlowReply {
         Self::Denied,
         Self::Unknown,
         Self::Overloaded,
+        Self::Draining,
     ];
 
     /// The two bytes.
@@ -80,6 +83,7 @@ impl FlowReply {
             Self::TimedOut => Some(Code::TARGET_TIMEOUT),
             Self::Denied | Self::Unknown => Some(Code::AGENT_DENIED),
             Self::Overloaded => Some(Code::OVERLOADED),
+            Self::Draining => Some(Code::AGENT_OFFLINE),
         }
     }
 }

@@ -22,6 +22,7 @@ pub const MAX_FEED_TARGETS: usize = 512;
 const LENGTH: usize = 2;
 const TAG: usize = 2;
 const TARGETS: u16 = 1;
+const DRAINING: u16 = 2;
 
 /// Whether a target passes its check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,9 @@ pub enum FeedFrame {
         /// The targets.
         targets: Vec<TargetHealth>,
     },
+    /// Whether the agent is about to stop: it takes no new flows then, and waits for those that are
+    /// open.
+    Draining(bool),
     /// A frame of a kind that this build does not know, to be skipped.
     Unknown(u16),
 }
@@ -76,16 +80,25 @@ pub fn encode_targets(replace: bool, targets: &[TargetHealth], out: &mut Vec<u8>
             replace,
             targets: List::truncated(states),
         });
-        // A full frame is far below the bound, and the bound below what two bytes can say.
-        let length = (TAG + body.len()) as u16;
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(&TARGETS.to_be_bytes());
-        out.extend_from_slice(&body);
+        put(TARGETS, &body, out);
         match pieces.next() {
             Some(next) => (piece, replace) = (next, false),
             None => return,
         }
     }
+}
+
+/// Appends to a feed whether the agent is about to stop.
+pub fn encode_draining(draining: bool, out: &mut Vec<u8>) {
+    put(DRAINING, &codec::encode(&draining), out);
+}
+
+fn put(tag: u16, body: &[u8], out: &mut Vec<u8>) {
+    // A full frame is far below the bound, and the bound below what two bytes can say.
+    let length = (TAG + body.len()) as u16;
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&tag.to_be_bytes());
+    out.extend_from_slice(body);
 }
 
 /// Reads a frame from the head of a feed, and how many bytes it has. `None` when there are not yet
@@ -119,6 +132,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(FeedFrame, usize)>, FeedError> {
                 targets: targets.into_vec().into_iter().map(health).collect(),
             }
         }
+        DRAINING => FeedFrame::Draining(codec::decode(body)?),
         unknown => FeedFrame::Unknown(unknown),
     };
     Ok(Some((frame, LENGTH + length)))
@@ -169,6 +183,16 @@ mod tests {
             targets: vec![],
         };
         assert_eq!(parse(&bytes), Ok(Some((nothing, bytes.len()))));
+    }
+
+    #[test]
+    fn a_drain_is_said_and_taken_back() {
+        for draining in [true, false] {
+            let mut bytes = Vec::new();
+            encode_draining(draining, &mut bytes);
+            let read = parse(&bytes).unwrap();
+            assert_eq!(read, Some((FeedFrame::Draining(draining), bytes.len())));
+        }
     }
 
     #[test]

@@ -163,6 +163,7 @@ fn the_data_path_has_the_bytes_that_were_released() {
     });
     let mut feed = Vec::new();
     lane::encode_targets(true, &states, &mut feed);
+    lane::encode_draining(true, &mut feed);
     golden("lane-feed", &feed);
 }
 

@@ -389,7 +389,7 @@ impl Conductor {
             changed
         });
         self.report
-            .send_if_modified(|report| report.update(self.checks.all()));
+            .send_if_modified(|report| report.update(self.phase != Phase::Running, self.checks.all()));
         self.status.send_replace(Arc::new(status));
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use kakuremichi_core::{id::TargetId, key::WireGuardKey};
 use kakuremichi_proto::{
-    lane::{FEED_PORT, TargetHealth, encode_targets},
+    lane::{FEED_PORT, TargetHealth, encode_draining, encode_targets},
     report::TargetState,
 };
 use tokio::{
@@ -29,21 +29,28 @@ use crate::{
 /// The pause before a feed that broke is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The health of every target of which it is known. The newest is told; what came between is not.
+/// The health of every target of which it is known, and whether the agent drains. The newest is told; what came between is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Report(BTreeMap<TargetId, bool>);
+pub(super) struct Report {
+    targets: BTreeMap<TargetId, bool>,
+    /// The agent is about to stop.
+    draining: bool,
+}
 
 impl Report {
     /// Takes the present state; says whether it is another.
-    pub(super) fn update(&mut self, checked: impl Iterator<Item = Checked>) -> bool {
+    pub(super) fn update(&mut self, draining: bool, checked: impl Iterator<Item = Checked>) -> bool {
         let known = |checked: Checked| match checked.state {
             TargetState::Unknown => None,
             TargetState::Passing => Some((checked.target, true)),
             TargetState::Failing => Some((checked.target, false)),
         };
-        let now = checked.filter_map(known).collect();
-        let changed = self.0 != now;
-        self.0 = now;
+        let now = Self {
+            targets: checked.filter_map(known).collect(),
+            draining,
+        };
+        let changed = *self != now;
+        *self = now;
         changed
     }
 
@@ -52,8 +59,9 @@ impl Report {
             target: *target,
             passing: *passing,
         };
-        let targets: Vec<_> = self.0.iter().map(health).collect();
+        let targets: Vec<_> = self.targets.iter().map(health).collect();
         let mut frames = Vec::new();
+        encode_draining(self.draining, &mut frames);
         encode_targets(true, &targets, &mut frames);
         frames
     }

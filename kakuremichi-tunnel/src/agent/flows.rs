@@ -1,15 +1,22 @@
 //! The flows that an agent serves now, and what they carry.
 
-use std::sync::Arc;
+use std::{
+    future::{Future as _, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use kakuremichi_core::id::ServiceId;
 use kakuremichi_proto::report::Amount;
 use slab::Slab;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use super::table::{Grant, Table};
 use crate::engine::Meter;
 
-/// All flows that were accepted and have not ended. The engine bounds them.
+/// All flows that were admitted and have not ended, those whose target is being dialled included. The
+/// engine bounds them.
 #[derive(Debug)]
 pub(super) struct Flows {
     open: Slab<Flow>,
@@ -18,7 +25,11 @@ pub(super) struct Flows {
 
 #[derive(Debug)]
 struct Flow {
-    service: ServiceId,
+    grant: Grant,
+    /// Its target is there: it counts as a connection.
+    connected: bool,
+    /// Sends the revocation, once.
+    revoke: Option<oneshot::Sender<()>>,
     meter: Arc<Meter>,
     /// What was counted of it before.
     counted: Amount,
@@ -31,12 +42,44 @@ pub(super) struct Ticket {
     meter: Arc<Meter>,
     /// Not bounded by itself: each flow sends one message.
     ended: mpsc::UnboundedSender<usize>,
+    revoked: Revoked,
+}
+
+#[derive(Debug)]
+enum Revoked {
+    Not(oneshot::Receiver<()>),
+    Yes,
+    /// Nobody is left who could.
+    Never,
 }
 
 impl Ticket {
     /// Counts the flow's bytes.
     pub(super) fn meter(&self) -> Arc<Meter> {
         Arc::clone(&self.meter)
+    }
+
+    /// Names the flow.
+    pub(super) const fn key(&self) -> usize {
+        self.key
+    }
+
+    /// Ready when the plan does not allow the flow any more: it is to be closed.
+    pub(super) fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Revoked::Not(receiver) = &mut self.revoked
+            && let Poll::Ready(revoked) = Pin::new(receiver).poll(cx)
+        {
+            self.revoked = revoked.map_or(Revoked::Never, |()| Revoked::Yes);
+        }
+        match self.revoked {
+            Revoked::Yes => Poll::Ready(()),
+            Revoked::Not(_) | Revoked::Never => Poll::Pending,
+        }
+    }
+
+    /// Waits until the plan does not allow the flow any more.
+    pub(super) async fn revoked(&mut self) {
+        poll_fn(|cx| self.poll_revoked(cx)).await;
     }
 }
 
@@ -59,11 +102,14 @@ impl Flows {
         self.open.len()
     }
 
-    /// A flow for `service` begins.
-    pub(super) fn begin(&mut self, service: ServiceId) -> Ticket {
+    /// A flow that the plan grants begins; its target is to be found.
+    pub(super) fn begin(&mut self, grant: Grant) -> Ticket {
         let meter = Arc::<Meter>::default();
+        let (revoke, revoked) = oneshot::channel();
         let key = self.open.insert(Flow {
-            service,
+            grant,
+            connected: false,
+            revoke: Some(revoke),
             meter: Arc::clone(&meter),
             counted: Amount::default(),
         });
@@ -71,21 +117,41 @@ impl Flows {
             key,
             meter,
             ended: self.ended.clone(),
+            revoked: Revoked::Not(revoked),
         }
+    }
+
+    /// A flow has reached its target.
+    pub(super) fn connected(&mut self, key: usize) {
+        if let Some(flow) = self.open.get_mut(key) {
+            flow.connected = true;
+        }
+    }
+
+    /// Judges all flows anew (DESIGN, invariant 5); those that the table does not grant any more are
+    /// told. Returns how many.
+    pub(super) fn judge_anew(&mut self, table: &Table) -> usize {
+        let lapsed = self
+            .open
+            .iter_mut()
+            .filter(|(_, flow)| !table.grants(&flow.grant));
+        lapsed
+            .filter_map(|(_, flow)| flow.revoke.take()?.send(()).ok())
+            .count()
     }
 
     /// A flow has ended; returns what of it was not counted.
     pub(super) fn end(&mut self, key: usize) -> Option<(ServiceId, Amount)> {
         let mut flow = self.open.try_remove(key)?;
         let amount = flow.uncounted();
-        Some((flow.service, amount))
+        Some((flow.grant.service, amount))
     }
 
     /// What the flows carried since the last call.
     pub(super) fn count(&mut self) -> impl Iterator<Item = (ServiceId, Amount)> {
         self.open
             .iter_mut()
-            .map(|(_, flow)| (flow.service, flow.uncounted()))
+            .map(|(_, flow)| (flow.grant.service, flow.uncounted()))
             .filter(|(_, amount)| *amount != Amount::default())
     }
 }
@@ -93,7 +159,7 @@ impl Flows {
 impl Flow {
     fn uncounted(&mut self) -> Amount {
         let total = Amount {
-            connections: 1,
+            connections: u64::from(self.connected),
             requests: 0,
             received: self.meter.received(),
             sent: self.meter.sent(),
@@ -117,7 +183,9 @@ mod tests {
         let (ended, mut ends) = mpsc::unbounded_channel();
         let mut flows = Flows::new(ended);
         let service = ServiceId::from_bytes([1; 16]);
-        let ticket = flows.begin(service);
+        let ticket = flows.begin(Grant::of(service));
+        assert_eq!(flows.count().count(), 0, "its target is being dialled");
+        flows.connected(ticket.key());
         let counted: Vec<_> = flows.count().collect();
         assert_eq!(counted.len(), 1);
         assert_eq!(counted[0].1.connections, 1);

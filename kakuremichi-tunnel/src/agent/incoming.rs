@@ -7,13 +7,11 @@ use std::{
     collections::BTreeMap,
     io,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
-use kakuremichi_core::{
-    id::{ServiceId, TargetId},
-    model::TargetAddress,
-};
+use kakuremichi_core::{id::TargetId, model::TargetAddress};
 use kakuremichi_proto::{flow::FlowReply, preface::Preface};
 use tokio::{
     io::copy_bidirectional,
@@ -25,11 +23,11 @@ use super::{
     check,
     exposure::Inlet,
     flows::{Flows, Ticket},
-    table::{Admitted, FlowDenial, Opened, Table},
+    table::{Admitted, FlowDenial, Grant, Opened, Table},
     visitor::{Visitor, VisitorStream},
 };
 use crate::{
-    engine::{IncomingFlow, PrefaceLength, proxy_v2_length},
+    engine::{IncomingFlow, Meter, PrefaceLength, proxy_v2_length},
     link::dial::{self, DialError},
     status::AgentEvent,
 };
@@ -67,7 +65,12 @@ impl Shared {
         }
     }
 
+    /// Follows a new plan: flows that it does not allow any more are closed (DESIGN, invariant 5).
     pub(super) fn set_table(&self, table: Table) {
+        let revoked = self.flows.borrow_mut().judge_anew(&table);
+        if revoked > 0 {
+            tracing::info!(flows = revoked, "closing what the plan does not allow any more");
+        }
         *self.table.borrow_mut() = table;
     }
 
@@ -113,7 +116,7 @@ impl Shared {
         };
         tracing::debug!(service = %admitted.service, connection = %preface.connection, source = %preface.source, "a flow comes");
         if self.draining.get() {
-            return flow.refuse(FlowReply::Overloaded);
+            return flow.refuse(FlowReply::Draining);
         }
         match admitted.target.address {
             TargetAddress::InProcess => self.hand_over(flow, &admitted, preface),
@@ -135,8 +138,12 @@ impl Shared {
         Ok((admitted, preface))
     }
 
-    fn begin(&self, service: ServiceId) -> Ticket {
-        self.flows.borrow_mut().begin(service)
+    fn begin(&self, grant: Grant) -> Ticket {
+        self.flows.borrow_mut().begin(grant)
+    }
+
+    fn connected(&self, key: usize) {
+        self.flows.borrow_mut().connected(key);
     }
 
     /// Hands a flow to the listener in this process, without waiting for it (LESSONS: one slow listener
@@ -148,7 +155,8 @@ impl Shared {
         };
         match inlet.flows.try_reserve() {
             Ok(place) => {
-                let ticket = self.begin(admitted.service);
+                let ticket = self.begin(admitted.grant.clone());
+                self.connected(ticket.key());
                 let stream = flow.accept_stream(ticket.meter());
                 place.send(VisitorStream::new(stream, Visitor::new(preface), ticket));
             }
@@ -170,18 +178,33 @@ impl Shared {
         }
         let dialling = Dialling::new(Rc::clone(self));
         let shared = Rc::clone(self);
-        tokio::task::spawn_local(async move { shared.dial(flow, admitted, dialling).await });
+        let mut ticket = self.begin(admitted.grant.clone());
+        let (meter, key) = (ticket.meter(), ticket.key());
+        tokio::task::spawn_local(async move {
+            // Whatever is dropped by the revocation closes: the dial, the flow and the socket.
+            tokio::select! {
+                () = shared.dial(flow, admitted, dialling, meter, key) => {}
+                () = ticket.revoked() => {}
+            }
+        });
     }
 
-    async fn dial(&self, flow: IncomingFlow, admitted: Admitted, dialling: Dialling) {
+    async fn dial(
+        &self,
+        flow: IncomingFlow,
+        admitted: Admitted,
+        dialling: Dialling,
+        meter: Arc<Meter>,
+        key: usize,
+    ) {
         let served = match &admitted.target.address {
             TargetAddress::Tcp(endpoint) => {
                 let connected = dial::connect(endpoint, DIAL_TIMEOUT, |_| true).await;
                 match connected.and_then(|stream| Ok(stream.into_std()?)) {
                     Ok(stream) => {
                         drop(dialling);
-                        let ticket = self.begin(admitted.service);
-                        let end = flow.accept_socket(stream, ticket.meter()).await;
+                        self.connected(key);
+                        let end = flow.accept_socket(stream, meter).await;
                         tracing::debug!(service = %admitted.service, sent = end.sent, received = end.received, reason = ?end.reason, "a flow has ended");
                         return;
                     }
@@ -194,8 +217,8 @@ impl Shared {
         drop(dialling);
         match served {
             Ok(stream) => {
-                let ticket = self.begin(admitted.service);
-                let end = relay(flow, stream, &ticket).await;
+                self.connected(key);
+                let end = relay(flow, stream, meter).await;
                 tracing::debug!(service = %admitted.service, ?end, "a flow has ended");
             }
             Err(error) => {
@@ -207,8 +230,8 @@ impl Shared {
 }
 
 /// Serves a Unix socket, which the engine does not.
-async fn relay(flow: IncomingFlow, mut socket: UnixStream, ticket: &Ticket) -> io::Result<(u64, u64)> {
-    let mut stream = flow.accept_stream(ticket.meter());
+async fn relay(flow: IncomingFlow, mut socket: UnixStream, meter: Arc<Meter>) -> io::Result<(u64, u64)> {
+    let mut stream = flow.accept_stream(meter);
     copy_bidirectional(&mut stream, &mut socket).await
 }
 

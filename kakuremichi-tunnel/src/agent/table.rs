@@ -6,8 +6,9 @@ use std::{
 };
 
 use kakuremichi_core::{
-    id::{GatewayId, ServiceId},
+    id::{GatewayId, ServiceId, TargetId},
     key::WireGuardKey,
+    model::TargetAddress,
     plan::{AgentPlan, AgentTarget},
 };
 use kakuremichi_proto::preface::Preface;
@@ -25,6 +26,38 @@ pub(super) struct Opened {
 pub(super) struct Admitted {
     pub(super) service: ServiceId,
     pub(super) target: AgentTarget,
+    pub(super) grant: Grant,
+}
+
+/// What a flow was admitted for, to be judged again when the plan changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Grant {
+    /// The gateway.
+    peer: WireGuardKey,
+    gateway: GatewayId,
+    remote: IpAddr,
+    /// What it opened.
+    port: u16,
+    pub(super) service: ServiceId,
+    target: TargetId,
+    /// Where the target was.
+    address: TargetAddress,
+}
+
+#[cfg(test)]
+impl Grant {
+    /// Of a service, whatever else.
+    pub(super) const fn of(service: ServiceId) -> Self {
+        Self {
+            peer: WireGuardKey::from_bytes([0; 32]),
+            gateway: GatewayId::from_bytes([0; 16]),
+            remote: IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+            port: 0,
+            service,
+            target: TargetId::from_bytes([0; 16]),
+            address: TargetAddress::InProcess,
+        }
+    }
 }
 
 /// Why the plan does not allow a flow.
@@ -96,7 +129,26 @@ impl Table {
         Ok(Admitted {
             service: *owner,
             target: target.clone(),
+            grant: Grant {
+                peer: opened.peer,
+                gateway: *gateway,
+                remote: *address,
+                port: opened.local.port(),
+                service: *owner,
+                target: target.id,
+                address: target.address.clone(),
+            },
         })
+    }
+
+    /// Whether a flow that was admitted would be admitted now, to the same place.
+    pub(super) fn grants(&self, grant: &Grant) -> bool {
+        let gateway = self.gateways.get(&grant.peer);
+        let target = self.targets.get(&grant.port);
+        gateway == Some(&(grant.gateway, grant.remote))
+            && target.is_some_and(|(service, target)| {
+                *service == grant.service && target.id == grant.target && target.address == grant.address
+            })
     }
 }
 
@@ -106,8 +158,8 @@ mod tests {
 
     use super::*;
     use kakuremichi_core::{
-        id::{AgentId, OrganizationId, TargetId},
-        model::{TargetAddress, VirtualPort},
+        id::{AgentId, OrganizationId},
+        model::VirtualPort,
         plan::{AgentGateway, AgentNode, AgentRecord, AgentService, Plan, Revision},
     };
     use kakuremichi_proto::preface::ConnectionId;
@@ -186,6 +238,8 @@ mod tests {
         let table = table();
         let admitted = table.admit(opened(2, GATEWAY, 2000), &preface(2, 7, 7)).unwrap();
         assert_eq!(admitted.target.id, TargetId::from_bytes([7; 16]));
+        assert!(table.grants(&admitted.grant));
+        assert!(!Table::default().grants(&admitted.grant));
         for (flow, claim, denial) in [
             (opened(3, GATEWAY, 2000), preface(2, 7, 7), FlowDenial::Gateway),
             (opened(2, US, 2000), preface(2, 7, 7), FlowDenial::Gateway),

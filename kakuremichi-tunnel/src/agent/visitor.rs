@@ -78,21 +78,35 @@ impl Visitor {
 /// A visitor's connection to a service inside this process.
 ///
 /// It reads, writes, half-closes and is dropped as the [`TunnelStream`] that it is; its tasks may run on
-/// any runtime.
+/// any runtime. When the agent's plan does not allow it any more, it fails to read and write; dropping it
+/// then resets the flow.
 #[derive(Debug)]
 pub struct VisitorStream {
     stream: TunnelStream,
     visitor: Visitor,
     /// Dropped behind the stream: the flow has ended.
-    _ticket: Ticket,
+    ticket: Ticket,
 }
+
+/// Why a stream fails that did nothing wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent's plan does not allow the flow any more")]
+struct Revoked;
 
 impl VisitorStream {
     pub(super) const fn new(stream: TunnelStream, visitor: Visitor, ticket: Ticket) -> Self {
         Self {
             stream,
             visitor,
-            _ticket: ticket,
+            ticket,
+        }
+    }
+
+    /// Fails once the agent's plan does not allow the flow any more.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.ticket.poll_revoked(cx) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, Revoked)),
+            Poll::Pending => Ok(()),
         }
     }
 
@@ -109,12 +123,14 @@ impl AsyncRead for VisitorStream {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, out)
     }
 }
 
 impl AsyncWrite for VisitorStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, data)
     }
 

@@ -94,6 +94,7 @@ impl From<FlowReply> for FlowError {
             FlowReply::Unreachable => Self::Unreachable,
             FlowReply::Denied | FlowReply::Unknown => Self::Denied,
             FlowReply::Overloaded => Self::Overloaded,
+            FlowReply::Draining => Self::Offline,
             FlowReply::Connected => Self::Broken,
         }
     }

@@ -7,7 +7,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::agent::{BACKLOG, FlowDenial, Service};
+use crate::{
+    agent::{BACKLOG, FlowDenial, Service},
+    link::{LinkEnd, PlanSource, SetupError, SourceFuture, Supply},
+};
 
 fn tcp(listener: &TcpListener) -> TargetAddress {
     let address = listener.local_addr().unwrap().to_string();
@@ -123,6 +126,68 @@ async fn only_flows_of_the_plan_are_served_and_the_others_hear_why() {
         gate.refusal(port(9), &Gate::preface(9)).await,
         FlowReply::Unreachable
     );
+}
+
+/// A source whose plan changes.
+#[derive(Debug)]
+struct Changing(tokio::sync::watch::Receiver<AgentPlan>);
+
+impl PlanSource<AgentRecord> for Changing {
+    fn open(&self, supply: Supply<AgentRecord>) -> Result<SourceFuture, SetupError> {
+        let mut plans = self.0.clone();
+        Ok(Box::pin(async move {
+            loop {
+                supply.publish(plans.borrow_and_update().clone());
+                tokio::select! {
+                    changed = plans.changed() => if changed.is_err() {
+                        return LinkEnd::Stopped;
+                    },
+                    () = supply.stopping() => return LinkEnd::Stopped,
+                }
+            }
+        }))
+    }
+}
+
+/// DESIGN invariant 5; LESSONS, advisories 13 and 14: what was admitted is judged again.
+#[tokio::test]
+async fn a_flow_that_the_plan_does_not_allow_any_more_is_closed() {
+    let temp = TempDir::new().unwrap();
+    let state = StateDir::open(temp.path()).unwrap();
+    let gate = Gate::start(&state.keys().unwrap());
+    let moved = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stays = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let made = |revision, services: &[Planned]| plan(revision, gate.key(), &[&gate.endpoint()], services);
+    let before = [
+        Planned::http(7, "a.example"),
+        Planned::tcp(8, tcp(&moved)),
+        Planned::tcp(9, tcp(&stays)),
+    ];
+    let (plans, source) = tokio::sync::watch::channel(made(1, &before));
+    let agent = Agent::with_source(Changing(source))
+        .state(state)
+        .spawn()
+        .await
+        .unwrap();
+    soon(gate.online()).await;
+    let mut listener = soon(agent.expose(Service::http("a.example"))).await.unwrap();
+    let mut inside = gate.visit(7).await;
+    let mut stream = soon(listener.accept()).await.unwrap();
+    let mut outside = gate.visit(8).await;
+    let (mut socket, _) = soon(moved.accept()).await.unwrap();
+    let mut other = gate.visit(9).await;
+    let (mut untouched, _) = soon(stays.accept()).await.unwrap();
+    let elsewhere = TargetAddress::Tcp("127.0.0.1:9".parse().unwrap());
+    let after = [Planned::tcp(8, elsewhere), Planned::tcp(9, tcp(&stays))];
+    plans.send(made(2, &after)).unwrap();
+    let error = soon(stream.read(&mut [0; 1])).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionAborted, "{error}");
+    assert!(stream.write_all(b"x").await.is_err());
+    drop(stream);
+    assert!(soon(inside.read(&mut [0; 1])).await.is_err());
+    assert!(soon(outside.read(&mut [0; 1])).await.is_err());
+    assert!(!matches!(soon(socket.read(&mut [0; 1])).await, Ok(1..)));
+    half_closed_talk(&mut other, &mut untouched).await;
 }
 
 /// LESSONS: "one slow listener stalls every tunnel"; "a connection not accepted within a second is

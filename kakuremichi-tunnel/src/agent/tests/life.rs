@@ -70,7 +70,7 @@ async fn a_shutdown_waits_for_open_flows() {
     assert_eq!(soon(listener.closed()).await, CloseReason::Shutdown);
     assert_eq!(
         gate.refusal(port(7), &Gate::preface(7)).await,
-        kakuremichi_proto::flow::FlowReply::Overloaded
+        kakuremichi_proto::flow::FlowReply::Draining
     );
     let late = soon(agent.expose(Service::http("b.example"))).await.unwrap_err();
     assert!(
@@ -90,6 +90,45 @@ async fn a_shutdown_waits_for_open_flows() {
     assert_eq!(soon(agent.closed()).await, CloseReason::Shutdown);
     // The state directory is free again.
     drop(StateDir::open(temp.path()).unwrap());
+}
+
+/// A visitor whose target is being dialled is there, too.
+#[tokio::test]
+async fn a_shutdown_waits_for_a_dial_that_is_under_way() {
+    let temp = TempDir::new().unwrap();
+    let slow = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    slow.bind(&any.into()).unwrap();
+    slow.listen(0).unwrap();
+    let server = std::net::TcpListener::from(slow);
+    let address = server.local_addr().unwrap();
+    // Its queue is full: who comes next waits until somebody is accepted.
+    let _first = std::net::TcpStream::connect(address).unwrap();
+    let target = TargetAddress::Tcp(address.to_string().parse().unwrap());
+    let (agent, gate) = pair(temp.path(), &[Planned::tcp(7, target)]).await;
+    let mut visitor = gate.visit(7).await;
+    visitor.write_all(b"question").await.unwrap();
+    let waits = timeout(Duration::from_millis(200), visitor.read(&mut [0; 1])).await;
+    assert!(waits.is_err(), "the target takes no connections: {waits:?}");
+    let mut status = agent.watch_status();
+    let stopping = tokio::spawn({
+        let agent = agent.clone();
+        async move { agent.shutdown(LIMIT).await }
+    });
+    let draining = status.wait_for(|status| status.phase != Phase::Running);
+    soon(draining).await.unwrap();
+    server.accept().unwrap();
+    let (socket, _) = server.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut socket = tokio::net::TcpStream::from_std(socket).unwrap();
+    soon(socket.read_exact(&mut [0; 8])).await.unwrap();
+    socket.write_all(b"answer").await.unwrap();
+    drop(socket);
+    let mut answer = String::new();
+    soon(visitor.read_to_string(&mut answer)).await.unwrap();
+    assert_eq!(answer, "answer");
+    drop(visitor);
+    assert_eq!(soon(stopping).await.unwrap().cut, 0);
 }
 
 #[tokio::test]
