@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::component::Need;
 use crate::setup;
 use crate::step::{Error, Steps};
-use crate::workspace::{cargo, metadata, root};
+use crate::workspace::{cargo, metadata};
 
 /// Setup, then all tests.
 pub(crate) fn run(steps: &mut Steps, without: &[String]) -> Result<(), Error> {
@@ -48,16 +48,17 @@ pub(crate) fn run(steps: &mut Steps, without: &[String]) -> Result<(), Error> {
     ];
     steps.program("test: the pure layer of kakuremichi-tunnel", &mut cargo(&pure))?;
 
-    if root().join("fuzz/Cargo.toml").is_file() {
-        let fuzz = [
-            "test",
-            "--locked",
-            "--manifest-path",
-            "fuzz/Cargo.toml",
-            "--no-fail-fast",
-        ];
-        steps.program("test: fuzz corpora", &mut cargo(&fuzz))?;
-    }
+    // Their corpora are replayed by the crates that they fuzz; here the targets only have to build.
+    let fuzz = [
+        "check",
+        "--locked",
+        "--manifest-path",
+        "fuzz/Cargo.toml",
+        "--no-default-features",
+    ];
+    let mut fuzz = cargo(&fuzz);
+    fuzz.env("CARGO_TARGET_DIR", &target);
+    steps.program("test: the fuzz targets build", &mut fuzz)?;
     Ok(())
 }
 
