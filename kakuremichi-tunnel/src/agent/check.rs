@@ -2,11 +2,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "a check waits for sockets and for time")]
 
+mod tls;
+
 use std::{io, path::Path, time::Duration};
 
 use kakuremichi_core::{
     model::{Health, HealthCheck, TargetAddress},
-    net::Endpoint,
+    name::Hostname,
+    net::{Endpoint, Host},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -32,6 +35,9 @@ pub enum CheckError {
     /// The connection broke before an answer came.
     #[error("the connection broke")]
     Broken(#[source] io::Error),
+    /// The target does not speak TLS, or not so that we understand each other.
+    #[error("TLS cannot be spoken with it")]
+    Tls(#[source] io::Error),
     /// What came back is not HTTP.
     #[error("the answer is not HTTP")]
     NotHttp,
@@ -45,20 +51,23 @@ pub enum CheckError {
 
 /// Checks a target outside this process.
 ///
-/// A target that speaks TLS is only connected to, whatever its check says: its certificate is the
-/// gateway's to verify, since the gateway alone has the names and roots for it, and an answer from a
-/// peer that nobody verified would tell nothing that the connection does not. What is wrong with the
-/// TLS of a target shows at the gateway, as `KKM-G009`.
+/// A target that speaks TLS is asked inside TLS. Its certificate is not verified here: it is the
+/// gateway's to verify, which alone has the names and roots for it. What is wrong with it shows there, as
+/// `KKM-G009`.
 pub(super) async fn check(address: &TargetAddress, tls: bool, check: &HealthCheck) -> Result<(), CheckError> {
     let checking = async {
         match address {
             TargetAddress::Tcp(endpoint) => {
                 let stream = dial::connect(endpoint, check.timeout, |_| true).await?;
-                talk(stream, tls, &check.check, &host_header(endpoint)).await
+                let name = match &endpoint.host {
+                    Host::Name(name) => name.to_string(),
+                    Host::Address(address) => address.to_string(),
+                };
+                ask(stream, tls, &check.check, &host_header(endpoint, tls), &name).await
             }
             TargetAddress::Unix(path) => {
                 let stream = connect_unix(path, check.timeout).await?;
-                talk(stream, tls, &check.check, "localhost").await
+                ask(stream, tls, &check.check, "localhost", "localhost").await
             }
             TargetAddress::InProcess => Err(CheckError::NoListener),
         }
@@ -77,27 +86,40 @@ pub(super) async fn connect_unix(path: &Path, limit: Duration) -> Result<UnixStr
     }
 }
 
-fn host_header(endpoint: &Endpoint) -> String {
+fn host_header(endpoint: &Endpoint, tls: bool) -> String {
     let text = endpoint.to_string();
-    match text.strip_suffix(":80") {
+    match text.strip_suffix(if tls { ":443" } else { ":80" }) {
         Some(host) => host.to_owned(),
         None => text,
     }
 }
 
-async fn talk(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+/// Does with a connection what the check says.
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     tls: bool,
     health: &Health,
     own_host: &str,
+    own_name: &str,
 ) -> Result<(), CheckError> {
     let Health::Http { path, host } = health else {
         return Ok(());
     };
-    if tls {
-        return Ok(());
+    if !tls {
+        return talk(stream, path, host.as_ref(), own_host).await;
     }
-    let host = host.as_ref().map_or(own_host, |host| host.as_str());
+    let name = host.as_ref().map_or(own_name, |host| host.as_str());
+    let stream = tls::wrap(stream, name).await.map_err(CheckError::Tls)?;
+    talk(stream, path, host.as_ref(), own_host).await
+}
+
+async fn talk(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    path: &str,
+    host: Option<&Hostname>,
+    own_host: &str,
+) -> Result<(), CheckError> {
+    let host = host.map_or(own_host, |host| host.as_str());
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: kakuremichi-agent\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
@@ -179,14 +201,14 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut asked = Vec::new();
             let mut buffer = [0; 1024];
-            while !asked.ends_with(b"\r\n\r\n") {
+            while !asked.ends_with(b"\r\n\r\n") && asked.first() != Some(&0x16) {
                 match stream.read(&mut buffer).await {
                     Ok(0) | Err(_) => break,
                     Ok(read) => asked.extend_from_slice(&buffer[..read]),
                 }
             }
             let _ = stream.write_all(answer).await;
-            String::from_utf8(asked).unwrap()
+            String::from_utf8_lossy(&asked).into_owned()
         };
         let target = TargetAddress::Tcp(address.parse().unwrap());
         let health = http("/healthz?x=1");
@@ -211,11 +233,43 @@ mod tests {
         assert!(matches!(outcome, Err(CheckError::Broken(_))));
     }
 
+    /// Checks a server that speaks TLS, with a certificate that nobody vouches for.
+    async fn against_tls(answer: &'static [u8]) -> Result<(), CheckError> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["other.example".to_owned()]).unwrap();
+        let leaf = params.self_signed(&key).unwrap().der().clone();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf], key.into())
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut asked = [0; 1024];
+            let read = stream.read(&mut asked).await.unwrap();
+            assert!(asked[..read].starts_with(b"GET /healthz HTTP/1.1\r\nHost: app.example\r\n"));
+            stream.write_all(answer).await.unwrap();
+        };
+        let target = TargetAddress::Tcp(address.parse().unwrap());
+        let health = http("/healthz");
+        tokio::join!(check(&target, true, &health), server).0
+    }
+
+    /// An https target that answers with an error is no healthy one.
     #[tokio::test]
-    async fn a_tls_target_is_only_connected_to() {
-        let (outcome, asked) = against(b"", true).await;
-        outcome.unwrap();
-        assert_eq!(asked, "");
+    async fn a_tls_target_is_asked_inside_tls() {
+        against_tls(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        let outcome = against_tls(b"HTTP/1.1 500 Broken\r\n\r\n").await;
+        assert!(matches!(outcome, Err(CheckError::Status(500))), "{outcome:?}");
+        let (outcome, _) = against(b"HTTP/1.1 200 OK\r\n\r\n", true).await;
+        assert!(matches!(outcome, Err(CheckError::Tls(_))), "{outcome:?}");
     }
 
     #[tokio::test]
