@@ -39,6 +39,11 @@ const COUNTERS: &[Counter] = &[
         |count| count.refused,
     ),
     (
+        "kakuremichi_requests_refused_total",
+        "HTTP requests refused: too many of one address were open.",
+        |count| count.requests_refused,
+    ),
+    (
         "kakuremichi_tls_failures_total",
         "TLS handshakes that failed.",
         |count| count.handshakes_failed,
@@ -96,6 +101,11 @@ const COUNTERS: &[Counter] = &[
         "kakuremichi_wrong_credentials_total",
         "Credentials that did not verify.",
         |count| count.wrong_credentials,
+    ),
+    (
+        "kakuremichi_judgements_failed_total",
+        "Questions that an authenticator or authorizer did not answer.",
+        |count| count.judgements_failed,
     ),
     (
         "kakuremichi_throttled_total",

@@ -8,6 +8,7 @@
 
 mod attempts;
 mod credential;
+mod judgement;
 mod remembered;
 mod verify;
 
@@ -32,13 +33,14 @@ use kakuremichi_core::{
 
 use self::{
     attempts::Attempts,
+    judgement::{Judgements, Unjudged},
     remembered::{CredentialNamer, Remembered},
     verify::Verifier,
 };
 use super::{
     flows::{AskedFor, KnownFacts},
     metrics::Counters,
-    settings::Limits,
+    settings::{Limits, Timeouts},
     table::{Matched, ServiceEntry},
 };
 
@@ -52,6 +54,7 @@ pub(crate) struct AccessControl {
     /// How many plans came: what was found out under an older one is not remembered.
     plans: Cell<u64>,
     hooks: Hooks,
+    judgements: Judgements,
     counters: Arc<Counters>,
 }
 
@@ -103,7 +106,13 @@ enum Proven {
 
 impl AccessControl {
     /// `key` is random and names credentials in memory.
-    pub(crate) fn new(limits: &Limits, hooks: Hooks, key: &[u8; 32], counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        limits: &Limits,
+        timeouts: &Timeouts,
+        hooks: Hooks,
+        key: &[u8; 32],
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             verifier: Rc::new(Verifier::new(limits.verifications, limits.waiting_verifications)),
             namer: CredentialNamer::new(key),
@@ -111,6 +120,7 @@ impl AccessControl {
             attempts: RefCell::default(),
             plans: Cell::new(0),
             hooks,
+            judgements: Judgements::new(limits.judgements, timeouts.judgement),
             counters,
         }
     }
@@ -217,10 +227,11 @@ impl AccessControl {
             .principal()
             .or_else(|| facts.proofs.first().map(Proof::principal));
         let asked = AuthorizationRequest::new(facts.source, principal, facts.subject, request);
-        match authorizer.authorize(asked).await {
+        match self.judgements.ask(authorizer.authorize(asked)).await {
             Ok(true) => decision,
             Ok(false) => facts.decide(policy, true),
             Err(error) => {
+                self.counters.judgements_failed.one();
                 tracing::warn!(error = %chain(&error), "the authorizer failed: the visitor is denied");
                 facts.decide(policy, true)
             }
@@ -253,13 +264,17 @@ impl AccessControl {
             return Proven::Throttled(wait);
         }
         let asked = AuthenticationRequest::new(facts.source, credential).at_service(service.id, request);
-        match authenticator.authenticate(asked).await {
+        match self.judgements.ask(authenticator.authenticate(asked)).await {
             Ok(Authentication::Proven(principal)) => Proven::SignedIn(principal),
             Ok(Authentication::NotMine) => Proven::Nothing,
             Ok(Authentication::Refused) => self.wrong(facts.source),
             Err(error) => {
+                self.counters.judgements_failed.one();
                 tracing::warn!(error = %chain(&error), "the authenticator failed: nothing is proven");
-                Proven::Nothing
+                match error {
+                    Unjudged::TooMany => Proven::Overloaded,
+                    Unjudged::TimedOut | Unjudged::Failed(_) => Proven::Nothing,
+                }
             }
         }
     }

@@ -24,6 +24,7 @@ use super::{
     lanes::Lanes,
     metrics::Counters,
     network,
+    per_address::PerAddress,
     serving::{Numbers, Serving},
     settings::{Limits, Timeouts},
     status::GatewayStatus,
@@ -76,6 +77,7 @@ impl Blueprint {
         );
         let access = AccessControl::new(
             &self.limits,
+            &self.timeouts,
             self.hooks,
             &self.access_key,
             Arc::clone(&self.counters),
@@ -84,7 +86,9 @@ impl Blueprint {
             upstream: lanes,
             table: self.table,
             access,
+            requests: PerAddress::new(self.limits.requests_per_address),
             flows: Rc::default(),
+            draining: Rc::default(),
             health: std::cell::RefCell::default(),
             target_tls: self.target_tls,
             timeouts: self.timeouts,

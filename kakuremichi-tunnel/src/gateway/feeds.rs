@@ -1,6 +1,9 @@
 //! What agents say on their feeds.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use kakuremichi_core::{
     id::{AgentId, PeerId},
@@ -30,9 +33,8 @@ impl Feeds {
                 PeerId::Site(_) => None,
             })
             .collect();
-        let agents = &self.agents;
-        self.open
-            .retain(|open, _| agents.values().any(|agent| agent == open));
+        let agents: BTreeSet<AgentId> = self.agents.values().copied().collect();
+        self.open.retain(|open, _| agents.contains(open));
     }
 
     /// Hears nobody any more.
@@ -63,6 +65,8 @@ impl Feeds {
 /// Reads a feed until it ends or breaks the protocol. What was said stands until something else is:
 /// an agent that is gone is told by its lane.
 async fn listen<U: Upstream>(mut stream: impl AsyncRead + Unpin, agent: AgentId, serving: &Serving<U>) {
+    // Whoever opens a feed is there to serve, unless it says otherwise.
+    serving.draining.set(agent, false);
     let mut bytes = Vec::with_capacity(1024);
     loop {
         loop {
@@ -85,8 +89,10 @@ async fn listen<U: Upstream>(mut stream: impl AsyncRead + Unpin, agent: AgentId,
 }
 
 fn take<U: Upstream>(frame: FeedFrame, agent: AgentId, serving: &Serving<U>) {
-    let FeedFrame::Targets { replace, targets } = frame else {
-        return;
+    let (replace, targets) = match frame {
+        FeedFrame::Targets { replace, targets } => (replace, targets),
+        FeedFrame::Draining(draining) => return serving.draining.set(agent, draining),
+        FeedFrame::Unknown(_) => return,
     };
     let mut health = serving.health.borrow_mut();
     if replace {
@@ -102,7 +108,7 @@ fn take<U: Upstream>(frame: FeedFrame, agent: AgentId, serving: &Serving<U>) {
 #[cfg(test)]
 mod tests {
     use kakuremichi_core::{id::TargetId, policy::Policy};
-    use kakuremichi_proto::lane::{TargetHealth, encode_targets};
+    use kakuremichi_proto::lane::{TargetHealth, encode_draining, encode_targets};
     use rustls::RootCertStore;
 
     use super::*;
@@ -111,6 +117,35 @@ mod tests {
         settings::Timeouts,
         testing::{PlainTcp, local, plan, serving, target, tcp_service},
     };
+
+    /// A gateway that went on sending would keep an agent from stopping.
+    #[test]
+    fn an_agent_that_drains_gets_nothing_new_until_it_says_otherwise() {
+        local(async {
+            let plan = plan(
+                1,
+                [tcp_service(1, 5432, Policy::public(), vec![target(1), target(2)])],
+            );
+            let upstream = PlainTcp::default();
+            for number in [1, 2] {
+                let address = "127.0.0.1:9".parse().unwrap();
+                let id = TargetId::from_bytes([number; 16]);
+                upstream.addresses.borrow_mut().insert(id, address);
+            }
+            let serving = serving(&plan, upstream, Timeouts::default(), RootCertStore::empty());
+            let port = serving.table.load().port(5432).unwrap().clone();
+            let offered = || serving.candidates(port.pool().unwrap()).unwrap().len();
+            assert_eq!(offered(), 2);
+            let agent = AgentId::from_bytes([1; 16]);
+            let mut bytes = Vec::new();
+            encode_draining(true, &mut bytes);
+            listen(bytes.as_slice(), agent, &serving).await;
+            assert_eq!(offered(), 1, "also when the feed has ended");
+            // Started again it opens another feed, which may be of a version that says nothing of it.
+            listen([].as_slice(), agent, &serving).await;
+            assert_eq!(offered(), 2);
+        });
+    }
 
     #[test]
     fn a_feed_replaces_what_was_said_and_ends_at_garbage() {

@@ -178,6 +178,17 @@ impl Held {
     }
 }
 
+/// Tells whether a permit was revoked.
+#[derive(Debug)]
+pub(crate) struct Revocation(Rc<Held>);
+
+impl Revocation {
+    /// Whether it was.
+    pub(crate) fn has_come(&self) -> bool {
+        self.0.revoked.get()
+    }
+}
+
 /// The permit of one exchange, for as long as it stands. Dropping it ends the registration.
 #[derive(Debug)]
 pub(crate) struct Lease {
@@ -191,6 +202,11 @@ impl Lease {
     /// permit is lost.
     pub(crate) fn decide_anew(&self, table: &RouteTable) -> bool {
         self.held.decide_anew(table)
+    }
+
+    /// Tells of the revocation, beside whoever waits for it.
+    pub(crate) fn revocation(&self) -> Revocation {
+        Revocation(Rc::clone(&self.held))
     }
 
     /// Whether the permit was revoked; wakes the task when it is. One task may wait at a time.

@@ -13,6 +13,7 @@ mod guard;
 mod headers;
 mod io;
 mod kept;
+mod load;
 pub(crate) mod pages;
 mod proxy;
 mod relay;
@@ -25,5 +26,5 @@ mod websocket;
 mod tests;
 
 pub(crate) use io::{Unguard, VisitorIo};
-pub(crate) use kept::TaskGuard;
+pub(crate) use kept::{Kept, TaskGuard};
 pub(crate) use target::TargetTls;

@@ -36,6 +36,8 @@ counters! {
     accepted,
     /// Connections closed at once: a bound of [`Limits`](super::Limits) is reached.
     refused,
+    /// HTTP requests refused: too many of one address are open.
+    requests_refused,
     /// TLS handshakes that failed or took too long.
     handshakes_failed,
     /// HTTP requests answered, by whomever.
@@ -62,6 +64,9 @@ counters! {
     verifications,
     /// Credentials that did not verify.
     wrong_credentials,
+    /// Questions that an `Authenticator` or `Authorizer` did not answer: it failed, took too long, or was
+    /// not asked since too many were open.
+    judgements_failed,
     /// Requests refused because of too many of those from one address.
     throttled,
     /// Bytes of bodies, WebSockets and TCP connections that visitors sent.

@@ -15,11 +15,13 @@ use kakuremichi_proto::preface::ConnectionId;
 
 use super::{
     access::AccessControl,
-    balance::{self, Unavailable},
+    balance::{self, Reach, Unavailable},
+    draining::Draining,
     flows::OpenFlows,
     health::HealthBoard,
     http::TargetTls,
     metrics::Counters,
+    per_address::PerAddress,
     settings::{Limits, Timeouts},
     table::{Pool, RouteTable},
     upstream::Upstream,
@@ -35,8 +37,12 @@ pub(crate) struct Serving<U> {
     pub(crate) table: Arc<ArcSwap<RouteTable>>,
     /// Decides about visitors.
     pub(crate) access: AccessControl,
+    /// How many requests each address has open.
+    pub(crate) requests: Rc<PerAddress>,
     /// What is open.
     pub(crate) flows: Rc<OpenFlows>,
+    /// Agents that are about to stop.
+    pub(crate) draining: Rc<Draining>,
     /// What agents say about targets.
     pub(crate) health: RefCell<HealthBoard>,
     /// TLS to targets.
@@ -74,7 +80,13 @@ impl<U: Upstream> Serving<U> {
     /// The targets of a pool to be tried, in order.
     pub(crate) fn candidates(&self, pool: &Pool) -> Result<Vec<Arc<PlannedTarget>>, Unavailable> {
         let health = self.health.borrow();
-        let state = |target: &PlannedTarget| (self.upstream.reach(&target.via), health.of(target));
+        let state = |target: &PlannedTarget| {
+            let reach = match self.draining.has(target) {
+                true => Reach::Offline,
+                false => self.upstream.reach(&target.via),
+            };
+            (reach, health.of(target))
+        };
         balance::order(&pool.targets, pool.next_turn(), state)
             .map(|targets| targets.into_iter().map(Arc::clone).collect())
     }

@@ -17,6 +17,9 @@ pub struct Timeouts {
     pub keep_alive: Duration,
     /// The connection to a target, its TLS handshake included.
     pub connect: Duration,
+    /// An answer of an `Authenticator`, and one of an `Authorizer`. Without one in time nothing is
+    /// proven, or the visitor is objected to.
+    pub judgement: Duration,
     /// The head of a target's response, from the last byte of the request on.
     pub response_head: Duration,
     /// A body or a WebSocket on which nothing moves in either direction.
@@ -35,6 +38,7 @@ impl Default for Timeouts {
             head: Duration::from_secs(30),
             keep_alive: Duration::from_secs(120),
             connect: Duration::from_secs(15),
+            judgement: Duration::from_secs(10),
             response_head: Duration::from_secs(60),
             idle: Duration::from_secs(600),
             tcp_idle: Duration::from_secs(7200),
@@ -58,11 +62,17 @@ pub struct Limits {
     pub fields: usize,
     /// Requests at once on one HTTP/2 connection. Beyond, a stream is refused.
     pub streams: u32,
+    /// Requests at once, WebSockets included, of one address (IPv6: of one /64). Each takes a flow to
+    /// an agent, of which there are only so many for all. Beyond, the answer is 503.
+    pub requests_per_address: usize,
     /// Passwords being verified at once; each keeps a thread busy and takes the memory that its hash
     /// asks for.
     pub verifications: usize,
     /// Passwords waiting to be verified. Beyond, the answer is 503.
     pub waiting_verifications: usize,
+    /// Questions to an `Authenticator` or `Authorizer` that are open at once. Beyond, the answer is 503,
+    /// or the visitor is objected to.
+    pub judgements: usize,
     /// Verified credentials that are remembered. Beyond, the oldest is forgotten.
     pub remembered: usize,
     /// Certificates of the local CA that are kept. Beyond, the one made first is dropped and made
@@ -78,8 +88,10 @@ impl Default for Limits {
             head: 64 * 1024,
             fields: 128,
             streams: 128,
+            requests_per_address: 2_048,
             verifications: 2,
             waiting_verifications: 64,
+            judgements: 1_024,
             remembered: 4_096,
             certificates: 1_024,
         }

@@ -16,7 +16,19 @@ use crate::gateway::testing::{argon2id, basic_policy, http_service, local, match
 const VISITOR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
 fn control(hooks: Hooks) -> AccessControl {
-    AccessControl::new(&Limits::default(), hooks, &[3; 32], Arc::default())
+    impatient(hooks, Timeouts::default().judgement)
+}
+
+fn impatient(hooks: Hooks, judgement: Duration) -> AccessControl {
+    let timeouts = Timeouts {
+        judgement,
+        ..Timeouts::default()
+    };
+    let limits = Limits {
+        judgements: 1,
+        ..Limits::default()
+    };
+    AccessControl::new(&limits, &timeouts, hooks, &[3; 32], Arc::default())
 }
 
 fn shows(field: &str) -> HeaderMap {
@@ -191,5 +203,69 @@ fn an_authorizer_only_takes_away() {
             let verdict = decide(&control, &Policy::deny(), &HeaderMap::new()).await;
             assert!(matches!(verdict, Verdict::Denied(Denial::Default)));
         }
+    });
+}
+
+/// Never answers.
+#[derive(Debug)]
+struct Silent;
+
+#[async_trait]
+impl Authenticator for Silent {
+    fn name(&self) -> &'static str {
+        "silent"
+    }
+
+    async fn authenticate(
+        &self,
+        _: AuthenticationRequest<'_>,
+    ) -> Result<Authentication, AuthenticationError> {
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl Authorizer for Silent {
+    async fn authorize(&self, _: AuthorizationRequest<'_>) -> Result<bool, AuthorizationError> {
+        std::future::pending().await
+    }
+}
+
+/// LESSONS, advisories 5 and 7: what does not answer in time denies, and only so many wait for it.
+#[test]
+fn a_judgement_has_a_deadline_and_there_are_only_so_many_at_once() {
+    local(async {
+        let signed_in = Policy {
+            rules: Vec::new(),
+            access: Access::AnyOf(vec![Method::SignedIn]),
+        };
+        let asks = impatient(
+            Hooks {
+                authenticator: Some(Arc::new(Silent)),
+                authorizer: None,
+            },
+            Duration::from_millis(50),
+        );
+        let token = shows("Bearer some-token");
+        let (first, second) = tokio::join!(
+            decide(&asks, &signed_in, &token),
+            decide(&asks, &signed_in, &token)
+        );
+        assert!(matches!(first, Verdict::Challenged(_)), "{first:?}");
+        assert!(matches!(second, Verdict::Overloaded), "{second:?}");
+        assert_eq!(asks.counters.judgements_failed.get(), 2);
+        let objects = impatient(
+            Hooks {
+                authenticator: None,
+                authorizer: Some(Arc::new(Silent)),
+            },
+            Duration::from_millis(50),
+        );
+        let none = HeaderMap::new();
+        for _ in 0..2 {
+            let verdict = decide(&objects, &Policy::public(), &none).await;
+            assert!(matches!(verdict, Verdict::Denied(_)), "{verdict:?}");
+        }
+        assert_eq!(objects.counters.judgements_failed.get(), 2);
     });
 }

@@ -145,6 +145,14 @@ impl ResponseBody {
         }
     }
 
+    /// None, since the connection becomes something else: the exchange ends with that.
+    pub(crate) fn upgraded(exchange: &Rc<Exchange>) -> Self {
+        Self {
+            content: Content::Page(None),
+            exchange: Rc::clone(exchange),
+        }
+    }
+
     /// What the target sends. It breaks off when nothing moves for `idle`, or the lease lapses.
     pub(crate) fn relayed(
         incoming: Incoming,
@@ -180,6 +188,7 @@ impl Relayed {
             return Poll::Ready(Some(Err(BodyError::Revoked)));
         }
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            exchange.awaits_target();
             ready!(self.poll_idle(exchange, cx));
             return Poll::Ready(Some(Err(BodyError::Idle)));
         };

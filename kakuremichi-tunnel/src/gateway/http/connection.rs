@@ -7,7 +7,7 @@
 )]
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     convert::Infallible,
     future::Future,
     pin::{Pin, pin},
@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use hyper::{
     Request, Response,
     body::Incoming,
@@ -23,16 +24,18 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use kakuremichi_core::code::Code;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
-    sync::Notify,
     time::{Instant, sleep_until},
 };
 
 use super::{
     body::ResponseBody,
+    exchange::Exchange,
     io::{Unguard, VisitorIo},
     kept::Kept,
+    load::{Load, Patience},
     proxy,
 };
 use crate::gateway::{
@@ -50,9 +53,6 @@ const H2_CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// Streams that a visitor reset before they were answered (CVE-2023-44487). Beyond, the connection is
 /// closed.
 const H2_PENDING_RESETS: usize = 20;
-/// Streams that a visitor gave up while they were being answered, beyond those that it took whole (the
-/// same CVE: each costs a flow to a target). Beyond, the connection is closed.
-const H2_GIVEN_UP: usize = 256;
 /// Streams that we reset because of a visitor's errors (CVE-2025-8671). Beyond, the connection is
 /// closed.
 const H2_LOCAL_RESETS: usize = 256;
@@ -90,69 +90,6 @@ pub(crate) struct Connection<U> {
     pub(super) load: Rc<Load>,
 }
 
-/// What is open on a connection.
-#[derive(Debug)]
-pub(crate) struct Load {
-    open: Cell<usize>,
-    quiet_since: Cell<Instant>,
-    asked: Cell<bool>,
-    /// Requests that the visitor gave up, beyond those that were answered whole.
-    given_up: Cell<usize>,
-    too_many: Notify,
-}
-
-/// A request that is open on a connection, until its answer has ended.
-#[derive(Debug)]
-pub(crate) struct OpenRequest(Rc<Load>);
-
-impl Load {
-    fn new() -> Self {
-        Self {
-            open: Cell::new(0),
-            quiet_since: Cell::new(Instant::now()),
-            asked: Cell::new(false),
-            given_up: Cell::new(0),
-            too_many: Notify::new(),
-        }
-    }
-
-    /// A request begins.
-    pub(super) fn open(self: &Rc<Self>) -> OpenRequest {
-        self.asked.set(true);
-        self.open.set(self.open.get() + 1);
-        OpenRequest(Rc::clone(self))
-    }
-
-    /// When the connection will have been without a request for too long; `None` while one is open.
-    /// Before the first one it is a deadline.
-    fn quiet_at(&self, first: Duration, next: Duration) -> Option<Instant> {
-        let patience = if self.asked.get() { next } else { first };
-        (self.open.get() == 0).then(|| self.quiet_since.get() + patience)
-    }
-}
-
-impl OpenRequest {
-    /// The request has ended: its answer was `complete`, or the visitor gave it up.
-    pub(super) fn ended(&self, complete: bool) {
-        let given_up = self.0.given_up.get();
-        if complete {
-            self.0.given_up.set(given_up.saturating_sub(1));
-            return;
-        }
-        self.0.given_up.set(given_up + 1);
-        if given_up >= H2_GIVEN_UP {
-            self.0.too_many.notify_one();
-        }
-    }
-}
-
-impl Drop for OpenRequest {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.quiet_since.set(Instant::now());
-    }
-}
-
 /// Serves a connection to its end.
 pub(crate) async fn serve<U, T>(
     serving: Rc<Serving<U>>,
@@ -165,9 +102,9 @@ pub(crate) async fn serve<U, T>(
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = Rc::new(Connection {
+        kept: serving.draining.keep(),
         serving,
         visitor,
-        kept: Rc::default(),
         drain,
         unguard: Unguard::default(),
         upgraded: RefCell::new(None),
@@ -202,12 +139,19 @@ impl<U: Upstream> Connection<U> {
             .with_upgrades();
         let mut drain = self.drain.clone();
         let ended = tokio::select! {
-            ended = &mut connection => ended,
+            ended = self.load.watch(&mut connection, None) => ended,
             () = drain.begun() => {
                 Pin::new(&mut connection).graceful_shutdown();
-                (&mut connection).await
+                self.load.watch(&mut connection, None).await
             }
         };
+        let Some(ended) = ended else {
+            tracing::debug!("a visitor who is no longer permitted takes nothing");
+            return;
+        };
+        if let Some(error) = ended.as_ref().err().filter(|error| error.is_parse()) {
+            self.refused(error);
+        }
         if ended.as_ref().is_err_and(hyper::Error::is_parse)
             && let Some(parts) = connection.into_parts()
         {
@@ -225,18 +169,24 @@ impl<U: Upstream> Connection<U> {
         let io = VisitorIo::http2(io, timeouts.write);
         let this = Rc::clone(&self);
         let service = service_fn(move |request| Rc::clone(&this).request(request));
-        let connection = http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.streams)
-            .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
-            .max_pending_accept_reset_streams(H2_PENDING_RESETS)
-            .max_local_error_reset_streams(H2_LOCAL_RESETS)
-            .max_send_buf_size(H2_SEND_BUFFER)
-            .initial_stream_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW)
-            .keep_alive_interval(H2_PING)
-            .keep_alive_timeout(timeouts.head)
-            .serve_connection(TokioIo::new(io), service);
+        let connection = http2::Builder::new(LocalExecutor {
+            load: Rc::clone(&self.load),
+            patience: Patience {
+                takes_nothing: timeouts.write,
+                takes_others: timeouts.idle,
+            },
+        })
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+        .max_local_error_reset_streams(H2_LOCAL_RESETS)
+        .max_send_buf_size(H2_SEND_BUFFER)
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .keep_alive_interval(H2_PING)
+        .keep_alive_timeout(timeouts.head)
+        .serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(connection);
         let mut drain = self.drain.clone();
         let mut ending = false;
@@ -244,7 +194,7 @@ impl<U: Upstream> Connection<U> {
         loop {
             tokio::select! {
                 ended = &mut connection => return log_end(ended),
-                () = self.load.too_many.notified() => {
+                () = self.load.too_many_given_up() => {
                     tracing::debug!("a visitor gave up too many requests");
                     return;
                 }
@@ -269,6 +219,23 @@ impl<U: Upstream> Connection<U> {
         }
     }
 
+    /// Logs a request that hyper answered itself, since it could not be read.
+    fn refused(&self, error: &hyper::Error) {
+        let (status, code) = match error.is_parse_too_large() {
+            true => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None),
+            false => (StatusCode::BAD_REQUEST, Some(Code::BAD_REQUEST)),
+        };
+        let exchange = Exchange::begin(
+            &self.serving.counters,
+            self.serving.numbers.request(),
+            self.visitor.address.ip().to_canonical(),
+            None,
+            None,
+        );
+        exchange.answered(status, code);
+        exchange.end_response();
+    }
+
     async fn request(
         self: Rc<Self>,
         request: Request<Incoming>,
@@ -284,14 +251,23 @@ fn log_end(ended: hyper::Result<()>) {
 }
 
 /// Runs hyper's HTTP/2 streams on this thread. Each ends with its connection.
-#[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
+#[derive(Debug, Clone)]
+struct LocalExecutor {
+    load: Rc<Load>,
+    patience: Patience,
+}
 
 impl<F> Executor<F> for LocalExecutor
 where
     F: Future<Output = ()> + 'static,
 {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        let (load, patience) = (Rc::clone(&self.load), self.patience);
+        tokio::task::spawn_local(async move {
+            // Dropped before its end, the stream is reset.
+            if load.watch(pin!(future), Some(patience)).await.is_none() {
+                tracing::debug!("a stream is reset: the visitor does not take it, or may no longer");
+            }
+        });
     }
 }

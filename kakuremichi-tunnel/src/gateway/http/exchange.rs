@@ -20,8 +20,10 @@ use kakuremichi_core::{
 };
 use tokio::time::Instant;
 
-use super::connection::OpenRequest;
-use crate::gateway::{metrics::Counters, table::ServiceEntry, usage::ServiceUsage};
+use super::load::OpenRequest;
+use crate::gateway::{
+    flows::Revocation, metrics::Counters, per_address::Share, table::ServiceEntry, usage::ServiceUsage,
+};
 
 /// What was decided about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,12 @@ pub(crate) struct Exchange {
     record: RefCell<Record>,
     /// Keeps the connection from counting as quiet.
     open: Option<OpenRequest>,
+    /// Since when there is something of the answer for the visitor to take; none while the target, or
+    /// the gateway, is what is waited for.
+    offered: Cell<Option<Instant>>,
+    permit: RefCell<Option<Revocation>>,
+    /// The visitor's address has one more request.
+    share: RefCell<Option<Share>>,
 }
 
 /// What the log says.
@@ -70,7 +78,8 @@ pub(crate) struct Exchange {
 struct Record {
     id: String,
     visitor: IpAddr,
-    method: Method,
+    /// None if it could not be read.
+    method: Option<Method>,
     host: String,
     path: String,
     status: Option<StatusCode>,
@@ -89,7 +98,7 @@ impl Exchange {
         counters: &Arc<Counters>,
         id: String,
         visitor: IpAddr,
-        method: Method,
+        method: Option<Method>,
         open: Option<OpenRequest>,
     ) -> Self {
         let now = Instant::now();
@@ -119,7 +128,25 @@ impl Exchange {
                 websocket: false,
             }),
             open,
+            offered: Cell::new(None),
+            permit: RefCell::new(None),
+            share: RefCell::new(None),
         }
+    }
+
+    /// Counts as a request of the visitor's address until it ends.
+    pub(crate) fn counts_as(&self, share: Share) {
+        *self.share.borrow_mut() = Some(share);
+    }
+
+    /// The request was permitted, until the revocation.
+    pub(crate) fn permitted_until(&self, revocation: Revocation) {
+        *self.permit.borrow_mut() = Some(revocation);
+    }
+
+    /// Whether the permit was revoked.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.permit.borrow().as_ref().is_some_and(Revocation::has_come)
     }
 
     /// The request's identifier, as the visitor is told it.
@@ -159,9 +186,16 @@ impl Exchange {
         self.record.borrow_mut().target = Some(target);
     }
 
+    /// The request begins to be sent: how long it was decided about, and a way looked for, is not the
+    /// target's doing.
+    pub(crate) fn sent(&self) {
+        self.active.set(Instant::now());
+    }
+
     /// The answer's head is known.
     pub(crate) fn answered(&self, status: StatusCode, code: Option<Code>) {
         self.counters.requests.one();
+        self.offered.set(Some(Instant::now()));
         let mut record = self.record.borrow_mut();
         record.status = Some(status);
         record.code = code;
@@ -180,12 +214,27 @@ impl Exchange {
 
     /// Bytes toward the visitor moved.
     pub(crate) fn moved_out(&self, bytes: usize) {
-        self.active.set(Instant::now());
+        let now = Instant::now();
+        self.active.set(now);
+        self.offered.set(Some(now));
+        if let Some(open) = &self.open {
+            open.takes(now);
+        }
         self.bytes_out.set(self.bytes_out.get() + bytes as u64);
         self.counters.bytes_out.add(bytes as u64);
         if let Some(usage) = &*self.usage.borrow() {
             usage.add_out(bytes as u64);
         }
+    }
+
+    /// The visitor took everything there was; more is to come from the target.
+    pub(crate) fn awaits_target(&self) {
+        self.offered.set(None);
+    }
+
+    /// Since when the visitor has been offered something of the answer; none if nothing is there.
+    pub(crate) fn offered_since(&self) -> Option<Instant> {
+        self.offered.get()
     }
 
     /// When `patience` will have passed without anything moving.
@@ -222,7 +271,7 @@ impl Drop for Exchange {
             target: "kakuremichi::access",
             request = record.id,
             visitor = %record.visitor,
-            method = %record.method,
+            method = record.method.as_ref().map(Method::as_str),
             host = record.host,
             path = record.path,
             service = service.map(|service| tracing::field::display(&service.name)),

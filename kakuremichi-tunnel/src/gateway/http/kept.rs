@@ -15,6 +15,7 @@ use kakuremichi_core::{auth::Principal, id::ServiceId, plan::PlannedTarget};
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::body::RequestBody;
+use crate::gateway::draining::Draining;
 
 /// Connections that are kept for one visitor's connection. Beyond, the oldest is closed.
 const MAX_KEPT: usize = 8;
@@ -34,9 +35,12 @@ pub(crate) struct KeptKey {
 }
 
 /// The kept connections of one visitor's connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Kept {
     idle: RefCell<VecDeque<Idle>>,
+    draining: Rc<Draining>,
+    /// Names it there.
+    key: usize,
 }
 
 #[derive(Debug)]
@@ -72,7 +76,27 @@ impl Drop for TaskGuard {
     }
 }
 
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.draining.forget(self.key);
+    }
+}
+
 impl Kept {
+    /// Keeps none yet.
+    pub(crate) const fn new(draining: Rc<Draining>, key: usize) -> Self {
+        Self {
+            idle: RefCell::new(VecDeque::new()),
+            draining,
+            key,
+        }
+    }
+
+    /// Closes those to targets that `leave`.
+    pub(crate) fn close(&self, leave: impl Fn(&PlannedTarget) -> bool) {
+        self.idle.borrow_mut().retain(|idle| !leave(&idle.key.target));
+    }
+
     /// Takes a connection that is ready for another request. `repeatable` says that the request may be
     /// sent again if the target closes the connection meanwhile.
     pub(crate) fn take(&self, key: &KeptKey, repeatable: bool) -> Option<TargetConnection> {
@@ -87,6 +111,9 @@ impl Kept {
     }
 
     fn keep(&self, key: KeptKey, connection: TargetConnection) {
+        if self.draining.has(&key.target) {
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= MAX_KEPT {
             idle.pop_front();

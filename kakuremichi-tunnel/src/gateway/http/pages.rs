@@ -145,17 +145,21 @@ enum Form {
     Plain,
 }
 
-/// Writes the answer, in the form that the visitor's `Accept` prefers.
-pub(crate) fn page(problem: Problem, request: &HeaderMap, request_id: &str) -> Response<Bytes> {
+/// Writes the answer, in the form that the visitor's `Accept` prefers. For a `HEAD` request it has the
+/// header of that page, its length included, and no body: over HTTP/2 hyper would send it.
+pub(crate) fn page(problem: Problem, head: bool, request: &HeaderMap, request_id: &str) -> Response<Bytes> {
     let (body, kind) = match form(request) {
         Form::Html => (html(problem, request_id), "text/html; charset=utf-8"),
         Form::Json => (json(problem, request_id), "application/problem+json"),
         Form::Plain => (plain(problem, request_id), "text/plain; charset=utf-8"),
     };
-    let mut response = Response::new(Bytes::from(body));
+    let length = body.len();
+    let body = if head { Bytes::new() } else { Bytes::from(body) };
+    let mut response = Response::new(body);
     *response.status_mut() = problem.status();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -268,7 +272,12 @@ mod tests {
     }
 
     fn text(problem: Problem, kind: &'static str) -> String {
-        String::from_utf8(page(problem, &accept(kind), "00c0ffee").into_body().to_vec()).unwrap()
+        String::from_utf8(
+            page(problem, false, &accept(kind), "00c0ffee")
+                .into_body()
+                .to_vec(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -303,12 +312,12 @@ mod tests {
     #[test]
     fn only_where_basic_is_a_way_it_is_asked_for() {
         let none = HeaderMap::new();
-        let asks = page(Problem::Unauthenticated { basic: true }, &none, "x");
+        let asks = page(Problem::Unauthenticated { basic: true }, false, &none, "x");
         assert!(asks.headers().contains_key(header::WWW_AUTHENTICATE));
-        let other = page(Problem::Unauthenticated { basic: false }, &none, "x");
+        let other = page(Problem::Unauthenticated { basic: false }, false, &none, "x");
         assert!(!other.headers().contains_key(header::WWW_AUTHENTICATE));
         assert_eq!(
-            page(Problem::TooManyAttempts { retry_after: 7 }, &none, "x").headers()["retry-after"],
+            page(Problem::TooManyAttempts { retry_after: 7 }, false, &none, "x").headers()["retry-after"],
             "7"
         );
     }

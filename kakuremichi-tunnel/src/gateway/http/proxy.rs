@@ -8,7 +8,6 @@
 
 use std::{error::Error, rc::Rc, sync::Arc};
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body;
 use hyper::{
@@ -94,24 +93,34 @@ pub(super) async fn answer<U: Upstream>(
         &serving.counters,
         serving.numbers.request(),
         connection.visitor.address.ip().to_canonical(),
-        request.method().clone(),
+        Some(request.method().clone()),
         Some(connection.load.open()),
     ));
+    connection.load.began(&exchange);
     let version = request.version();
+    let method = request.method().clone();
     let upgrade = hyper::upgrade::on(&mut request);
     let accept = accept(request.headers());
-    let outcome = match request::read(&request) {
-        Ok(asked) => route(&connection, &exchange, request, asked, upgrade).await,
-        Err(refusal) => {
+    let share = serving.requests.take(connection.visitor.address.ip());
+    let outcome = match (request::read(&request), share) {
+        (Err(refusal), _) => {
             tracing::debug!(request = exchange.id(), %refusal, "the request is refused");
             Err(Problem::BadRequest)
+        }
+        (Ok(_), None) => {
+            serving.counters.requests_refused.one();
+            Err(Problem::Overloaded)
+        }
+        (Ok(asked), Some(share)) => {
+            exchange.counts_as(share);
+            route(&connection, &exchange, request, asked, upgrade).await
         }
     };
     let mut response = outcome.unwrap_or_else(|problem| {
         if problem.status().is_server_error() {
             serving.counters.failures.one();
         }
-        let page = pages::page(problem, &accept, &exchange.id());
+        let page = pages::page(problem, method == Method::HEAD, &accept, &exchange.id());
         exchange.answered(page.status(), Some(problem.code()));
         page.map(|content| ResponseBody::page(content, &exchange))
     });
@@ -180,6 +189,7 @@ async fn route<U: Upstream>(
     };
     exchange.decided(Decided::Permit, admission.permit.rule());
     let lease = serving.flows.lease(admission.facts.clone());
+    exchange.permitted_until(lease.revocation());
     // A plan may have come while the visitor was being decided about.
     let newest = serving.table.load();
     if !Arc::ptr_eq(&table, &newest) && lease.decide_anew(&newest) {
@@ -347,6 +357,7 @@ impl<U: Upstream> Forward<'_, U> {
             || RequestBody::empty(&self.exchange),
             |body| RequestBody::new(body, &self.exchange),
         );
+        self.exchange.sent();
         let sent = upstream.connection.sender.try_send_request(self.message(body));
         let head = async {
             let mut sent = std::pin::pin!(sent);
@@ -437,9 +448,4 @@ fn chain(error: &dyn Error) -> String {
         next = error.source();
     }
     text
-}
-
-/// A page of no content, for where hyper needs a body.
-pub(super) fn nothing(exchange: &Rc<Exchange>) -> ResponseBody {
-    ResponseBody::page(Bytes::new(), exchange)
 }

@@ -232,7 +232,7 @@ mod tests {
             &Default::default(),
             "id".to_owned(),
             visitor,
-            Method::GET,
+            Some(Method::GET),
             None,
         ))
     }

@@ -20,7 +20,7 @@ use super::{
     headers,
     kept::{InUse, TargetConnection, TaskGuard},
     pages::Problem,
-    proxy::{Forward, handshake, nothing},
+    proxy::{Forward, handshake},
     relay::Relay,
     target::TargetStream,
 };
@@ -121,5 +121,8 @@ async fn handshake_with<U: Upstream>(
             exchange.end_response();
         }
     }));
-    Ok(Response::from_parts(parts, nothing(&forward.exchange)))
+    Ok(Response::from_parts(
+        parts,
+        ResponseBody::upgraded(&forward.exchange),
+    ))
 }

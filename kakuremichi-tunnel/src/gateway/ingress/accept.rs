@@ -1,75 +1,60 @@
 //! How many connections there may be, of all visitors and of one.
 
-use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
+use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
-use rustc_hash::FxHashMap;
-
-use super::address_group;
-use crate::gateway::{metrics::Counters, settings::Limits};
+use crate::gateway::{
+    metrics::Counters,
+    per_address::{PerAddress, Share},
+    settings::Limits,
+};
 
 /// Counts connections. Beyond a bound a new one is closed at once, which is cheap, where waiting would
 /// fill the queue that others are in.
 #[derive(Debug)]
 pub(crate) struct Admissions {
-    state: RefCell<State>,
+    open: Cell<usize>,
     connections: usize,
-    per_address: usize,
+    per_address: Rc<PerAddress>,
     counters: Arc<Counters>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    open: usize,
-    by_address: FxHashMap<IpAddr, usize>,
 }
 
 /// A connection that was admitted, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Entry {
     admissions: Rc<Admissions>,
-    address: IpAddr,
+    _share: Share,
 }
 
 impl Admissions {
     /// Bounds by `limits`.
     pub(crate) fn new(limits: &Limits, counters: Arc<Counters>) -> Self {
         Self {
-            state: RefCell::default(),
+            open: Cell::new(0),
             connections: limits.connections,
-            per_address: limits.connections_per_address,
+            per_address: PerAddress::new(limits.connections_per_address),
             counters,
         }
     }
 
     /// Admits a connection from `address`, or not.
     pub(crate) fn admit(self: &Rc<Self>, address: IpAddr) -> Option<Entry> {
-        let address = address_group(address);
-        let mut state = self.state.borrow_mut();
-        let of_address = state.by_address.get(&address).copied().unwrap_or_default();
-        if state.open >= self.connections || of_address >= self.per_address {
+        let room = self.open.get() < self.connections;
+        let Some(share) = room.then(|| self.per_address.take(address)).flatten() else {
             self.counters.refused.one();
             return None;
-        }
-        state.open += 1;
-        state.by_address.insert(address, of_address + 1);
+        };
+        self.open.set(self.open.get() + 1);
         self.counters.accepted.one();
         Some(Entry {
             admissions: Rc::clone(self),
-            address,
+            _share: share,
         })
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let mut state = self.admissions.state.borrow_mut();
-        state.open -= 1;
-        match state.by_address.get_mut(&self.address) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) | None => {
-                state.by_address.remove(&self.address);
-            }
-        }
+        self.admissions.open.set(self.admissions.open.get() - 1);
     }
 }
 
@@ -95,6 +80,6 @@ mod tests {
         drop(first);
         assert!(admit("::ffff:192.0.2.1").is_some());
         assert_eq!(admissions.counters.refused.get(), 2);
-        assert!(admissions.state.borrow().by_address.len() <= 2);
+        assert!(admissions.per_address.addresses() <= 2);
     }
 }

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, rc::Rc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -72,6 +72,7 @@ fn answer<U: Upstream>(
         Err(_) => (None, Err(Problem::BadRequest)),
     };
     let id = serving.numbers.request();
+    let head = request.method() == Method::HEAD;
     let response = match outcome.map(HeaderValue::try_from) {
         Ok(Ok(location)) => {
             let mut response = Response::new(Bytes::new());
@@ -79,8 +80,8 @@ fn answer<U: Upstream>(
             response.headers_mut().insert(header::LOCATION, location);
             response
         }
-        Ok(Err(_)) => pages::page(Problem::BadRequest, request.headers(), &id),
-        Err(problem) => pages::page(problem, request.headers(), &id),
+        Ok(Err(_)) => pages::page(Problem::BadRequest, head, request.headers(), &id),
+        Err(problem) => pages::page(problem, head, request.headers(), &id),
     };
     tracing::info!(
         target: "kakuremichi::access",

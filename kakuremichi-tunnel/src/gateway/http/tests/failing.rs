@@ -1,6 +1,13 @@
 //! What a visitor is told when it does not work.
 
-use kakuremichi_core::model::TargetScheme;
+use std::sync::Arc;
+
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioExecutor;
+use kakuremichi_core::{
+    auth::{AuthorizationError, AuthorizationRequest, Authorizer},
+    model::TargetScheme,
+};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ServerConfig,
@@ -9,7 +16,10 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::gateway::testing::local;
+use crate::gateway::{
+    access::{AccessControl, Hooks},
+    testing::local,
+};
 
 fn impatient() -> Timeouts {
     Timeouts {
@@ -204,7 +214,7 @@ async fn tls_target(name: &str) -> Tls {
         .self_signed(&key)
         .unwrap();
     let root = certificate.der().to_vec();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -214,7 +224,7 @@ async fn tls_target(name: &str) -> Tls {
             PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
         )
         .unwrap();
-    let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     let address = script(move |stream, _| {
         let acceptor = acceptor.clone();
         async move {
@@ -289,5 +299,65 @@ fn the_systems_roots_count_where_a_target_has_none_of_its_own() {
         let scene = Scene::of([service], Timeouts::default(), roots);
         scene.online(1, tls.address);
         assert!(scene.get("/", "").await.starts_with("HTTP/1.1 200"));
+    });
+}
+
+/// Only the target's own time is the target's fault.
+#[test]
+fn the_time_of_a_decision_is_not_taken_from_the_target() {
+    #[derive(Debug)]
+    struct Slow;
+
+    #[async_trait::async_trait]
+    impl Authorizer for Slow {
+        async fn authorize(&self, _: AuthorizationRequest<'_>) -> Result<bool, AuthorizationError> {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            Ok(true)
+        }
+    }
+
+    local(async {
+        let timeouts = Timeouts {
+            response_head: Duration::from_secs(1),
+            ..Timeouts::default()
+        };
+        let mut scene = Scene::with(Policy::public(), 1, timeouts);
+        scene.online(1, serve_target(|_| async { ok("in time") }).await);
+        let serving = Rc::get_mut(&mut scene.serving).unwrap();
+        let hooks = Hooks {
+            authenticator: None,
+            authorizer: Some(Arc::new(Slow)),
+        };
+        serving.access = AccessControl::new(&serving.limits, &timeouts, hooks, &[5; 32], Arc::default());
+        let answer = scene.get("/", "").await;
+        assert!(answer.ends_with("in time"), "{answer}");
+    });
+}
+
+/// hyper does not strip the body of an answer to HEAD over HTTP/2: a client would see a broken protocol.
+#[test]
+fn a_page_answers_head_with_its_length_and_no_body() {
+    local(async {
+        let scene = Scene::new(1);
+        let length = scene.get("/", "").await;
+        let length = length.split("\r\n\r\n").nth(1).unwrap().len().to_string();
+        let head = scene
+            .raw(b"HEAD / HTTP/1.1\r\nHost: h.example\r\nConnection: close\r\n\r\n")
+            .await;
+        assert!(
+            head.starts_with("HTTP/1.1 503") && head.ends_with("\r\n\r\n"),
+            "{head}"
+        );
+        assert!(head.contains(&format!("content-length: {length}\r\n")), "{head}");
+        let visitor = TokioIo::new(scene.visit(Protocol::Http2).await);
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), visitor).await.unwrap();
+        tokio::task::spawn_local(connection);
+        for uri in [format!("https://{HOST}/"), "https://other.example/".to_owned()] {
+            let request = Request::head(uri).body(Full::<Bytes>::default()).unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            assert!(response.headers().contains_key("content-length"));
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(body.is_empty());
+        }
     });
 }

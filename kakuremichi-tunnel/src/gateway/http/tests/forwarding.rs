@@ -1,6 +1,7 @@
 //! What reaches the target, and what comes back.
 
 use hyper::client::conn::{http1 as client1, http2 as client2};
+use kakuremichi_core::id::AgentId;
 
 use super::*;
 use crate::gateway::testing::{argon2id, basic_policy, local};
@@ -191,5 +192,45 @@ fn a_new_plan_takes_effect_and_drops_no_connection() {
         let _ = visitor.read(&mut rest).await.unwrap();
         visitor.write_all(ask.as_bytes()).await.unwrap();
         assert!(read_head(&mut visitor).await.starts_with("HTTP/1.1 403"));
+    });
+}
+
+/// An agent that drains waits for nobody who asks for nothing.
+#[test]
+fn a_kept_connection_is_closed_when_its_agent_drains() {
+    local(async {
+        let scene = Scene::new(1);
+        let notes = Notes::default();
+        let noted = notes.clone();
+        scene.online(
+            1,
+            script(move |mut stream, _| {
+                let notes = noted.clone();
+                async move {
+                    while !read_head(&mut stream).await.is_empty() {
+                        stream
+                            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                            .await
+                            .unwrap();
+                    }
+                    notes.note("closed");
+                }
+            })
+            .await,
+        );
+        let mut visitor = scene.visit(Protocol::Http1).await;
+        let request = b"GET / HTTP/1.1\r\nHost: h.example\r\n\r\n";
+        for _ in 0..2 {
+            visitor.write_all(request).await.unwrap();
+            read_head(&mut visitor).await;
+            visitor.read_exact(&mut [0; 2]).await.unwrap();
+        }
+        assert_eq!((scene.upstream.opened.borrow().len(), notes.all().len()), (1, 0));
+        scene.serving.draining.set(AgentId::from_bytes([1; 16]), true);
+        until(|| notes.all() == ["closed"]).await;
+        visitor.write_all(request).await.unwrap();
+        assert!(read_head(&mut visitor).await.starts_with("HTTP/1.1 503"));
+        scene.serving.draining.set(AgentId::from_bytes([1; 16]), false);
+        assert!(scene.get("/", "").await.starts_with("HTTP/1.1 200"));
     });
 }

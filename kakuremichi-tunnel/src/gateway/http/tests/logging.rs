@@ -108,3 +108,64 @@ fn each_request_leaves_one_line_and_no_secret() {
     let text = format!("{lines:?}");
     assert!(!text.contains("hidden") && !text.contains("sesame") && !text.contains("YW5u"));
 }
+
+/// One line for each request, also for those that hyper and the guard answer.
+#[test]
+fn a_request_that_cannot_be_read_leaves_a_line() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    local(async {
+        let scene = Scene::new(1);
+        let smuggled =
+            b"POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n";
+        assert!(scene.raw(smuggled).await.starts_with("HTTP/1.1 400"));
+        let long = format!(
+            "GET / HTTP/1.1\r\nHost: h.example\r\nX: {}\r\n\r\n",
+            "x".repeat(70_000)
+        );
+        assert!(scene.raw(long.as_bytes()).await.starts_with("HTTP/1.1 431"));
+        until(|| log.0.lock().unwrap().len() == 2).await;
+    });
+    let lines = log.0.lock().unwrap();
+    let statuses: Vec<_> = lines.iter().map(|line| line["status"].as_str()).collect();
+    assert_eq!(statuses, ["400", "431"]);
+    assert!(lines.iter().all(|line| line["visitor"] == "127.0.0.1"));
+}
+
+/// A WebSocket whose target breaks off is not complete, and says what it carried.
+#[test]
+fn a_websocket_that_breaks_off_is_not_complete() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    local(async {
+        let scene = Scene::new(1);
+        scene.online(
+            1,
+            script(|mut stream, _| async move {
+                read_head(&mut stream).await;
+                let head =
+                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+                             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello";
+                stream.write_all(head).await.unwrap();
+                stream.read_exact(&mut [0; 1]).await.unwrap();
+                socket2::SockRef::from(&stream)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
+            })
+            .await,
+        );
+        let mut visitor = scene.visit(Protocol::Http1).await;
+        let ask = b"GET / HTTP/1.1\r\nHost: h.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        visitor.write_all(ask).await.unwrap();
+        read_head(&mut visitor).await;
+        visitor.read_exact(&mut [0; 5]).await.unwrap();
+        visitor.write_all(b"x").await.unwrap();
+        let _ = visitor.read_to_end(&mut Vec::new()).await;
+        until(|| log.0.lock().unwrap().len() == 1).await;
+    });
+    let lines = log.0.lock().unwrap();
+    let field = |name: &str| lines[0][name].as_str();
+    assert_eq!((field("websocket"), field("status")), ("true", "101"));
+    assert_eq!((field("complete"), field("bytes_out")), ("false", "5"));
+}

@@ -335,3 +335,106 @@ fn a_drain_finishes_requests_and_takes_no_more() {
         assert_eq!(rest, b"first-last");
     });
 }
+
+/// A visitor that opens no window for what it asked for.
+async fn takes_nothing(
+    scene: &Scene,
+) -> (
+    client2::SendRequest<Full<Bytes>>,
+    tokio::task::JoinHandle<hyper::Result<()>>,
+) {
+    let visitor = TokioIo::new(scene.visit(Protocol::Http2).await);
+    let (sender, connection) = client2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(visitor)
+        .await
+        .unwrap();
+    (sender, tokio::task::spawn_local(connection))
+}
+
+fn asks() -> Request<Full<Bytes>> {
+    Request::get(format!("https://{HOST}/"))
+        .body(Full::default())
+        .unwrap()
+}
+
+async fn endless() -> SocketAddr {
+    script(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        while stream.write_all(&[0; CHUNK]).await.is_ok() {}
+    })
+    .await
+}
+
+/// Such a visitor answers pings, and its socket is never full: it would hold its flows for ever.
+#[test]
+fn a_stream_of_which_the_visitor_takes_nothing_is_reset_and_its_flow_given_back() {
+    local(async {
+        let timeouts = Timeouts {
+            write: Duration::from_millis(300),
+            ..Timeouts::default()
+        };
+        let scene = Scene::with(Policy::public(), 1, timeouts);
+        scene.online(1, endless().await);
+        let (mut sender, connection) = takes_nothing(&scene).await;
+        let mut response = sender.send_request(asks()).await.unwrap();
+        assert_eq!(scene.serving.flows.len(), 1);
+        assert!(response.body_mut().frame().await.unwrap().is_err());
+        until(|| scene.serving.flows.len() == 0).await;
+        // A page of ours is no other.
+        scene.serving.apply(&plan(2, []));
+        let mut response = sender.send_request(asks()).await.unwrap();
+        assert_eq!(response.status(), 404);
+        assert!(response.body_mut().frame().await.unwrap().is_err());
+        assert!(!connection.is_finished());
+    });
+}
+
+/// DESIGN invariant 5 holds for whoever takes nothing, too.
+#[test]
+fn a_revoked_visitor_that_takes_nothing_is_cut() {
+    local(async {
+        let scene = Scene::new(1);
+        scene.online(1, endless().await);
+        let (mut sender, _connection) = takes_nothing(&scene).await;
+        let mut response = sender.send_request(asks()).await.unwrap();
+        let mut visitor = scene.visit(Protocol::Http1).await;
+        visitor
+            .write_all(b"GET / HTTP/1.1\r\nHost: h.example\r\n\r\n")
+            .await
+            .unwrap();
+        read_head(&mut visitor).await;
+        assert_eq!(scene.serving.flows.len(), 2);
+        scene.serving.apply(&plan(2, [Scene::service(Policy::deny(), 1)]));
+        until(|| scene.serving.flows.len() == 0).await;
+        assert!(response.body_mut().frame().await.unwrap().is_err());
+    });
+}
+
+/// LESSONS, advisory 7: a cap per address, on what takes a flow to an agent.
+#[test]
+fn one_address_has_only_so_many_requests_open() {
+    local(async {
+        let mut scene = Scene::new(1);
+        scene.online(1, endless().await);
+        let serving = Rc::get_mut(&mut scene.serving).unwrap();
+        serving.requests = crate::gateway::per_address::PerAddress::new(2);
+        let (mut sender, connection) = takes_nothing(&scene).await;
+        let first = sender.send_request(asks()).await.unwrap();
+        let second = sender.send_request(asks()).await.unwrap();
+        assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 200));
+        assert_eq!(sender.send_request(asks()).await.unwrap().status(), 503);
+        assert_eq!(scene.serving.counters.snapshot().requests_refused, 1);
+        drop((first, second, sender));
+        connection.abort();
+        until(|| scene.serving.requests.addresses() == 0).await;
+        let mut visitor = scene.visit(Protocol::Http1).await;
+        visitor
+            .write_all(b"GET / HTTP/1.1\r\nHost: h.example\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(read_head(&mut visitor).await.starts_with("HTTP/1.1 200"));
+    });
+}
