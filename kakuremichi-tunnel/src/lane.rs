@@ -7,4 +7,4 @@
 
 mod path;
 
-pub use path::{Change, PathHealth, PathState, Probe, Timing};
+pub use path::{Change, PathHealth, PathState, Probe, Timing, is_another_round_trip};

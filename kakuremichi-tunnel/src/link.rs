@@ -24,6 +24,8 @@ mod url;
 
 pub use control::ControlLink;
 pub use dial::DialError;
+#[cfg(feature = "gateway")]
+pub(crate) use driver::on_disk;
 pub use fixed::FixedPlan;
 pub use socket::ConnectError;
 pub use status::{LinkEnd, LinkError, LinkStatus, SetupError};

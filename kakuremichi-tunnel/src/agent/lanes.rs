@@ -28,7 +28,7 @@ use tokio::{
 use super::feed;
 use crate::{
     engine::{PeerSettings, PeerView, Peers, Shard},
-    lane::PathHealth,
+    lane::{PathHealth, is_another_round_trip},
     link::dial,
     status::{LaneKind, LaneState, LaneStatus},
     wg::PeerConfig,
@@ -254,13 +254,9 @@ fn moment(instant: Instant) -> SystemTime {
     now.checked_sub(instant.elapsed()).unwrap_or(now)
 }
 
-/// A round trip is measured every few seconds, and is seldom the same twice: small changes are not
-/// shown, so that nobody is woken for them, neither here nor at Control.
 fn worth_showing(shown: LaneState, now: LaneState) -> bool {
     match (shown, now) {
-        (LaneState::Up { rtt: shown }, LaneState::Up { rtt: now }) => {
-            shown.abs_diff(now) > (shown / 4).max(Duration::from_millis(1))
-        }
+        (LaneState::Up { rtt: shown }, LaneState::Up { rtt: now }) => is_another_round_trip(shown, now),
         (shown, now) => shown != now,
     }
 }

@@ -250,7 +250,8 @@ impl GatewayBuilder {
     }
 
     /// The cryptography for TLS toward visitors and targets; ring's, without. It is used for this
-    /// gateway, and not installed process-wide.
+    /// gateway, and not installed process-wide. The keys of certificates are made, read and signed with by
+    /// ring all the same, and session tickets sealed by it.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.provider = Some(provider);
@@ -443,7 +444,7 @@ fn initial() -> GatewayStatus {
         revision: None,
         settled: false,
         peers: Vec::new(),
-        services: Vec::new(),
+        services: Arc::default(),
         ports: Vec::new(),
     }
 }

@@ -8,7 +8,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -17,6 +17,7 @@ use std::{
 
 use kakuremichi_core::{
     id::PeerId,
+    key::WireGuardKey,
     net::Endpoint,
     plan::{GatewayPlan, GatewayRecord},
 };
@@ -35,11 +36,11 @@ use super::{
     lanes::Lanes,
     network::{self, Endpoints},
     serving::Serving,
-    status::{self, GatewayStatus, PeerState, PeerStatus, Phase},
+    status::{self, GatewayStatus, PeerState, PeerStatus, Phase, ServiceStatus},
 };
 use crate::{
     engine::{LocalShard, Peers},
-    link::{LinkEnd, NodeSide, Order, dial},
+    link::{LinkEnd, NodeSide, Order, dial, on_disk},
     state::{PEERS, StateDir},
 };
 
@@ -93,8 +94,13 @@ pub(super) struct Conductor {
     requests: mpsc::Receiver<Request>,
     phase: Phase,
     seen: Vec<PeerStatus>,
+    /// The plan's peers by their keys, and its services as status.
+    keys: BTreeSet<WireGuardKey>,
+    services: Arc<[ServiceStatus]>,
     /// Where peers were, in this process or the one before.
     last: Endpoints,
+    /// Writes that down.
+    writing: Option<JoinHandle<()>>,
     /// Which peers were up when the process before stopped, and until when they are waited for.
     awaited: Option<(Endpoints, time::Instant)>,
     resolved: BTreeMap<PeerId, SocketAddr>,
@@ -127,6 +133,9 @@ impl Conductor {
             requests: parts.requests,
             phase: Phase::Running,
             seen: Vec::new(),
+            keys: BTreeSet::new(),
+            services: Arc::default(),
+            writing: None,
             awaited: awaited.map(|last| (last, time::Instant::now() + SETTLE)),
             last: parts.last,
             resolved: BTreeMap::new(),
@@ -164,6 +173,8 @@ impl Conductor {
 
     fn take_plan(&mut self) {
         self.plan = Arc::clone(&self.node.plan.borrow_and_update());
+        self.keys = self.plan.peers().map(|peer| peer.wireguard).collect();
+        self.services = status::services(&self.plan);
         self.serving.upstream.apply(&self.plan);
         self.feeds.borrow_mut().apply(&self.plan);
         self.resolve();
@@ -179,6 +190,7 @@ impl Conductor {
             );
         }
         self.observe();
+        self.publish();
     }
 
     fn configure(&self) {
@@ -228,27 +240,30 @@ impl Conductor {
         let peers = Arc::clone(&self.peers.borrow_and_update());
         let now = SystemTime::now();
         let mut seen = Vec::with_capacity(self.seen.len());
-        let mut before = std::mem::take(&mut self.seen).into_iter().peekable();
+        let mut before = self.seen.iter().peekable();
         for peer in self.plan.peers() {
             // Both are in the order of the identifiers.
             while before.next_if(|before| before.id < peer.id).is_some() {}
             let was = before.next_if(|before| before.id == peer.id);
-            let is = PeerStatus::observe(peer, peers.get(&peer.wireguard), was.as_ref(), now);
+            let is = PeerStatus::observe(peer, peers.get(&peer.wireguard), was, now);
             if was.is_some_and(|was| was.state.is_other(is.state)) {
                 self.turned(&is);
             }
             seen.push(is);
         }
+        let mut news = self.seen != seen;
         self.seen = seen;
-        let online = network::endpoints(&peers);
         if let Some((awaited, _)) = &self.awaited {
-            let back =
-                |key| online.contains_key(key) || !self.plan.peers().any(|peer| peer.wireguard == *key);
+            let online = network::endpoints(&peers);
+            let back = |key| online.contains_key(key) || !self.keys.contains(key);
             if self.plan.node().is_some() && awaited.keys().all(back) {
                 self.awaited = None;
+                news = true;
             }
         }
-        self.publish();
+        if news {
+            self.publish();
+        }
     }
 
     fn turned(&self, peer: &PeerStatus) {
@@ -294,21 +309,39 @@ impl Conductor {
         }
     }
 
-    /// Writes down where peers are, for the process after this one.
+    /// Writes down where peers are, for the process after this one; away from this thread, which moves
+    /// packets.
     fn remember(&mut self) {
+        if self
+            .writing
+            .as_ref()
+            .is_some_and(|writing| !writing.is_finished())
+        {
+            return;
+        }
         let online = network::endpoints(&self.peers.borrow());
         let mut last = self.last.clone();
-        last.retain(|key, _| self.plan.peers().any(|peer| peer.wireguard == *key));
+        last.retain(|key, _| self.keys.contains(key));
         last.extend(online);
         if last == self.last || self.plan.node().is_none() {
             return;
         }
         self.last = last;
-        if let Err(error) = self
-            .state
-            .write_own(PEERS, network::to_text(&self.last).as_bytes())
-        {
-            tracing::warn!(%error, "where peers are cannot be written down");
+        let (state, text) = (self.state.clone(), network::to_text(&self.last));
+        let write = on_disk("where peers are", move || state.write_own(PEERS, text.as_bytes()));
+        self.writing = Some(self.local.spawn(write));
+    }
+
+    /// Writes it down for the last time.
+    async fn remembered(&mut self) {
+        for _ in 0..2 {
+            if let Some(writing) = self.writing.take() {
+                let _ = writing.await;
+            }
+            self.remember();
+        }
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.await;
         }
     }
 
@@ -320,7 +353,7 @@ impl Conductor {
             revision: self.plan.node().map(|_| self.plan.revision()),
             settled: self.awaited.is_none(),
             peers: self.seen.clone(),
-            services: status::services(&self.plan),
+            services: Arc::clone(&self.services),
             ports: self.ports.status(),
         };
         let report = Status {
@@ -342,12 +375,32 @@ impl Conductor {
         self.phase = Phase::Draining;
         self.publish();
         self.begin.begin();
-        let listeners = async { while self.listeners.join_next().await.is_some() {} };
-        let open = async { tokio::join!(listeners, self.ports.drained()) };
-        let _ = time::timeout(grace.saturating_sub(talk), open).await;
+        let mut open = std::mem::take(&mut self.listeners);
+        let mut ports = self.ports.close();
+        let mut over = std::pin::pin!(time::sleep(grace.saturating_sub(talk)));
+        while !(open.is_empty() && ports.is_empty()) {
+            tokio::select! {
+                Some(_) = open.join_next() => {}
+                Some(_) = ports.join_next() => {}
+                // Who is revoked now does not stay until the end.
+                Ok(()) = self.node.plan.changed() => self.take_plan(),
+                Ok(()) = self.peers.changed() => self.observe(),
+                () = &mut over => break,
+            }
+        }
         let cut = self.serving.flows.len();
+        open.abort_all();
+        ports.abort_all();
+        drop((open, ports));
+        // What is cut counts what it carried when it is dropped, which is soon.
+        let dropped = async {
+            while self.serving.flows.len() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let _ = time::timeout(talk, dropped).await;
         self.count();
-        self.remember();
+        self.remembered().await;
         self.feeds.borrow_mut().close();
         self.node.stop();
         let _ = time::timeout(talk, &mut self.source).await;

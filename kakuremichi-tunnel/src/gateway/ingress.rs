@@ -8,6 +8,7 @@ mod bind;
 mod detect;
 pub(crate) mod http;
 pub(crate) mod https;
+mod metered;
 pub(crate) mod tcp;
 
 use std::net::{IpAddr, Ipv6Addr};

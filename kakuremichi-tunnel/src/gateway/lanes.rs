@@ -37,6 +37,9 @@ use crate::{
 /// How often an open connection to a TCP service is counted.
 const COUNT: Duration = Duration::from_secs(5);
 
+/// How long an agent takes at most to say that it has reached a target, or not.
+const DIALLED: Duration = Duration::from_secs(15);
+
 /// Opens flows through the engine of this shard.
 #[derive(Debug, Clone)]
 pub(crate) struct Lanes {
@@ -148,17 +151,22 @@ impl Upstream for Lanes {
             Err(error) => return failed(error, Some(socket)),
         };
         // Another descriptor of the socket outlives the engine's, in case another target is to be asked.
-        let spare = socket.try_clone().ok();
+        let mut spare = socket.try_clone().ok();
         let meter: Arc<Meter> = Arc::default();
         connect.meter = Arc::clone(&meter);
         let mut counted = Counted::new(meter, request.usage);
         let mut splice = self.shard.splice(socket, connect);
-        let mut quiet = Duration::ZERO;
+        let (mut quiet, mut age) = (Duration::ZERO, Duration::ZERO);
         let end = loop {
             tokio::select! {
                 end = &mut splice => break end,
                 () = sleep(COUNT) => {
                     quiet = if counted.count() { Duration::ZERO } else { quiet + COUNT };
+                    age += COUNT;
+                    // A target has it by now: there will be no other, and descriptors are few.
+                    if quiet.is_zero() || age >= self.connect + DIALLED {
+                        spare = None;
+                    }
                     if quiet >= self.idle {
                         return failed(FlowError::TimedOut, None);
                     }

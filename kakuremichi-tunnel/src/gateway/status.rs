@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -13,7 +14,11 @@ use kakuremichi_core::{
 use kakuremichi_proto::report::{self, LaneEnd, LaneKind};
 
 pub use super::ingress::tcp::PortStatus;
-use crate::{engine::PeerView, lane::PathHealth, link::LinkStatus};
+use crate::{
+    engine::PeerView,
+    lane::{PathHealth, is_another_round_trip},
+    link::LinkStatus,
+};
 
 /// Everything about a gateway, at one moment.
 #[derive(Debug, Clone)]
@@ -30,7 +35,7 @@ pub struct GatewayStatus {
     /// The lane to each peer of the plan, in the order of the plan.
     pub peers: Vec<PeerStatus>,
     /// The services, in the order of the plan.
-    pub services: Vec<ServiceStatus>,
+    pub services: Arc<[ServiceStatus]>,
     /// The ports of TCP services.
     pub ports: Vec<PortStatus>,
 }
@@ -127,6 +132,15 @@ impl PeerStatus {
         now: SystemTime,
     ) -> Self {
         let state = PeerState::of(view);
+        // A round trip that is almost the one that was told is that.
+        let state = match (before.map(|before| before.state), state) {
+            (Some(told @ PeerState::Up { rtt: was }), PeerState::Up { rtt })
+                if !is_another_round_trip(was, rtt) =>
+            {
+                told
+            }
+            _ => state,
+        };
         let since = before
             .filter(|before| !before.state.is_other(state))
             .map_or(now, |before| before.since);
@@ -161,7 +175,7 @@ impl PeerStatus {
 }
 
 /// The services of a plan.
-pub(super) fn services(plan: &GatewayPlan) -> Vec<ServiceStatus> {
+pub(super) fn services(plan: &GatewayPlan) -> Arc<[ServiceStatus]> {
     plan.services()
         .map(|service| {
             let (hosts, port) = match &service.kind {
@@ -176,4 +190,48 @@ pub(super) fn services(plan: &GatewayPlan) -> Vec<ServiceStatus> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(
+        clippy::disallowed_methods,
+        reason = "a test needs some instants to start from"
+    )]
+
+    use std::time::Instant;
+
+    use kakuremichi_core::{id::AgentId, key::WireGuardKey};
+
+    use super::*;
+
+    /// Control is told of what changes, not of every probe.
+    #[test]
+    fn a_round_trip_that_is_almost_the_same_is_no_news() {
+        let peer = GatewayPeer {
+            id: PeerId::Agent(AgentId::from_bytes([1; 16])),
+            name: "edge".parse().unwrap(),
+            wireguard: WireGuardKey::from_bytes([1; 32]),
+            address: std::net::Ipv6Addr::LOCALHOST,
+            allowed_ips: Vec::new(),
+            endpoint: None,
+        };
+        let view = |rtt| PeerView {
+            health: PathHealth::Up {
+                since: Instant::now(),
+                rtt: Duration::from_micros(rtt),
+            },
+            session_since: None,
+            last_received: None,
+            endpoint: None,
+            received_bytes: 0,
+            sent_bytes: 0,
+        };
+        let observe = |rtt, before| PeerStatus::observe(&peer, Some(&view(rtt)), before, SystemTime::now());
+        let first = observe(20_000, None);
+        assert_eq!(observe(24_000, Some(&first)), first);
+        assert_ne!(observe(26_000, Some(&first)), first);
+        let down = PeerStatus::observe(&peer, None, Some(&first), SystemTime::now());
+        assert!(down.state.is_other(first.state));
+    }
 }

@@ -66,6 +66,13 @@ pub enum PathHealth {
     },
 }
 
+/// Whether a round trip is worth telling after another. It is measured every few seconds, and is seldom
+/// the same twice: small changes are not told, so that nobody is woken for them.
+#[must_use]
+pub fn is_another_round_trip(told: Duration, now: Duration) -> bool {
+    told.abs_diff(now) > (told / 4).max(Duration::from_millis(1))
+}
+
 /// The path went up or down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {

@@ -235,7 +235,7 @@ impl<R: NodeRecord> Driver<R> {
 
 /// Writes to the state directory, away from the thread that moves packets. A disk that fails is
 /// reported: it costs what is not remembered at the next start, and nothing now.
-pub(super) async fn on_disk(
+pub(crate) async fn on_disk(
     what: &'static str,
     write: impl FnOnce() -> Result<(), crate::state::StateError> + Send + 'static,
 ) {

@@ -113,9 +113,11 @@ pub type Answers = BTreeMap<Label, (u64, Result<DeclaredService, Refusal>)>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
-    /// Take no new flows; those there are may end.
+    /// Get ready to stop. An agent takes no new flows, and those there are may end. A gateway says that it
+    /// is not [ready](crate::gateway::GatewayStatus::is_ready), so that visitors are sent elsewhere, and
+    /// goes on serving those that come: nothing else would answer them.
     Drain,
-    /// Take flows again.
+    /// The order is taken back.
     Undrain,
 }
 

@@ -110,6 +110,31 @@ async fn a_shutdown_finishes_requests_and_reports_what_it_cut() {
     assert_eq!(soon(stopping).await.unwrap().cut, 0);
 }
 
+/// DESIGN invariant 5 holds to the last moment.
+#[tokio::test]
+async fn a_visitor_who_is_revoked_while_the_gateway_drains_is_cut() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let scene = Scene::start(&[Published::http(vec![listener.local_addr().unwrap()])]).await;
+    let mut visitor = scene.tls(HOST, &[b"http/1.1"]).await.unwrap();
+    visitor
+        .write_all(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let (mut target, _) = soon(listener.accept()).await.unwrap();
+    target
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst")
+        .await
+        .unwrap();
+    let mut seen = [0; 16];
+    visitor.read_exact(&mut seen).await.unwrap();
+    let gateway = scene.gateway.clone();
+    let stopping = tokio::spawn(async move { gateway.shutdown(Duration::from_secs(600)).await });
+    scene.status(|status| status.phase == Phase::Draining).await;
+    scene.publish_records([]).await;
+    assert_eq!(soon(stopping).await.unwrap().cut, 0);
+    assert_eq!(scene.gateway.metrics().revoked, 1);
+}
+
 #[tokio::test]
 async fn what_does_not_end_in_time_is_cut_and_counted() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -16,14 +16,13 @@ use std::{
 use kakuremichi_core::{code::Code, id::TargetId, model::TargetScheme, plan::PlannedTarget, policy::Denial};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
     time::{Instant, timeout},
 };
 
-use super::{Admissions, BindError, Entry, bind, https::accept};
+use super::{Admissions, BindError, Entry, bind, https::accept, metered};
 use crate::gateway::{
     access::{Admission, Verdict},
     balance::Unavailable,
@@ -129,10 +128,11 @@ impl<U: Upstream> TcpPorts<U> {
         self.ports.iter().map(status).collect()
     }
 
-    /// Closes all ports and waits until what is open has ended.
-    pub(crate) async fn drained(&mut self) {
+    /// Closes all ports. Each of what is returned ends with the last connection of its port; dropping
+    /// it cuts what is open.
+    pub(crate) fn close(&mut self) -> JoinSet<()> {
         self.ports.clear();
-        while self.listeners.join_next().await.is_some() {}
+        std::mem::take(&mut self.listeners)
     }
 
     fn open(&mut self, port: u16) -> Result<Port, BindError> {
@@ -361,10 +361,10 @@ async fn through_tls<U: Upstream>(
     socket: std::net::TcpStream,
     request: FlowRequest<'_>,
 ) -> SpliceOutcome {
-    let outcome = |sent, received, error, returned| SpliceOutcome {
-        sent,
-        received,
-        error,
+    let failed = |error, returned| SpliceOutcome {
+        sent: 0,
+        received: 0,
+        error: Some(error),
         returned,
     };
     let usage = Arc::clone(request.usage);
@@ -373,19 +373,12 @@ async fn through_tls<U: Upstream>(
         let stream = serving.upstream.open(request).await?;
         serving.target_tls.wrap(target, stream).await
     });
-    let mut stream = match opened.await.unwrap_or(Err(FlowError::TimedOut)) {
+    let stream = match opened.await.unwrap_or(Err(FlowError::TimedOut)) {
         Ok(stream) => stream,
-        Err(error) => return outcome(0, 0, Some(error), Some(socket)),
+        Err(error) => return failed(error, Some(socket)),
     };
-    let Ok(mut visitor) = TcpStream::from_std(socket) else {
-        return outcome(0, 0, Some(FlowError::Broken), None);
+    let Ok(visitor) = TcpStream::from_std(socket) else {
+        return failed(FlowError::Broken, None);
     };
-    match copy_bidirectional(&mut visitor, &mut stream).await {
-        Ok((sent, received)) => {
-            usage.add_in(sent);
-            usage.add_out(received);
-            outcome(sent, received, None, None)
-        }
-        Err(_) => outcome(0, 0, Some(FlowError::Broken), None),
-    }
+    metered::relay(visitor, stream, &usage, serving.timeouts.tcp_idle).await
 }
