@@ -5,6 +5,7 @@
 //! request names (LESSONS, advisory 9).
 
 mod api_keys;
+mod audit;
 mod declare;
 mod draft;
 mod enrol;
@@ -30,7 +31,12 @@ pub use services::MAX_ENCODED_SERVICE;
 pub use sites::{MAX_NETWORKS, SiteDraft};
 pub use tokens::{MAX_SCOPE, NewToken, TokenDraft};
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use kakuremichi_core::{
     audit::{AuditEntry, AuditSink},
@@ -46,6 +52,7 @@ use kakuremichi_core::{
     },
     time::Timestamp,
 };
+use kakuremichi_proto::plan::MAX_PLAN_BYTES;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{OnceCell, watch};
 
@@ -53,6 +60,12 @@ use crate::planner;
 
 /// How often a use case starts anew when others change, at the same time, what it builds on.
 const ATTEMPTS: usize = 8;
+/// The most bytes of a plan for which anything may be added: three quarters of what a plan can have. The rest
+/// is for what is added at the same time, by several Controls, and for what follows from it: one gateway more
+/// is told to every agent. What goes beyond all of that is left out of plans, newest first.
+pub const MAX_PLANNED_BYTES: usize = MAX_PLAN_BYTES / 4 * 3;
+/// The most bytes of a node in the plan of another, but for networks.
+const ENCODED_NODE: usize = 1024;
 /// The organization that every Control has.
 const DEFAULT_ORGANIZATION: &str = "default";
 
@@ -90,12 +103,16 @@ pub struct UseCases(Arc<Inner>);
 struct Inner {
     store: Arc<dyn Store>,
     sinks: Vec<Arc<dyn AuditSink>>,
+    /// Set once tasks tell the sinks.
+    telling: OnceCell<()>,
     control: IdentityKey,
     ca: Option<[u8; 32]>,
     passwords: passwords::Passwords,
     start: OnceCell<Start>,
     /// Counts commits, so that the planner looks at once.
     commits: watch::Sender<u64>,
+    /// The bytes of each organization's largest plan, as the planner of this process found them last.
+    plan_bytes: Mutex<BTreeMap<OrganizationId, usize>>,
 }
 
 impl fmt::Debug for UseCases {
@@ -116,11 +133,13 @@ impl UseCases {
         Self(Arc::new(Inner {
             store,
             sinks,
+            telling: OnceCell::new(),
             control,
             ca,
             passwords: passwords::Passwords::default(),
             start: OnceCell::new(),
             commits: watch::Sender::new(0),
+            plan_bytes: Mutex::default(),
         }))
     }
 
@@ -137,6 +156,25 @@ impl UseCases {
     /// Turns whenever something was committed here.
     pub(crate) fn commits(&self) -> watch::Receiver<u64> {
         self.0.commits.subscribe()
+    }
+
+    /// The planner has made an organization's plans.
+    pub(crate) fn planned(&self, organization: OrganizationId, largest: usize) {
+        let mut plan_bytes = self.0.plan_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        plan_bytes.insert(organization, largest);
+    }
+
+    /// Checks that so many bytes can be added to the plans of the actor's organization. Deleting is always
+    /// possible.
+    fn room_for(&self, actor: &Actor, more: usize) -> Result<(), UseCaseError> {
+        let plan_bytes = self.0.plan_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let planned = plan_bytes.get(&actor.organization).copied().unwrap_or_default();
+        if more > 0 && planned.saturating_add(more) > MAX_PLANNED_BYTES {
+            return Err(UseCaseError::Limit(
+                "what the nodes of an organization are told has at most 48 MiB: delete what is not needed, or divide it among organizations",
+            ));
+        }
+        Ok(())
     }
 
     /// What this Control is; made when it is asked for the first time.
@@ -216,7 +254,7 @@ impl UseCases {
         Err(UseCaseError::Contended)
     }
 
-    /// Writes, and tells whoever is to hear of it.
+    /// Writes, and wakes whoever is to hear of it.
     async fn commit(
         &self,
         actor: &Actor,
@@ -232,18 +270,36 @@ impl UseCases {
             action: action.to_owned(),
             subject: Some(subject),
         };
-        let batch = Batch {
-            mutations,
-            audit: audit.clone(),
-        };
-        let committed = self.store().commit(batch).await?;
-        self.0.commits.send_modify(|count| *count = count.wrapping_add(1));
-        let actor = audit.actor.as_ref().map(tracing::field::display);
-        tracing::info!(action, %subject, actor, "changed");
-        for sink in &self.0.sinks {
-            sink.record(&audit).await;
+        self.start_telling().await?;
+        let actor = audit.actor.as_ref().map(ToString::to_string);
+        let batch = Batch { mutations, audit };
+        let (inner, action) = (Arc::clone(&self.0), action.to_owned());
+        // In a task of its own: whoever asked may be gone before it is done, and others are to hear of it still.
+        let committed = tokio::spawn(async move {
+            let committed = inner.store.commit(batch).await?;
+            inner.commits.send_modify(|count| *count = count.wrapping_add(1));
+            tracing::info!(action, %subject, actor, "changed");
+            Ok(committed)
+        });
+        committed
+            .await
+            .unwrap_or_else(|error| Err(StoreError::Backend(Box::new(error)).into()))
+    }
+
+    /// Sinks hear of everything from the first deed of this process on.
+    async fn start_telling(&self) -> Result<(), StoreError> {
+        if self.0.sinks.is_empty() {
+            return Ok(());
         }
-        Ok(committed)
+        let start = async || {
+            let told = audit::last_entry(self.store()).await?;
+            for sink in &self.0.sinks {
+                let (store, sink) = (Arc::clone(&self.0.store), Arc::clone(sink));
+                tokio::spawn(audit::tell(store, sink, told, self.commits()));
+            }
+            Ok::<_, StoreError>(())
+        };
+        self.0.telling.get_or_try_init(start).await.copied()
     }
 
     /// Reads a record that must belong to the actor's organization. One that does not is not there.

@@ -21,10 +21,10 @@ pub struct AuditEntry {
     pub subject: Option<RecordId>,
 }
 
-/// Hears of every deed after it was committed: for a log collector or a SIEM. The store keeps the
-/// truth; a sink that fails loses only its own copy.
+/// Hears of every deed after it was committed, in their order: for a log collector or a SIEM. The store
+/// keeps the truth; a sink that fails loses only its own copy.
 #[async_trait]
 pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
-    /// Takes an entry. It is awaited before the caller gets its answer: hand slow work to a task.
+    /// Takes an entry. Nobody but this sink waits for it: a slow one hears of deeds later, from the store.
     async fn record(&self, entry: &AuditEntry);
 }

@@ -691,7 +691,60 @@ async fn an_api_key_opens_until_it_is_deleted() {
 
 /// Remembers what it hears.
 #[derive(Debug, Default)]
-struct Ear(std::sync::Mutex<Vec<String>>);
+struct Ear(Mutex<Vec<String>>);
+
+impl Ear {
+    async fn heard(&self, deeds: &[&str]) {
+        let whole = async {
+            while *self.0.lock().unwrap() != deeds {
+                tokio::task::yield_now().await;
+            }
+        };
+        let limit = Duration::from_secs(20);
+        let heard = tokio::time::timeout(limit, whole).await;
+        assert!(heard.is_ok(), "{deeds:?} were not heard: {self:?}");
+    }
+}
+
+/// Never gets done with what it hears.
+#[derive(Debug)]
+struct Stuck;
+
+#[async_trait::async_trait]
+impl AuditSink for Stuck {
+    async fn record(&self, _: &AuditEntry) {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn nothing_waits_for_a_sink_and_no_sink_misses_a_deed() {
+    let (store, ear) = (Arc::new(MemoryStore::new()), Arc::new(Ear::default()));
+    let shared: Arc<dyn Store> = store.clone();
+    let before = UseCases::new(
+        Arc::clone(&shared),
+        Vec::new(),
+        IdentityKey::from_bytes([9; 32]),
+        None,
+    );
+    for _ in 0..9 {
+        before.mark_start().await.unwrap();
+    }
+    let sinks: Vec<Arc<dyn AuditSink>> = vec![Arc::new(Stuck), ear.clone()];
+    let control = UseCases::new(shared, sinks, IdentityKey::from_bytes([9; 32]), None);
+    let (_, actor) = agent(&control, 1).await;
+    // Whoever asks hangs up at once.
+    let draft = ApiKeyDraft {
+        name: "key".parse().unwrap(),
+        expires: None,
+    };
+    let mut asked = Box::pin(control.create_api_key(&actor, draft));
+    let hung_up =
+        std::future::poll_fn(|context| std::task::Poll::Ready(asked.as_mut().poll(context).is_pending()));
+    assert!(hung_up.await);
+    drop(asked);
+    ear.heard(&["token.create", "node.enrol", "api_key.create"]).await;
+}
 
 #[async_trait::async_trait]
 impl AuditSink for Ear {
@@ -722,7 +775,7 @@ async fn the_audit_has_every_deed_and_sinks_hear_of_those_that_were_done() {
         "node.enrol",
         "service.create",
     ];
-    assert_eq!(*ear.0.lock().unwrap(), deeds);
+    ear.heard(&deeds).await;
     let audit = store.audit(Sequence::START).await.unwrap();
     assert_eq!(
         audit
