@@ -8,6 +8,7 @@ mod service;
 pub use credential::{ApiKey, DeclareScope, EnrolmentToken, Role, TokenUnusable};
 pub use node::{Node, NodeKind, Organization, Site};
 pub use service::{
-    Health, HealthCheck, Lifetime, MAX_HOSTS, MAX_ROUTES, MAX_TARGETS, Pool, Route, Service, ServiceError,
-    ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme, VirtualPort,
+    Health, HealthCheck, Lifetime, MAX_HEALTH_PATH, MAX_HOSTS, MAX_ROUTES, MAX_SOCKET_PATH, MAX_TARGETS,
+    Pool, Route, Service, ServiceError, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme,
+    VirtualPort,
 };

@@ -31,11 +31,11 @@ pub(crate) async fn run(use_cases: UseCases, board: Arc<PlanBoard>, ready: watch
             }
         }
     };
-    feed.publish(&board);
+    feed.publish(&use_cases, &board);
     ready.send_replace(true);
     loop {
         match feed.follow(use_cases.store()).await {
-            Ok(true) => feed.publish(&board),
+            Ok(true) => feed.publish(&use_cases, &board),
             Ok(false) => {
                 // Either way it is time to look: somebody wrote here, or perhaps elsewhere.
                 let _ = timeout(POLL, commits.changed()).await;
@@ -102,10 +102,15 @@ impl Feed {
         Ok(true)
     }
 
-    fn publish(&mut self, board: &PlanBoard) {
+    fn publish(&mut self, use_cases: &UseCases, board: &PlanBoard) {
         let revision = Revision(self.sequence.0);
-        for plans in self.organizations.values_mut() {
-            for (node, planned) in plans.refresh(revision) {
+        for (organization, plans) in &mut self.organizations {
+            if !plans.is_touched() {
+                continue;
+            }
+            let changed = plans.refresh(revision);
+            use_cases.planned(*organization, plans.largest());
+            for (node, planned) in changed {
                 board.publish(node, planned);
             }
         }

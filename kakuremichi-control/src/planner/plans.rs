@@ -94,13 +94,13 @@ impl Plans {
         changed
     }
 
-    fn gateway_plan(&self, id: GatewayId, revision: Revision) -> Option<Result<WirePlan, PlanError>> {
+    fn gateway_plan(&self, id: GatewayId, revision: Revision) -> Option<WirePlan> {
         let own = GatewayRecord::Node(self.landscape.gateway_node(id)?);
         let records = encode(&own).into_iter().chain(self.common.values().cloned());
-        Some(build(records, revision))
+        Some(self.build(id.into(), records, revision))
     }
 
-    fn agent_plan(&self, id: AgentId, revision: Revision) -> Option<Result<WirePlan, PlanError>> {
+    fn agent_plan(&self, id: AgentId, revision: Revision) -> Option<WirePlan> {
         let own = AgentRecord::Node(self.landscape.agent_node(id)?);
         let services = self.landscape.users_of(id.into());
         let services = services.filter_map(|service| self.landscape.agent_service(id, service));
@@ -109,17 +109,56 @@ impl Plans {
             .into_iter()
             .chain(self.gateways.values().cloned())
             .chain(services);
-        Some(build(records, revision))
+        Some(self.build(id.into(), records, revision))
     }
 
-    fn publish(
-        &mut self,
-        id: NodeId,
-        plan: Option<Result<WirePlan, PlanError>>,
-        changed: &mut Vec<(NodeId, Planned)>,
-    ) {
+    /// The bytes of the largest plan.
+    pub(super) fn largest(&self) -> usize {
+        self.plans
+            .values()
+            .map(|plan| plan.size())
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Whether anything was set since the last refresh.
+    pub(super) fn is_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// A plan of these records. When they are more than a plan can have, the newest services are left out: what
+    /// was denied, revoked or deleted is always told.
+    fn build(
+        &self,
+        node: NodeId,
+        records: impl Iterator<Item = Arc<WireRecord>>,
+        revision: Revision,
+    ) -> WirePlan {
+        let mut records: Vec<_> = records.collect();
+        if let Ok(whole) = build(&records, revision) {
+            return whole;
+        }
+        let age = |record: &Arc<WireRecord>| {
+            let service = record.service().and_then(|id| self.landscape.services.get(&id));
+            service.map(|service| (service.created, service.id))
+        };
+        // What is no service comes first.
+        records.sort_by_cached_key(age);
+        let mut builder = PlanBuilder::default();
+        let mut left = records.len();
+        for record in records {
+            if let Err(error) = builder.apply(Change::Put(record)) {
+                tracing::error!(%node, %error, left, "a plan is full: the newest services are left out of it");
+                break;
+            }
+            left -= 1;
+        }
+        builder.finish(revision)
+    }
+
+    fn publish(&mut self, id: NodeId, plan: Option<WirePlan>, changed: &mut Vec<(NodeId, Planned)>) {
         match plan {
-            Some(Ok(plan)) => {
+            Some(plan) => {
                 if self.plans.get(&id).is_some_and(|old| old.hash() == plan.hash()) {
                     return;
                 }
@@ -127,8 +166,6 @@ impl Plans {
                 self.plans.insert(id, Arc::clone(&plan));
                 changed.push((id, Planned::Plan(plan)));
             }
-            // The node goes on with the plan it has.
-            Some(Err(error)) => tracing::error!(node = %id, %error, "a plan cannot be sent"),
             None => {
                 self.plans.remove(&id);
                 let gone = match self.landscape.nodes.get(&id) {
@@ -159,10 +196,10 @@ fn encode<R: PlanRecord + fmt::Debug>(record: &R) -> Option<Arc<WireRecord>> {
     }
 }
 
-fn build(records: impl Iterator<Item = Arc<WireRecord>>, revision: Revision) -> Result<WirePlan, PlanError> {
+fn build(records: &[Arc<WireRecord>], revision: Revision) -> Result<WirePlan, PlanError> {
     let mut builder = PlanBuilder::default();
     for record in records {
-        builder.apply(Change::Put(record))?;
+        builder.apply(Change::Put(Arc::clone(record)))?;
     }
     Ok(builder.finish(revision))
 }
@@ -232,6 +269,47 @@ mod tests {
         };
         assert_eq!(services(agent.id), [4]);
         assert!(services(idle.id).is_empty());
+    }
+
+    /// A service whose record has half a MiB, made at `n`.
+    fn heavy(n: u8) -> kakuremichi_core::model::Service {
+        use kakuremichi_core::model::{ServiceKind, TargetScheme};
+        let mut service = sample::http_service(0, n);
+        service.created = kakuremichi_core::time::Timestamp::from_millis(n.into());
+        if let ServiceKind::Http { routes, .. } = &mut service.kind {
+            routes[0].pool.targets[0].scheme = TargetScheme::Tls {
+                server_name: Some("backend".parse().unwrap()),
+                roots: vec![vec![n; 500 * 1024]],
+            };
+        }
+        service
+    }
+
+    #[test]
+    fn a_full_plan_leaves_out_the_newest_services_and_tells_every_removal() {
+        const MANY: u8 = 140;
+        let gateway = gateway(1);
+        let agents = (1..=MANY).map(|n| sample::agent(0, n).into());
+        let records = (1..=MANY).map(|n| heavy(n).into()).chain(agents);
+        let (mut plans, changed) = plans(records.chain([gateway.clone().into()]));
+        let told = |planned: &Planned| {
+            let Planned::Plan(wire) = planned else {
+                panic!("it has a plan")
+            };
+            assert!(wire.size() <= kakuremichi_proto::plan::MAX_PLAN_BYTES);
+            let plan: GatewayPlan = wire.to_plan::<GatewayRecord>(gateway.id).unwrap().plan;
+            plan.services().map(|service| service.id).collect::<BTreeSet<_>>()
+        };
+        let first = told(&changed[&gateway.id]);
+        assert!(first.contains(&heavy(1).id) && !first.contains(&heavy(MANY).id));
+        assert!(first.len() > 100);
+        // One goes: that is told, and makes room for the next.
+        plans.set(heavy(1).id.into(), None);
+        let (_, changed) = plans.refresh(Revision(8)).into_iter().next().unwrap();
+        let then = told(&changed);
+        assert!(!then.contains(&heavy(1).id));
+        assert_eq!(then.len(), first.len());
+        assert!(plans.largest() > crate::service::MAX_PLANNED_BYTES);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The projection of one organization into the records of one node's plan.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, PeerId, ServiceId},
@@ -8,8 +8,8 @@ use kakuremichi_core::{
     name::Hostname,
     net::{Cidr, Host},
     plan::{
-        AgentGateway, AgentNode, AgentService, AgentTarget, GatewayNode, GatewayPeer, GatewayRecord,
-        GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Via,
+        AgentGateway, AgentNode, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
+        GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Via,
     },
 };
 use kakuremichi_proto::plan::{EncodePlanError, PlanRecord};
@@ -105,45 +105,59 @@ impl Landscape {
     /// What an agent is told of a service, if it has anything to do with it.
     pub(super) fn agent_service(&self, agent: AgentId, id: ServiceId) -> Option<AgentService> {
         let service = self.services.get(&id)?;
-        let mine = |target: &Target, pool: &Pool| match &target.place {
-            TargetPlace::Agent {
-                agent: of,
-                port,
-                address,
-            } if *of == agent => Some(AgentTarget {
-                id: target.id,
-                port: *port,
-                address: address.clone(),
-                tls: matches!(target.scheme, TargetScheme::Tls { .. }),
-                health: pool.health.clone(),
-            }),
-            TargetPlace::Agent { .. } | TargetPlace::Site { .. } => None,
-        };
-        let (hosts, port) = match &service.kind {
-            ServiceKind::Http { hosts, .. } => (hosts.clone(), None),
-            ServiceKind::Tcp { port, .. } => (Vec::new(), Some(*port)),
-        };
         let gateways = self
             .gateways()
             .filter_map(|gateway| self.nodes.get(&NodeId::from(gateway)));
-        Some(AgentService {
-            id,
-            name: service.name.clone(),
-            hosts,
-            port,
-            urls: service_urls(service, gateways),
-            targets: service
-                .pools()
-                .flat_map(|pool| pool.targets.iter().filter_map(move |target| mine(target, pool)))
-                .collect(),
-        })
+        Some(agent_service(service, agent, service_urls(service, gateways)))
     }
 }
 
-/// The length of a service as gateways are told of it, in bytes.
+/// The length of a service in the plan where it is longest, in bytes, without its URLs: gateways are told of
+/// all targets, and each agent how its own are dialled and checked.
 pub(crate) fn encoded_len(service: &Service) -> Result<usize, EncodePlanError> {
     let record = GatewayRecord::Service(gateway_service(service, |_| true)).to_wire()?;
-    Ok(record.encoded_len())
+    let mut longest = record.encoded_len();
+    let agents = service.targets().filter_map(|target| match &target.place {
+        TargetPlace::Agent { agent, .. } => Some(*agent),
+        TargetPlace::Site { .. } => None,
+    });
+    for agent in agents.collect::<BTreeSet<_>>() {
+        let record = AgentRecord::Service(agent_service(service, agent, Vec::new())).to_wire()?;
+        longest = longest.max(record.encoded_len());
+    }
+    Ok(longest)
+}
+
+fn agent_service(service: &Service, agent: AgentId, urls: Vec<String>) -> AgentService {
+    let mine = |target: &Target, pool: &Pool| match &target.place {
+        TargetPlace::Agent {
+            agent: of,
+            port,
+            address,
+        } if *of == agent => Some(AgentTarget {
+            id: target.id,
+            port: *port,
+            address: address.clone(),
+            tls: matches!(target.scheme, TargetScheme::Tls { .. }),
+            health: pool.health.clone(),
+        }),
+        TargetPlace::Agent { .. } | TargetPlace::Site { .. } => None,
+    };
+    let (hosts, port) = match &service.kind {
+        ServiceKind::Http { hosts, .. } => (hosts.clone(), None),
+        ServiceKind::Tcp { port, .. } => (Vec::new(), Some(*port)),
+    };
+    AgentService {
+        id: service.id,
+        name: service.name.clone(),
+        hosts,
+        port,
+        urls,
+        targets: service
+            .pools()
+            .flat_map(|pool| pool.targets.iter().filter_map(move |target| mine(target, pool)))
+            .collect(),
+    }
 }
 
 fn gateway_service(service: &Service, reachable: impl Fn(&TargetPlace) -> bool) -> GatewayService {

@@ -12,8 +12,9 @@ use super::landscape::gateway_of;
 
 /// The port that a URL with `https` need not name.
 const HTTPS_PORT: u16 = 443;
-/// The most URLs of one service that are told.
+/// The most URLs of one service that are told, and the most bytes of them; the others are left out.
 const MAX_URLS: usize = 1024;
+const MAX_URL_BYTES: usize = 64 * 1024;
 
 /// Where visitors find a service: one URL for each host and each HTTPS port that the active gateways among
 /// `nodes` have, or one for each gateway's first endpoint at a TCP service. In the order of hosts and nodes,
@@ -42,7 +43,13 @@ pub fn service_urls<'a>(service: &Service, nodes: impl IntoIterator<Item = &'a N
         };
         urls.extend(found.into_iter().filter(|url| seen.insert(url.clone())));
     }
-    urls.truncate(MAX_URLS);
+    let mut bytes = 0;
+    let fit = urls.iter().take(MAX_URLS).take_while(|url| {
+        bytes += url.len();
+        bytes <= MAX_URL_BYTES
+    });
+    let fit = fit.count();
+    urls.truncate(fit);
     urls
 }
 

@@ -9,7 +9,7 @@ use kakuremichi_core::{
 };
 use kakuremichi_proto::{identity::constant_time_eq, session::EnrolRequest};
 
-use super::{Actor, UseCaseError, UseCases, names::node_name, now, random};
+use super::{Actor, ENCODED_NODE, UseCaseError, UseCases, names::node_name, now, random};
 
 /// Names, and IPv4 addresses, that are tried before it is given up.
 const TRIES: usize = 64;
@@ -86,6 +86,8 @@ impl UseCases {
             revoked: None,
             kind,
         };
+        let actor = Actor::node(&node);
+        self.room_for(&actor, ENCODED_NODE)?;
         let write = vec![
             // First: who has no usable token is not told which names are taken.
             Mutation::ConsumeToken {
@@ -95,7 +97,7 @@ impl UseCases {
             },
             Mutation::Create(node.clone().into()),
         ];
-        self.commit(&Actor::node(&node), "node.enrol", id, write).await?;
+        self.commit(&actor, "node.enrol", id, write).await?;
         Ok(node)
     }
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::planner;
 
-/// The largest service, as gateways are told of it, in bytes.
+/// The largest service, as gateways or one of its agents are told of it, in bytes.
 pub const MAX_ENCODED_SERVICE: usize = 512 * 1024;
 
 impl UseCases {
@@ -139,7 +139,8 @@ impl UseCases {
             lifetime,
             created: now(),
         };
-        check(&service)?;
+        let length = check(&service)?;
+        self.room_for(actor, length)?;
         let mut write = resolved.beside;
         write.push(Mutation::Create(service.clone().into()));
         let action = match lifetime {
@@ -167,10 +168,12 @@ impl UseCases {
             lifetime,
             ..stored.value.clone()
         };
-        check(&service)?;
+        let length = check(&service)?;
         if service == stored.value {
             return Ok(stored);
         }
+        let before = planner::encoded_len(&stored.value).unwrap_or_default();
+        self.room_for(actor, length.saturating_sub(before))?;
         let mut write = resolved.beside;
         write.push(update(service.clone(), stored.version));
         self.commit(actor, action, service.id, write).await?;
@@ -178,8 +181,9 @@ impl UseCases {
     }
 }
 
-/// Checks what the types alone cannot hold, and that gateways can be told of it.
-fn check(service: &Service) -> Result<(), UseCaseError> {
+/// Checks what the types alone cannot hold, and that nodes can be told of it. Returns how many bytes it
+/// has in a plan.
+fn check(service: &Service) -> Result<usize, UseCaseError> {
     let kind = match &service.kind {
         ServiceKind::Http { .. } => "http",
         ServiceKind::Tcp { .. } => "tcp",
@@ -192,15 +196,16 @@ fn check(service: &Service) -> Result<(), UseCaseError> {
             ServiceError::TooMany
             | ServiceError::HealthCheck
             | ServiceError::HealthPath
+            | ServiceError::SocketPath
             | ServiceError::ServerName => kind,
         };
         UseCaseError::field(field, error)
     })?;
     match planner::encoded_len(service) {
-        Ok(length) if length <= MAX_ENCODED_SERVICE => Ok(()),
+        Ok(length) if length <= MAX_ENCODED_SERVICE => Ok(length),
         Ok(length) => {
             let message = format!(
-                "a service has at most {MAX_ENCODED_SERVICE} bytes when gateways are told of it, this one {length}: divide it"
+                "a service has at most {MAX_ENCODED_SERVICE} bytes when nodes are told of it, this one {length}: divide it"
             );
             Err(UseCaseError::field(kind, message))
         }

@@ -12,12 +12,15 @@ use kakuremichi_core::{
 };
 
 use super::{
-    ATTEMPTS, Actor, FieldError, UseCaseError, UseCases, at_version, enrol::random_v4, now, random, update,
-    written,
+    ATTEMPTS, Actor, ENCODED_NODE, FieldError, UseCaseError, UseCases, at_version, enrol::random_v4, now,
+    random, update, written,
 };
 
 /// The most networks behind one device.
 pub const MAX_NETWORKS: usize = 256;
+
+/// The most bytes that a network has in a plan.
+const ENCODED_NETWORK: usize = 24;
 
 /// A device as somebody describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,7 @@ impl UseCases {
     /// When the draft is not valid, its name or key is taken, or the storage fails.
     pub async fn create_site(&self, actor: &Actor, draft: SiteDraft) -> Result<Stored<Site>, UseCaseError> {
         self.check_site(&draft).await?;
+        self.room_for(actor, encoded_len(&draft))?;
         for _ in 0..ATTEMPTS {
             let site = Site {
                 id: SiteId::from_bytes(random()?),
@@ -98,6 +102,8 @@ impl UseCases {
             if site == stored.value {
                 return Ok(stored);
             }
+            let more = site.networks.len().saturating_sub(stored.value.networks.len());
+            self.room_for(actor, more * ENCODED_NETWORK)?;
             let overlay = self.start().await?.overlay;
             let cut_off = self.services_behind(actor, id, |address| !reaches(&site, overlay, address));
             let cut_off = cut_off.await?;
@@ -190,6 +196,11 @@ impl UseCases {
             Err(UseCaseError::Invalid(errors))
         }
     }
+}
+
+/// The most bytes of a device in the plan of a gateway.
+fn encoded_len(draft: &SiteDraft) -> usize {
+    ENCODED_NODE + draft.networks.len() * ENCODED_NETWORK
 }
 
 /// Whether a packet to `address` may be sent to the device: its own addresses, and the networks behind it.

@@ -17,6 +17,11 @@ pub const MAX_ROUTES: usize = 256;
 /// The most targets of one pool.
 pub const MAX_TARGETS: usize = 64;
 
+/// The longest path of a Unix socket, in bytes: Linux takes no longer ones.
+pub const MAX_SOCKET_PATH: usize = 107;
+/// The longest path of a health check, in bytes.
+pub const MAX_HEALTH_PATH: usize = 1024;
+
 /// A thing that is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
@@ -248,9 +253,14 @@ pub enum ServiceError {
         "a health check needs an interval and a timeout from 100 ms to 1 h, and thresholds of at least 1"
     )]
     HealthCheck,
-    /// The path of a check does not start with a slash.
-    #[error("the path of a health check starts with `/` and has no control characters")]
+    /// The path of a check does not start with a slash, or is too long.
+    #[error(
+        "the path of a health check starts with `/`, has no control characters and at most {MAX_HEALTH_PATH} bytes"
+    )]
     HealthPath,
+    /// A path that no socket can have.
+    #[error("the path of a Unix socket has at most {MAX_SOCKET_PATH} bytes")]
+    SocketPath,
     /// TLS with a site's target needs a name to verify.
     #[error("an https target at an address needs `server_name`, the name in its certificate")]
     ServerName,
@@ -312,6 +322,14 @@ impl Pool {
 
 impl Target {
     fn validate(&self) -> Result<(), ServiceError> {
+        if let TargetPlace::Agent {
+            address: TargetAddress::Unix(path),
+            ..
+        } = &self.place
+            && path.as_os_str().len() > MAX_SOCKET_PATH
+        {
+            return Err(ServiceError::SocketPath);
+        }
         let TargetScheme::Tls {
             server_name: None, ..
         } = &self.scheme
@@ -337,7 +355,9 @@ impl HealthCheck {
         }
         match &self.check {
             Health::Http { path, .. }
-                if !path.starts_with('/') || path.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) =>
+                if !path.starts_with('/')
+                    || path.len() > MAX_HEALTH_PATH
+                    || path.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) =>
             {
                 Err(ServiceError::HealthPath)
             }

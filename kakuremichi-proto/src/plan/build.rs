@@ -309,7 +309,7 @@ impl PlanBuilder {
     /// Applies a change.
     ///
     /// # Errors
-    /// When the plan would be past a bound.
+    /// When the plan would be past a bound; then it stays as it is.
     pub fn apply(&mut self, change: Change) -> Result<(), PlanError> {
         match change {
             Change::Put(record) => self.put(record),
@@ -339,16 +339,16 @@ impl PlanBuilder {
     }
 
     fn put(&mut self, record: Arc<WireRecord>) -> Result<(), PlanError> {
-        self.bytes += record.encoded_len();
-        if let Some(old) = self.records.insert(record.key.clone(), record) {
-            self.bytes -= old.encoded_len();
-        }
-        if self.records.len() > MAX_RECORDS {
+        let old = self.records.get(&record.key).map(|old| old.encoded_len());
+        if old.is_none() && self.records.len() >= MAX_RECORDS {
             return Err(PlanError::Records);
         }
-        if self.bytes > MAX_PLAN_BYTES {
+        let bytes = self.bytes - old.unwrap_or_default() + record.encoded_len();
+        if bytes > MAX_PLAN_BYTES {
             return Err(PlanError::Bytes);
         }
+        self.bytes = bytes;
+        self.records.insert(record.key.clone(), record);
         Ok(())
     }
 }
