@@ -26,6 +26,7 @@ use super::{App, api_keys, link, nodes, organization, services, sites, tokens};
         tokens::list,
         tokens::create,
         tokens::get,
+        tokens::delete,
         tokens::revoke,
         nodes::list,
         nodes::get,

@@ -38,6 +38,7 @@ table! {
     GET "/tokens" TokensRead tokens::list;
     POST "/tokens" TokensWrite tokens::create;
     GET "/tokens/{id}" TokensRead tokens::get;
+    DELETE "/tokens/{id}" TokensWrite tokens::delete;
     POST "/tokens/{id}/revoke" TokensWrite tokens::revoke;
 
     GET "/nodes" NodesRead nodes::list;

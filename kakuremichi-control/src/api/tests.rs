@@ -506,6 +506,10 @@ async fn lists_come_in_parts() {
     let id = made.first().unwrap();
     let revoked = api.post(&format!("/tokens/{id}/revoke"), json!({})).await;
     assert!(revoked.body["revoked_at"].is_string());
+    let path = format!("/api/v1/tokens/{id}");
+    api.send("DELETE", &path, &[], None).await.is(204, "");
+    api.send("GET", &path, &[], None).await.is(404, "KKM-A004");
+    api.send("DELETE", &path, &[], None).await.is(404, "KKM-A004");
 }
 
 #[tokio::test]
@@ -667,7 +671,7 @@ async fn another_organizations_things_are_not_found() {
             assert_eq!(items, usize::from(route.path == "/api-keys"), "{path}");
         }
     }
-    assert_eq!(walked, 16);
+    assert_eq!(walked, 17);
     assert_eq!(
         api.get("/services").await.body["items"].as_array().unwrap().len(),
         1

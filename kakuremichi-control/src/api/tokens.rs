@@ -179,6 +179,18 @@ pub(super) async fn revoke(
     Ok(answer(app.use_cases.revoke_token(&actor, id).await?))
 }
 
+/// Deletes an enrolment token: nobody enrols with it any more. Nodes that did stay.
+#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path)),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<TokenId>,
+) -> Result<StatusCode, Problem> {
+    app.use_cases.delete_token(&actor, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 fn answer(stored: Stored<EnrolmentToken>) -> impl IntoResponse {
     (etag(stored.version), Json(TokenView::from(stored.value)))
 }

@@ -96,6 +96,28 @@ impl UseCases {
         self.load(actor, id).await
     }
 
+    /// Deletes a token: it enrols nobody any more, and is listed no longer. Nodes that enrolled with it stay.
+    ///
+    /// # Errors
+    /// When it is not there or the storage fails.
+    pub async fn delete_token(&self, actor: &Actor, id: TokenId) -> Result<(), UseCaseError> {
+        for _ in 0..ATTEMPTS {
+            let stored = self.token(actor, id).await?;
+            let delete = vec![Mutation::Delete(id.into(), Some(stored.version))];
+            match self
+                .commit(actor, "token.delete", id, delete)
+                .await
+                .map_err(Into::into)
+            {
+                Ok(_) => return Ok(()),
+                // Somebody enrolled with it just now.
+                Err(UseCaseError::Contended) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(UseCaseError::Contended)
+    }
+
     /// Revokes a token: it enrols nobody any more. Nodes that enrolled with it stay. Doing it again changes
     /// nothing.
     ///
