@@ -199,6 +199,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_visitor_finds_the_schema_of_its_version_or_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.db");
+        assert!(matches!(
+            SqlStore::visit(&path).await,
+            Err(ConnectError::File { .. })
+        ));
+        assert!(!path.exists());
+        let owner = SqlStore::open(&path).await.unwrap();
+        let visitor = SqlStore::visit(&path).await.unwrap();
+        visitor
+            .commit(create(conformance::sample::organization(0)))
+            .await
+            .unwrap();
+        let change = |sql: &'static str| owner.writer.execute_unprepared(sql);
+        change("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_future', 0)")
+            .await
+            .unwrap();
+        assert!(matches!(
+            SqlStore::visit(&path).await,
+            Err(ConnectError::Newer { .. })
+        ));
+        change("DELETE FROM seaql_migrations").await.unwrap();
+        assert!(matches!(SqlStore::visit(&path).await, Err(ConnectError::Older)));
+        let rows = change("DELETE FROM seaql_migrations").await.unwrap();
+        assert_eq!(rows.rows_affected(), 0, "a visitor brings nothing up to date");
+    }
+
+    #[tokio::test]
     async fn what_is_no_database_is_refused() {
         for url in [
             "postgres://host/db",

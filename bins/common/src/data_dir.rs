@@ -75,17 +75,7 @@ impl DataDir {
     /// Each [`DataDirError`]; nothing has been changed then, except that an empty directory may be left.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         create(path)?;
-        let metadata = fs::metadata(path).map_err(io_error("look at", path))?;
-        if !metadata.is_dir() {
-            return Err(DataDirError::NotADirectory(path.to_owned()));
-        }
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
-            return Err(DataDirError::NotOurs {
-                path: path.to_owned(),
-                owner: metadata.uid(),
-            });
-        }
-        let mode = metadata.mode() & 0o7777;
+        let mode = own_directory(path)?;
         if mode & 0o077 != 0 {
             let mut entries = fs::read_dir(path).map_err(io_error("list", path))?;
             if entries.next().is_some() && !path.join(LOCK).is_file() {
@@ -104,18 +94,25 @@ impl DataDir {
         })
     }
 
-    /// Opens a directory for a command that works beside the process which uses it: as [`open`](Self::open), but
-    /// without a lock when another process has it. Such a command changes only what is made to be shared, such as
-    /// a database.
+    /// Opens a directory that is there, for a command that works beside the process which uses it. It takes no
+    /// lock: the process may start meanwhile. Such a command reads, and changes only what is made to be shared,
+    /// such as a database.
     ///
     /// # Errors
     ///
     /// Those of [`open`](Self::open), but for [`DataDirError::InUse`].
     pub fn visit(path: &Path) -> Result<Self, DataDirError> {
-        match Self::open(path) {
-            Err(DataDirError::InUse { path, .. }) => Ok(Self { path, lock: None }),
-            outcome => outcome,
+        let mode = own_directory(path)?;
+        if mode & 0o077 != 0 {
+            return Err(DataDirError::OpenToOthers {
+                path: path.to_owned(),
+                mode,
+            });
         }
+        Ok(Self {
+            path: path.to_owned(),
+            lock: None,
+        })
     }
 
     /// A directory inside this one (mode 0700), under the same lock.
@@ -199,6 +196,21 @@ impl From<DataDirError> for Failure {
     fn from(error: DataDirError) -> Self {
         Self::because("--data", &error)
     }
+}
+
+/// The mode of a directory that belongs to this user.
+fn own_directory(path: &Path) -> Result<u32, DataDirError> {
+    let metadata = fs::metadata(path).map_err(io_error("look at", path))?;
+    if !metadata.is_dir() {
+        return Err(DataDirError::NotADirectory(path.to_owned()));
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(DataDirError::NotOurs {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+        });
+    }
+    Ok(metadata.mode() & 0o7777)
 }
 
 fn create(path: &Path) -> Result<(), DataDirError> {
@@ -295,12 +307,23 @@ mod tests {
         drop(sub);
         DataDir::open(top.path()).unwrap();
         drop(visitor);
-        let alone = DataDir::visit(top.path()).unwrap();
-        assert!(
-            DataDir::open(top.path()).is_err(),
-            "a visitor locks what nobody uses"
-        );
-        drop(alone);
+    }
+
+    #[test]
+    fn a_visitor_keeps_nobody_out_and_makes_nothing() {
+        let top = tempfile::tempdir().unwrap();
+        let data = top.path().join("data");
+        assert!(DataDir::visit(&data).is_err() && !data.exists());
+        drop(DataDir::open(&data).unwrap());
+        let visitor = DataDir::visit(&data).unwrap();
+        let owner = DataDir::open(&data).unwrap();
+        drop((visitor, owner));
+        fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(
+            DataDir::visit(&data),
+            Err(DataDirError::OpenToOthers { .. })
+        ));
+        assert_eq!(mode(&data), 0o755);
     }
 
     #[test]

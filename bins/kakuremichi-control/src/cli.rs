@@ -176,8 +176,7 @@ async fn create_api_key(matches: &ArgMatches) -> Result<(), Failure> {
     run::print(&format!("{}\n", made.text.expose()))
 }
 
-/// Control on its database, without its listener: beside a Control that runs, or before it ran for the first
-/// time.
+/// Control on its database, without its listener: beside a Control that runs, or after one that ran.
 async fn offline(matches: &ArgMatches) -> Result<Control, Failure> {
     let data = matches
         .get_one::<PathBuf>("data")

@@ -1,9 +1,16 @@
 //! What lies in Control's data directory.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use kakuremichi_bins_common::{DataDir, Failure};
-use kakuremichi_control::{Control, identity_key, store::SqlStore, tls::LocalCa};
+use kakuremichi_control::{
+    Control, identity_key,
+    store::{ConnectError, SqlStore},
+    tls::LocalCa,
+};
 use kakuremichi_core::secret::Secret;
 use kakuremichi_proto::identity::CanonicalUrl;
 
@@ -56,10 +63,8 @@ impl Files {
     /// When it cannot be read, made or written.
     pub fn authority(&self) -> Result<LocalCa, Failure> {
         let damaged = |error| Failure::because(&format!("{} is damaged", self.ca_path().display()), &error);
-        if let (Some(certificate), Some(key)) = (self.dir.read(CA_CERTIFICATE)?, self.dir.read(CA_KEY)?) {
-            let (certificate, key) = (String::from_utf8_lossy(&certificate), Secret::new(key));
-            let key_text = Secret::new(String::from_utf8_lossy(key.expose()).into_owned());
-            return LocalCa::from_pem(&certificate, key_text.expose()).map_err(damaged);
+        if let Some(ca) = self.existing_authority()? {
+            return Ok(ca);
         }
         let ca = LocalCa::generate("kakuremichi Control", SystemTime::now()).map_err(damaged)?;
         // The key first: a certificate without its key would be taken for a damaged authority.
@@ -69,43 +74,43 @@ impl Files {
         Ok(ca)
     }
 
+    fn existing_authority(&self) -> Result<Option<LocalCa>, Failure> {
+        let (Some(certificate), Some(key)) = (self.dir.read(CA_CERTIFICATE)?, self.dir.read(CA_KEY)?) else {
+            return Ok(None);
+        };
+        let (certificate, key) = (String::from_utf8_lossy(&certificate), Secret::new(key));
+        let key_text = Secret::new(String::from_utf8_lossy(key.expose()).into_owned());
+        LocalCa::from_pem(&certificate, key_text.expose())
+            .map(Some)
+            .map_err(|error| Failure::because(&format!("{} is damaged", self.ca_path().display()), &error))
+    }
+
     /// Where the authority's certificate is, for those who are to trust it.
     #[must_use]
     pub fn ca_path(&self) -> PathBuf {
         self.dir.file(CA_CERTIFICATE)
     }
 
-    /// The database, made and brought to its newest form when needed.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
-    pub async fn store(&self) -> Result<SqlStore, Failure> {
-        let path = self.dir.file(DATABASE);
-        let opened = SqlStore::open(&path).await;
-        opened.map_err(|error| Failure::because(&format!("cannot open {}", path.display()), &error))
-    }
-
-    /// Control on its database, as nodes will know it.
+    /// Control on its database, made and brought to its newest form when needed, as nodes will know it.
     ///
     /// # Errors
     /// When the identity or the database cannot be used.
     pub async fn control(&self, public_url: &CanonicalUrl, ca: Option<&LocalCa>) -> Result<Control, Failure> {
-        let control = Control::builder(self.store().await?)
-            .public_url(public_url.to_string())
-            .identity(self.identity()?.expose())
-            .ca_fingerprint(ca.map(LocalCa::fingerprint))
-            .build()
-            .map_err(|error| Failure::because("Control cannot be built", &error))?;
+        let path = self.dir.file(DATABASE);
+        let store = SqlStore::open(&path).await.map_err(cannot_open(&path))?;
+        let control = build(store, public_url, &self.identity()?, ca)?;
         let trust = if ca.is_some() { OWN_AUTHORITY } else { PUBLIC_TRUST };
         self.dir
             .write_secret(SERVING, format!("{public_url}\n{trust}\n").as_bytes())?;
         Ok(control)
     }
 
-    /// The same without a listener, for a command that works beside a Control which runs, or ran.
+    /// The same without a listener, for a command that works beside a Control which runs, or ran. It makes
+    /// nothing, and writes nothing but what its use cases commit.
     ///
     /// # Errors
-    /// When Control never ran here, or what it left cannot be used.
+    /// When Control never ran here, what it left cannot be used, or its database has another schema than this
+    /// version's.
     pub async fn offline_control(&self) -> Result<Control, Failure> {
         let never = || {
             Failure::refused(
@@ -115,15 +120,36 @@ impl Files {
         let serving = self.dir.read(SERVING)?.ok_or_else(never)?;
         let serving = String::from_utf8_lossy(&serving).into_owned();
         let mut lines = serving.lines();
-        let public_url = lines
+        let public_url: CanonicalUrl = lines
             .next()
             .and_then(|line| line.parse().ok())
             .ok_or_else(never)?;
         let ca = if lines.next() == Some(OWN_AUTHORITY) {
-            Some(self.authority()?)
+            Some(self.existing_authority()?.ok_or_else(never)?)
         } else {
             None
         };
-        self.control(&public_url, ca.as_ref()).await
+        let identity = Secret::new(self.dir.read(IDENTITY)?.ok_or_else(never)?);
+        let path = self.dir.file(DATABASE);
+        let store = SqlStore::visit(&path).await.map_err(cannot_open(&path))?;
+        build(store, &public_url, &identity, ca.as_ref())
     }
+}
+
+fn build(
+    store: SqlStore,
+    public_url: &CanonicalUrl,
+    identity: &Secret<Vec<u8>>,
+    ca: Option<&LocalCa>,
+) -> Result<Control, Failure> {
+    Control::builder(store)
+        .public_url(public_url.to_string())
+        .identity(identity.expose())
+        .ca_fingerprint(ca.map(LocalCa::fingerprint))
+        .build()
+        .map_err(|error| Failure::because("Control cannot be built", &error))
+}
+
+fn cannot_open(path: &Path) -> impl Fn(ConnectError) -> Failure {
+    move |error| Failure::because(&format!("cannot open {}", path.display()), &error)
 }

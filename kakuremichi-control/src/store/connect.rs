@@ -44,6 +44,11 @@ pub enum ConnectError {
         /// The first unknown migration.
         migration: String,
     },
+    /// The schema is not brought up to date yet.
+    #[error(
+        "the database was written by an older version: run this version's Control first, which brings it up to date"
+    )]
+    Older,
     /// The database answers with an error, or is none.
     #[error("the database cannot be used")]
     Database(#[from] DbErr),
@@ -83,6 +88,26 @@ impl SqlStore {
             })?;
         let writer = pool(path, 1, false).await?;
         migration::run(&writer).await?;
+        Self::with_writer(path, writer).await
+    }
+
+    /// Opens the database in the file at `path` for a command that works beside the process which owns it:
+    /// nothing is created, and the schema has to be this version's.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or its schema is older or newer than this version.
+    pub async fn visit(path: impl AsRef<Path>) -> Result<Self, ConnectError> {
+        let path = path.as_ref();
+        fs::metadata(path).map_err(|source| ConnectError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        let writer = pool(path, 1, false).await?;
+        migration::check(&writer).await?;
+        Self::with_writer(path, writer).await
+    }
+
+    async fn with_writer(path: &Path, writer: DatabaseConnection) -> Result<Self, ConnectError> {
         let readers = pool(path, MAX_READERS, true).await?;
         Ok(Self { writer, readers })
     }

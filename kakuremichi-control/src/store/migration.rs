@@ -2,8 +2,8 @@
 
 mod m0001_initial;
 
-use sea_orm::{DatabaseConnection, SqliteTransactionMode, TransactionOptions, TransactionTrait};
-use sea_orm_migration::{MigrationTrait, MigratorTrait};
+use sea_orm::{DatabaseConnection, EntityTrait, SqliteTransactionMode, TransactionOptions, TransactionTrait};
+use sea_orm_migration::{MigrationTrait, MigratorTrait, seaql_migrations};
 
 use super::ConnectError;
 
@@ -19,18 +19,34 @@ impl MigratorTrait for Steps {
 /// Brings the schema up to date in one transaction, which keeps other processes out meanwhile.
 pub(super) async fn run(database: &DatabaseConnection) -> Result<(), ConnectError> {
     let transaction = database.begin_with_options(immediate()).await?;
-    let known = Steps::migrations();
     let applied = Steps::get_migration_models(&transaction).await?;
-    let newer = applied
-        .into_iter()
-        .find(|row| known.iter().all(|step| step.name() != row.version));
-    if let Some(row) = newer {
-        return Err(ConnectError::Newer {
-            migration: row.version,
-        });
-    }
+    known(&applied.into_iter().map(|row| row.version).collect::<Vec<_>>())?;
     Steps::up(&transaction, None).await?;
     Ok(transaction.commit().await?)
+}
+
+/// Checks that the schema is what this version makes it, and changes nothing.
+pub(super) async fn check(database: &DatabaseConnection) -> Result<(), ConnectError> {
+    let applied = seaql_migrations::Entity::find().all(database).await?;
+    let applied: Vec<_> = applied.into_iter().map(|row| row.version).collect();
+    known(&applied)?;
+    let done = |name: &str| applied.iter().any(|version| name == version);
+    if !Steps::migrations().iter().all(|step| done(step.name())) {
+        return Err(ConnectError::Older);
+    }
+    Ok(())
+}
+
+/// Checks that there is no step that this version does not know.
+fn known(applied: &[String]) -> Result<(), ConnectError> {
+    let known = Steps::migrations();
+    let unknown = |version: &&String| known.iter().all(|step| step.name() != version.as_str());
+    match applied.iter().find(unknown) {
+        Some(migration) => Err(ConnectError::Newer {
+            migration: migration.clone(),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// A transaction that takes the write lock at its start. One that begins by reading could find, when it
