@@ -53,6 +53,8 @@ pub struct Setting {
     help: &'static str,
     kind: Kind,
     default: Option<&'static str>,
+    /// Whether a secret's file may be missing: see [`Setting::at_first_start`].
+    once: bool,
 }
 
 impl Setting {
@@ -66,6 +68,7 @@ impl Setting {
             help,
             kind: Kind::Text,
             default: None,
+            once: false,
         }
     }
 
@@ -84,6 +87,7 @@ impl Setting {
             help,
             kind: Kind::Secret,
             default: None,
+            once: false,
         }
     }
 
@@ -97,6 +101,7 @@ impl Setting {
             help,
             kind: Kind::List,
             default: None,
+            once: false,
         }
     }
 
@@ -110,6 +115,7 @@ impl Setting {
             help,
             kind: Kind::Switch,
             default: None,
+            once: false,
         }
     }
 
@@ -123,7 +129,16 @@ impl Setting {
             help,
             kind: Kind::Number,
             default: None,
+            once: false,
         }
+    }
+
+    /// A secret that the process needs at its first start only: that its file cannot be read is for
+    /// [`FirstSecret`] to say.
+    #[must_use]
+    pub const fn at_first_start(mut self) -> Self {
+        self.once = true;
+        self
     }
 
     /// The same with a default, written as it would be in a variable.
@@ -142,8 +157,21 @@ pub struct Common {
     pub admin: AdminAddress,
     /// What is logged.
     pub log: String,
-    /// Seconds for what is under way when the process is asked to end.
+    /// Seconds for what is under way when the process is asked to end, at most [`GRACE_MAX`].
+    #[serde(deserialize_with = "grace")]
     pub grace: u64,
+}
+
+/// The longest time for what is under way when a process is asked to end: an hour, in seconds.
+pub const GRACE_MAX: u64 = 3600;
+
+fn grace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        seconds if seconds <= GRACE_MAX => Ok(seconds),
+        seconds => Err(serde::de::Error::custom(format_args!(
+            "{seconds} seconds are more than an hour ({GRACE_MAX})"
+        ))),
+    }
 }
 
 /// The settings of one binary.
@@ -247,11 +275,14 @@ impl Layers {
             Some(&Flags(matches)),
         ];
         let mut figment = Figment::new();
-        for layer in lowest_first.into_iter().flatten() {
-            for setting in &self.settings {
-                if let Some(one) = layer::one(layer, setting)? {
-                    figment = figment.merge(one);
-                }
+        for setting in &self.settings {
+            // Only the layer that wins counts: a secret's file that nobody needs may be missing.
+            let mut winner = None;
+            for layer in lowest_first.into_iter().flatten() {
+                winner = layer::found(layer, setting)?.or(winner);
+            }
+            if let Some(found) = winner {
+                figment = figment.merge(found.read()?);
             }
         }
         let print = matches.get_flag("print-config");
@@ -349,6 +380,41 @@ pub fn optional_secret<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Secret<String>>, D::Error> {
     secret(deserializer).map(Some)
+}
+
+/// A secret that a process needs at its first start only ([`Setting::at_first_start`]).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(from = "Given")]
+pub struct FirstSecret(Result<Secret<String>, String>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Given {
+    Text(String),
+    Unreadable { unreadable: String },
+}
+
+impl From<Given> for FirstSecret {
+    fn from(given: Given) -> Self {
+        Self(match given {
+            Given::Text(text) => Ok(Secret::new(text)),
+            Given::Unreadable { unreadable } => Err(unreadable),
+        })
+    }
+}
+
+impl FirstSecret {
+    /// The secret; nothing when its file cannot be read.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.0.as_ref().map_or("", |secret| secret.expose())
+    }
+
+    /// Why its file cannot be read, if it cannot: for a process that needs it.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<Failure> {
+        self.0.as_ref().err().map(Failure::refused)
+    }
 }
 
 /// One value and where it comes from.

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use kakuremichi_bins_common::{Setting, settings};
-use kakuremichi_core::secret::Secret;
+use kakuremichi_bins_common::{Setting, settings::FirstSecret};
 use serde::Deserialize;
 
 /// What an agent can be told, besides what every role can.
@@ -18,7 +17,8 @@ pub const SETTINGS: &[Setting] = &[
         "token-file",
         "TOKEN",
         "An enrolment token; needed at the first start only",
-    ),
+    )
+    .at_first_start(),
     Setting::text(
         "data",
         "DIR",
@@ -38,8 +38,7 @@ pub struct Settings {
     /// Control's public URL.
     pub control: String,
     /// The enrolment token.
-    #[serde(default, deserialize_with = "settings::optional_secret")]
-    pub token: Option<Secret<String>>,
+    pub token: Option<FirstSecret>,
     /// The data directory.
     pub data: PathBuf,
     /// The name that it would like to have.

@@ -2,9 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kakuremichi_bins_common::{Admin, DataDir, Drained, Failure, Role, Signals, settings::Common};
+use kakuremichi_bins_common::{
+    Admin, DataDir, Drained, Failure, Role, Signals,
+    settings::{Common, FirstSecret},
+};
 use kakuremichi_core::{code::Code, plan::Revision};
-use kakuremichi_tunnel::{agent::Agent, error::CloseReason};
+use kakuremichi_tunnel::{
+    agent::Agent,
+    error::{CloseReason, SpawnError},
+    link::SetupError,
+};
 
 use crate::{Settings, Source};
 
@@ -18,15 +25,18 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let data = DataDir::open(&settings.data)?;
     let admin = Admin::bind(common.admin, Role::Agent)?;
-    let token = settings.token.as_ref().map_or("", |token| token.expose());
+    let token = settings.token.as_ref().map_or("", FirstSecret::text);
     let mut builder = Agent::builder(&settings.control, token).state_dir(data.path());
     if let Some(name) = &settings.name {
         builder = builder.name(name);
     }
-    let agent = builder
-        .spawn()
-        .await
-        .map_err(|error| Failure::because("cannot start the agent", &error))?;
+    let agent = builder.spawn().await.map_err(|error| {
+        let unreadable = settings.token.as_ref().and_then(FirstSecret::unreadable);
+        match (&error, unreadable) {
+            (SpawnError::Setup(SetupError::NoToken), Some(unreadable)) => unreadable,
+            _ => Failure::because("cannot start the agent", &error),
+        }
+    })?;
     let _admin = admin.serve(Arc::new(Source::new(agent.watch_status())))?;
     tracing::info!(control = settings.control, "the agent runs");
     tokio::select! {

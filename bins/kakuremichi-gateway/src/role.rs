@@ -2,11 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kakuremichi_bins_common::{Admin, DataDir, Drained, Failure, Role, Signals, settings::Common};
+use kakuremichi_bins_common::{
+    Admin, DataDir, Drained, Failure, Role, Signals,
+    settings::{Common, FirstSecret},
+};
 use kakuremichi_core::code::Code;
 use kakuremichi_tunnel::{
-    gateway::Gateway,
-    link::{ControlLink, LinkEnd, LinkStatus},
+    gateway::{Gateway, SpawnError},
+    link::{ControlLink, LinkEnd, LinkStatus, SetupError},
 };
 
 use crate::{Settings, Source};
@@ -22,7 +25,7 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
     let certificates = settings.certificates()?;
     let data = DataDir::open(&settings.data)?;
     let admin = Admin::bind(common.admin, Role::Gateway)?;
-    let token = settings.token.as_ref().map_or("", |token| token.expose());
+    let token = settings.token.as_ref().map_or("", FirstSecret::text);
     let mut builder = Gateway::builder(ControlLink::new(&settings.control, token))
         .state_dir(data.path())
         .http(&settings.http.to_string())
@@ -38,10 +41,13 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
     if let Some(name) = &settings.name {
         builder = builder.name(name);
     }
-    let gateway = builder
-        .spawn()
-        .await
-        .map_err(|error| Failure::because("cannot start the gateway", &error))?;
+    let gateway = builder.spawn().await.map_err(|error| {
+        let unreadable = settings.token.as_ref().and_then(FirstSecret::unreadable);
+        match (&error, unreadable) {
+            (SpawnError::Setup(SetupError::NoToken), Some(unreadable)) => unreadable,
+            _ => Failure::because("cannot start the gateway", &error),
+        }
+    })?;
     let _admin = admin.serve(Arc::new(Source::new(&gateway)))?;
     tracing::info!(
         control = settings.control,

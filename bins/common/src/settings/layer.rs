@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
-use figment::value::Value;
+use figment::value::{Dict, Value};
 
 use super::report::nearest;
 use super::{Kind, One, Setting};
@@ -25,8 +25,22 @@ pub(super) trait Layer {
     fn source(&self, name: &str) -> String;
 }
 
-/// What a layer says about a setting. A secret's file is read here.
-pub(super) fn one(layer: &dyn Layer, setting: &Setting) -> Result<Option<One>, Failure> {
+/// What a layer says about a setting.
+pub(super) enum Found {
+    /// The value.
+    Value(One),
+    /// A secret stands in a file.
+    File {
+        name: &'static str,
+        path: PathBuf,
+        source: String,
+        /// Whether the process may be able to do without it.
+        optional: bool,
+    },
+}
+
+/// What a layer says about a setting, if anything. No secret's file is read yet.
+pub(super) fn found(layer: &dyn Layer, setting: &Setting) -> Result<Option<Found>, Failure> {
     let name = setting.name;
     let direct = layer.value(name, setting.kind)?;
     let in_file = match setting.file {
@@ -35,31 +49,51 @@ pub(super) fn one(layer: &dyn Layer, setting: &Setting) -> Result<Option<One>, F
     };
     match (direct, in_file) {
         (None, None) => Ok(None),
-        (Some(value), None) => Ok(Some(One {
+        (Some(value), None) => Ok(Some(Found::Value(One {
             name,
             value,
             source: layer.source(name),
+        }))),
+        (None, Some((file, path))) => Ok(Some(Found::File {
+            name,
+            path: PathBuf::from(path.as_str().unwrap_or_default()),
+            source: layer.source(file),
+            optional: setting.once,
         })),
-        (None, Some((file, path))) => {
-            let source = layer.source(file);
-            let path = PathBuf::from(path.as_str().unwrap_or_default());
-            let text = read(&path).map_err(|why| Failure::refused(format!("{source}: {why}")))?;
-            let text = text.trim();
-            if text.is_empty() {
-                return Err(Failure::refused(format!("{source}: {} is empty", path.display())));
-            }
-            Ok(Some(One {
-                name,
-                value: Value::from(text),
-                source,
-            }))
-        }
         (Some(_), Some((file, _))) => {
             let (this, other) = (layer.source(name), layer.source(file));
             Err(Failure::usage(format!(
                 "{this} and {other} are both given; one is enough"
             )))
         }
+    }
+}
+
+impl Found {
+    /// The value; a secret's file is read here.
+    pub(super) fn read(self) -> Result<One, Failure> {
+        let (name, path, source, optional) = match self {
+            Self::Value(one) => return Ok(one),
+            Self::File {
+                name,
+                path,
+                source,
+                optional,
+            } => (name, path, source, optional),
+        };
+        let text = read(&path).and_then(|text| match text.trim() {
+            "" => Err(format!("{} is empty", path.display())),
+            text => Ok(text.to_owned()),
+        });
+        let value = match text {
+            Ok(text) => Value::from(text),
+            Err(why) if optional => {
+                let unreadable = Value::from(format!("{source}: {why}"));
+                Dict::from([("unreadable".to_owned(), unreadable)]).into()
+            }
+            Err(why) => return Err(Failure::refused(format!("{source}: {why}"))),
+        };
+        Ok(One { name, value, source })
     }
 }
 

@@ -40,7 +40,7 @@ fn own(flags: &[&str], variables: &[(&str, &str)]) -> Result<Own, Failure> {
     load(flags, variables)?.values()
 }
 
-fn usage(outcome: Result<Own, Failure>) -> String {
+fn usage<T: std::fmt::Debug>(outcome: Result<T, Failure>) -> String {
     let failure = outcome.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Usage, "{failure}");
     let sentence = failure.to_string();
@@ -185,6 +185,61 @@ fn a_secret_may_stand_in_a_file_and_is_never_shown() {
         .values()
         .unwrap();
     assert!(!format!("{own:?}").contains("kkm_x"));
+}
+
+/// A node that has enrolled does not look at its token: that the file is gone is no reason to stop.
+#[test]
+fn only_the_file_that_counts_is_read_and_that_of_a_first_start_may_be_missing() {
+    let scratch = Scratch::new();
+    let config = scratch.file("c.toml", "version = 1\ntoken-file = '/nonexistent/lower'\n");
+    let flags = ["--control", "x", "--config", &config, "--token", "higher"];
+    let token = own(&flags, &[]).unwrap().token.unwrap();
+    assert_eq!(token.expose(), "higher");
+    assert!(
+        own(&flags[..4], &[])
+            .unwrap_err()
+            .to_string()
+            .contains("/nonexistent/lower")
+    );
+
+    #[derive(Deserialize)]
+    struct First {
+        token: FirstSecret,
+    }
+    const FIRST: &[Setting] =
+        &[Setting::secret("token", "token-file", "TOKEN", "Enrols this node").at_first_start()];
+    let first = |flags: &[&str]| {
+        let layers = Layers::new(Role::Agent, FIRST);
+        let command = layers.flags(Command::new("run"));
+        let matches = parse(command, ["run"].iter().chain(flags)).unwrap();
+        let layered = layers.load(&matches, &|_| None).unwrap();
+        layered.values::<First>().unwrap().token
+    };
+    let given = first(&["--token", "kkm_x"]);
+    assert!(given.text() == "kkm_x" && given.unreadable().is_none());
+    let missing = first(&["--token-file", "/nonexistent/token"]);
+    assert_eq!(missing.text(), "");
+    let said = missing.unreadable().unwrap().to_string();
+    assert!(
+        said.starts_with("--token-file: cannot read /nonexistent/token"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_endless_grace_is_refused() {
+    let grace = |seconds: &str| {
+        let layered = load(&["--control", "x", "--grace", seconds], &[]).unwrap();
+        layered.values::<Common>().map(|common| common.grace)
+    };
+    assert_eq!(grace("3600").unwrap(), 3600);
+    for seconds in ["3601", "18446744073709551615"] {
+        let said = usage(grace(seconds));
+        assert!(
+            said.starts_with("--grace ") && said.contains("more than an hour"),
+            "{said}"
+        );
+    }
 }
 
 #[test]
