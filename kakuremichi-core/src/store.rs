@@ -15,7 +15,7 @@ pub mod conformance;
 pub use batch::{Batch, CommitError, Committed, Mutation};
 pub use memory::{MAX_FEED, MAX_RECORDS, MemoryStore};
 pub use record::{Entity, RecordId, RecordKind, StoreRecord, Stored, UniqueKey, Version};
-pub use usage::{UsageCounts, UsageEntry, UsageReport};
+pub use usage::{MAX_STREAMS, UsageCounts, UsageEntry, UsageReport, UsageReports};
 
 use std::fmt;
 
@@ -80,9 +80,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// When the storage fails.
     async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError>;
 
-    /// Adds what `node` counted to the totals, once: a report that is
-    /// [no news](UsageReport::is_news) changes nothing. Returns the last recorded report, up to which the
-    /// node may forget.
+    /// Adds what `node` counted to the totals, once: a report that was [noted](UsageReports::note) before
+    /// changes nothing. Returns the last recorded report of its stream, up to which the node may forget.
     ///
     /// # Errors
     /// When the storage fails; then nothing of the report was added.
@@ -93,7 +92,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         entries: &[UsageEntry],
     ) -> Result<UsageReport, StoreError>;
 
-    /// What was counted for a service by all nodes together; zero for one that nobody knows.
+    /// What was counted for a service by all nodes together; zero for one that nobody knows. It goes with
+    /// the service, as the noted reports go with their node.
     ///
     /// # Errors
     /// When the storage fails.

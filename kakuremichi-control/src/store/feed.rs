@@ -4,7 +4,9 @@ use kakuremichi_core::{
     audit::AuditEntry,
     auth::Principal,
     id::{NodeId, ServiceId},
-    store::{Change, MAX_PAGE, Sequence, StoreError, UsageCounts, UsageEntry, UsageReport},
+    store::{
+        Change, MAX_PAGE, RecordId, Sequence, StoreError, UsageCounts, UsageEntry, UsageReport, UsageReports,
+    },
 };
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, IntoActiveModel,
@@ -95,26 +97,28 @@ pub(super) async fn record_usage(
 ) -> Result<UsageReport, StoreError> {
     let transaction = database.begin_with_options(immediate()).await.map_err(backend)?;
     let node = node.to_string();
-    let last = usage_report::Entity::find_by_id(node.as_str())
+    let stored = usage_report::Entity::find_by_id(node.as_str())
         .one(&transaction)
         .await
-        .map_err(backend)?
-        .map(|row| UsageReport {
-            epoch: row.epoch.cast_unsigned(),
-            sequence: row::number(row.sequence),
-        });
-    if let Some(last) = last.filter(|last| !report.is_news(Some(*last))) {
+        .map_err(backend)?;
+    let mut reports = stored.as_ref().map(read_reports).unwrap_or_default();
+    if let Err(last) = reports.note(report) {
         return Ok(last);
     }
     let row = usage_report::ActiveModel {
         node: Set(node),
         epoch: Set(report.epoch.cast_signed()),
         sequence: Set(row::count(report.sequence)),
+        earlier: Set(Some(write_earlier(&reports))),
     };
     usage_report::Entity::insert(row)
         .on_conflict(
             OnConflict::column(usage_report::Column::Node)
-                .update_columns([usage_report::Column::Epoch, usage_report::Column::Sequence])
+                .update_columns([
+                    usage_report::Column::Epoch,
+                    usage_report::Column::Sequence,
+                    usage_report::Column::Earlier,
+                ])
                 .to_owned(),
         )
         .exec_without_returning(&transaction)
@@ -148,6 +152,45 @@ pub(super) async fn record_usage(
     }
     transaction.commit().await.map_err(backend)?;
     Ok(report)
+}
+
+fn read_reports(row: &usage_report::Model) -> UsageReports {
+    let newest = UsageReport {
+        epoch: row.epoch.cast_unsigned(),
+        sequence: row::number(row.sequence),
+    };
+    let earlier = row.earlier.as_deref().unwrap_or_default();
+    let (numbers, _) = earlier.as_chunks::<8>();
+    let (pairs, _) = numbers.as_chunks::<2>();
+    let earlier = pairs.iter().map(|[epoch, sequence]| UsageReport {
+        epoch: u64::from_be_bytes(*epoch),
+        sequence: u64::from_be_bytes(*sequence),
+    });
+    UsageReports::new(std::iter::once(newest).chain(earlier))
+}
+
+fn write_earlier(reports: &UsageReports) -> Vec<u8> {
+    let earlier = reports.as_slice().iter().skip(1);
+    earlier
+        .flat_map(|report| [report.epoch, report.sequence])
+        .flat_map(u64::to_be_bytes)
+        .collect()
+}
+
+/// Forgets what belongs to a record that is deleted.
+pub(super) async fn forget_usage(database: &impl ConnectionTrait, id: RecordId) -> Result<(), StoreError> {
+    match id {
+        RecordId::Node(node) => {
+            let reports = usage_report::Entity::delete_by_id(node.to_string());
+            reports.exec(database).await.map_err(backend)?;
+        }
+        RecordId::Service(_) => {
+            let totals = usage_total::Entity::delete_by_id(row::key(id));
+            totals.exec(database).await.map_err(backend)?;
+        }
+        RecordId::Organization(_) | RecordId::Site(_) | RecordId::Token(_) | RecordId::ApiKey(_) => {}
+    }
+    Ok(())
 }
 
 pub(super) async fn usage_totals(

@@ -1,6 +1,7 @@
 //! The schema, by steps forward. A step that was released is never changed.
 
 mod m0001_initial;
+mod m0002_usage_streams;
 
 use sea_orm::{DatabaseConnection, EntityTrait, SqliteTransactionMode, TransactionOptions, TransactionTrait};
 use sea_orm_migration::{MigrationTrait, MigratorTrait, seaql_migrations};
@@ -12,7 +13,7 @@ struct Steps;
 
 impl MigratorTrait for Steps {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_initial::Step)]
+        vec![Box::new(m0001_initial::Step), Box::new(m0002_usage_streams::Step)]
     }
 }
 

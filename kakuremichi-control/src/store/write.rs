@@ -125,6 +125,7 @@ async fn delete(
 ) -> Result<OrganizationId, CommitError> {
     let old = at_version(transaction, id, expected).await?;
     free_unique(transaction, id).await?;
+    feed::forget_usage(transaction, id).await?;
     with_table!(id.kind(), T => {
         T::delete_many()
             .filter(T::ID.eq(row::key(id)))

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use super::{
     Batch, Change, CommitError, Committed, MAX_PAGE, Mutation, Page, Query, RecordId, Sequence, Store,
-    StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport, Version,
+    StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport, UsageReports, Version,
 };
 use crate::{
     audit::AuditEntry,
@@ -35,8 +35,7 @@ struct State {
     unique: BTreeMap<UniqueKey, RecordId>,
     changes: BTreeMap<Sequence, Change>,
     audit: BTreeMap<Sequence, AuditEntry>,
-    /// The last usage report of each node.
-    reports: BTreeMap<NodeId, UsageReport>,
+    reports: BTreeMap<NodeId, UsageReports>,
     totals: BTreeMap<ServiceId, UsageCounts>,
 }
 
@@ -107,6 +106,11 @@ impl Store for MemoryStore {
                 return Err(error);
             }
         }
+        for (id, _) in &undo.changed {
+            if !state.records.contains_key(id) {
+                state.forget_usage(*id);
+            }
+        }
         state.record(undo.changed, batch.audit);
         let sequence = state.changes.keys().next_back().copied().unwrap_or_default();
         Ok(Committed { sequence })
@@ -137,17 +141,14 @@ impl Store for MemoryStore {
         entries: &[UsageEntry],
     ) -> Result<UsageReport, StoreError> {
         let mut state = self.state();
-        if let Some(last) = state
-            .reports
-            .get(&node)
-            .filter(|last| !report.is_news(Some(**last)))
-        {
-            return Ok(*last);
+        let mut reports = state.reports.get(&node).cloned().unwrap_or_default();
+        if let Err(last) = reports.note(report) {
+            return Ok(last);
         }
         if state.reports.len() + state.totals.len() + entries.len() >= MAX_RECORDS {
             return Err(StoreError::Full);
         }
-        state.reports.insert(node, report);
+        state.reports.insert(node, reports);
         for entry in entries {
             let total = state.totals.entry(entry.service).or_default();
             *total = total.plus(entry.counts);
@@ -217,6 +218,18 @@ impl State {
         undo.replaced.push((id, self.replace(id, new)));
         undo.changed.push((id, organization));
         Ok(())
+    }
+
+    fn forget_usage(&mut self, id: RecordId) {
+        match id {
+            RecordId::Node(node) => {
+                self.reports.remove(&node);
+            }
+            RecordId::Service(service) => {
+                self.totals.remove(&service);
+            }
+            RecordId::Organization(_) | RecordId::Site(_) | RecordId::Token(_) | RecordId::ApiKey(_) => {}
+        }
     }
 
     fn check_unique(&self, record: &StoreRecord) -> Result<(), CommitError> {

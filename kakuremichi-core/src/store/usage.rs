@@ -12,14 +12,40 @@ pub struct UsageReport {
     pub sequence: u64,
 }
 
-impl UsageReport {
-    /// Whether this report is yet to be recorded, when `last` was the last of its node.
+/// The streams of one node of which the last report is remembered; that which was reported to least lately
+/// gives way.
+pub const MAX_STREAMS: usize = 8;
+
+/// The last reports of one node, one for each stream: the stream that was reported to last comes first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UsageReports(Vec<UsageReport>);
+
+impl UsageReports {
+    /// Takes reports as they were, the newest first; what is beyond [`MAX_STREAMS`] is left out.
+    pub fn new(reports: impl IntoIterator<Item = UsageReport>) -> Self {
+        Self(reports.into_iter().take(MAX_STREAMS).collect())
+    }
+
+    /// The last report of each stream, the newest first.
     #[must_use]
-    pub const fn is_news(self, last: Option<Self>) -> bool {
-        match last {
-            Some(last) => last.epoch != self.epoch || last.sequence < self.sequence,
-            None => true,
+    pub fn as_slice(&self) -> &[UsageReport] {
+        &self.0
+    }
+
+    /// Notes that a report is recorded.
+    ///
+    /// # Errors
+    /// When it was before: the last one of its stream.
+    pub fn note(&mut self, report: UsageReport) -> Result<(), UsageReport> {
+        if let Some(at) = self.0.iter().position(|last| last.epoch == report.epoch) {
+            if self.0[at].sequence >= report.sequence {
+                return Err(self.0[at]);
+            }
+            self.0.remove(at);
         }
+        self.0.insert(0, report);
+        self.0.truncate(MAX_STREAMS);
+        Ok(())
     }
 }
 

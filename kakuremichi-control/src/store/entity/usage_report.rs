@@ -1,4 +1,4 @@
-//! The last usage report of each node.
+//! The last usage reports of each node.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,6 +10,8 @@ pub struct Model {
     /// All 64 bits are used: a negative number is a large one.
     pub epoch: i64,
     pub sequence: i64,
+    /// The last reports of earlier streams, the newest first: epoch and sequence, eight bytes each, big-endian.
+    pub earlier: Option<Vec<u8>>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -3,7 +3,7 @@
 use super::sample;
 use crate::{
     id::{NodeId, ServiceId},
-    store::{Store, UsageCounts, UsageEntry, UsageReport},
+    store::{Batch, Mutation, Store, UsageCounts, UsageEntry, UsageReport},
 };
 
 /// A report counts once, however often it is sent, and each node has numbers of its own.
@@ -41,6 +41,13 @@ pub async fn usage_is_counted_once(store: &dyn Store) {
     assert_eq!(record_in(store, one, 7, 1, &[entry(b)]).await, 1);
     assert_eq!(totals(store, b).await, counts.plus(counts));
 
+    // What is left of the stream before is neither counted again nor lost.
+    assert_eq!(record(store, one, 6, &[entry(b)]).await, 6);
+    assert_eq!(totals(store, b).await, counts.plus(counts));
+    assert_eq!(record(store, one, 7, &[entry(b)]).await, 7);
+    assert_eq!(record_in(store, one, 7, 1, &[entry(b)]).await, 1);
+    assert_eq!(totals(store, b).await, counts.plus(counts).plus(counts));
+
     // A count stops at its end.
     let huge = UsageCounts {
         connections: u64::MAX,
@@ -53,8 +60,38 @@ pub async fn usage_is_counted_once(store: &dyn Store) {
         counts: huge,
     };
     assert_eq!(record_in(store, one, 7, 2, &[entry]).await, 2);
-    assert_eq!(totals(store, b).await, counts.plus(counts).plus(huge));
+    assert_eq!(totals(store, b).await.requests, 61);
     assert_eq!(totals(store, b).await.connections, UsageCounts::MAX);
+}
+
+/// What was counted goes with its service, and what was noted with its node.
+pub async fn usage_goes_with_its_record(store: &dyn Store) {
+    let (node, service) = (sample::gateway(0, 1), sample::tcp_service(0, 1));
+    let entry = UsageEntry {
+        service: service.id,
+        counts: UsageCounts {
+            requests: 1,
+            ..UsageCounts::default()
+        },
+    };
+    let commit = async |mutations| {
+        let audit = sample::audit("test.usage");
+        store.commit(Batch { mutations, audit }).await.expect("works");
+    };
+    let records = [
+        sample::organization(0).into(),
+        node.clone().into(),
+        service.clone().into(),
+    ];
+    commit(records.map(Mutation::Create).to_vec()).await;
+    assert_eq!(record(store, node.id, 5, &[entry]).await, 5);
+    commit(vec![
+        Mutation::Delete(service.id.into(), None),
+        Mutation::Delete(node.id.into(), None),
+    ])
+    .await;
+    assert_eq!(totals(store, service.id).await, UsageCounts::default());
+    assert_eq!(record(store, node.id, 1, &[]).await, 1);
 }
 
 async fn record(store: &dyn Store, node: NodeId, sequence: u64, entries: &[UsageEntry]) -> u64 {
