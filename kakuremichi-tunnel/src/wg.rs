@@ -5,25 +5,34 @@
 //! bounds the work that strangers can cause, and keeps packets that wait for a session. The protocol
 //! itself, its handshake and its cipher, is boringtun's, and only `wg/tunn.rs` knows that.
 //!
+//! A node may have several shards, each with a device and a socket of its own. A peer is owned by one
+//! of them ([`Owners`]), and only that one has sessions with it; a datagram that is another shard's
+//! says so ([`Device::poll_elsewhere`]).
+//!
 //! boringtun reads the clock and draws random numbers by itself; everything else in here takes both
 //! as arguments.
 
 mod allowed_ips;
 mod bucket;
+mod common;
 mod config;
 mod counters;
 mod device;
+mod inbound;
 mod index;
 mod limiter;
+mod owners;
 mod path;
 mod peer;
 mod reconcile;
+mod timers;
 mod tunn;
 
 pub use config::{DeviceConfig, HandshakeLimits, PeerConfig};
 pub use counters::Counters;
-pub use device::{DatagramSink, Device, OVERHEAD, PeerStatus, Sealed};
-pub use index::MAX_PEERS;
+pub use device::{DatagramSink, Device, Elsewhere, OVERHEAD, PeerStatus, Sealed};
+pub use index::{MAX_PEERS, MAX_SHARDS};
+pub use owners::Owners;
 pub use path::OuterPath;
 pub use reconcile::Reconciled;
 

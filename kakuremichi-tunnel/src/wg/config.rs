@@ -11,21 +11,17 @@ pub struct DeviceConfig {
     pub private_key: Secret<[u8; 32]>,
     /// Seeds the choice of receiver indices. Not a secret, but two devices should not share it.
     pub seed: u64,
-    /// Which shard the device belongs to, 0 to 63: the top bits of its receiver indices, so that a
-    /// datagram that arrived at another shard can be handed over.
-    pub shard: u8,
     /// What handshakes may cost.
     pub handshakes: HandshakeLimits,
 }
 
 impl DeviceConfig {
-    /// The first shard, with the default limits.
+    /// The default limits.
     #[must_use]
     pub fn new(private_key: Secret<[u8; 32]>, seed: u64) -> Self {
         Self {
             private_key,
             seed,
-            shard: 0,
             handshakes: HandshakeLimits::default(),
         }
     }

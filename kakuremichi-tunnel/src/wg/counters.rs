@@ -1,5 +1,7 @@
 //! What became of datagrams and packets.
 
+use std::ops::AddAssign;
+
 /// How often something happened since the device was made. What is dropped is counted in exactly one
 /// field.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -14,6 +16,10 @@ pub struct Counters {
     pub roamed: u64,
     /// Cookies sent to handshake messages that came too fast.
     pub challenged: u64,
+    /// Datagrams for another shard of the node.
+    pub elsewhere: u64,
+    /// Peers that this shard took over from another one.
+    pub taken_over: u64,
 
     /// Dropped: no message of WireGuard, or too long for the buffer.
     pub malformed: u64,
@@ -36,4 +42,46 @@ pub struct Counters {
     /// Dropped: the oldest packets of a full queue, those whose handshake was given up, and those
     /// that are too long to wait.
     pub overflowed: u64,
+}
+
+impl AddAssign for Counters {
+    /// The sum over the shards of a node.
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            opened,
+            sealed,
+            sessions,
+            roamed,
+            challenged,
+            elsewhere,
+            taken_over,
+            malformed,
+            bad_mac,
+            limited,
+            unknown_peer,
+            unknown_session,
+            replayed,
+            forged,
+            disallowed,
+            unreachable,
+            overflowed,
+        } = other;
+        self.opened += opened;
+        self.sealed += sealed;
+        self.sessions += sessions;
+        self.roamed += roamed;
+        self.challenged += challenged;
+        self.elsewhere += elsewhere;
+        self.taken_over += taken_over;
+        self.malformed += malformed;
+        self.bad_mac += bad_mac;
+        self.limited += limited;
+        self.unknown_peer += unknown_peer;
+        self.unknown_session += unknown_session;
+        self.replayed += replayed;
+        self.forged += forged;
+        self.disallowed += disallowed;
+        self.unreachable += unreachable;
+        self.overflowed += overflowed;
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -10,24 +11,18 @@ use kakuremichi_core::key::WireGuardKey;
 use rustc_hash::FxHashMap;
 
 use super::{
-    Counters, DeviceConfig, OuterPath,
+    Counters, DeviceConfig, OuterPath, Owners,
     allowed_ips::AllowedIps,
-    index::IndexTable,
-    limiter::{Limiter, Verdict},
+    common::Common,
+    inbound::Way,
+    index::{IndexTable, MAX_SHARDS},
     peer::Peer,
-    tunn::{DATA_OVERHEAD, HANDSHAKE_ROOM, Identity, Message, Received, Refusal, Tick},
+    tunn::{DATA_OVERHEAD, HANDSHAKE_ROOM, Identity},
 };
-use crate::{packet::IpPacket, peer::PeerId};
+use crate::{peer::PeerId, random::SplitMix64};
 
 /// What a sealed packet is longer than the packet, in bytes; [`Device::seal`] needs so much room.
 pub const OVERHEAD: usize = DATA_OVERHEAD;
-
-/// How often the timers of all peers are looked at. Ten thousand peers take a millisecond.
-const TICK: Duration = Duration::from_millis(250);
-
-/// Initiations that keepalives begin within one tick, so that a gateway that starts with thousands of
-/// peers does not ask all of them at once. The others wait for the next tick.
-const INITIATIONS_PER_TICK: usize = 64;
 
 /// The least time between two initiations to one peer, whoever asks for them.
 const INITIATION_PAUSE: Duration = Duration::from_secs(1);
@@ -55,6 +50,15 @@ pub enum Sealed {
     Dropped,
 }
 
+/// A datagram is for another shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// For which one.
+    pub shard: u8,
+    /// It is an initiation that was counted and admitted: it is not judged again there.
+    pub admitted: bool,
+}
+
 /// One peer, as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerStatus {
@@ -62,6 +66,8 @@ pub struct PeerStatus {
     pub id: PeerId,
     /// Its public key.
     pub public_key: WireGuardKey,
+    /// Whether this shard owns it.
+    pub owned: bool,
     /// Where it is.
     pub endpoint: Option<SocketAddr>,
     /// How long ago the handshake of the current session was; `None` without a session.
@@ -78,11 +84,12 @@ pub struct PeerStatus {
 ///
 /// Its methods are of four kinds:
 /// - commands: [`set_peers`](Self::set_peers), [`initiate`](Self::initiate);
-/// - input from the network: [`open`](Self::open), and from the clock:
-///   [`handle_timeout`](Self::handle_timeout);
+/// - input from the network: [`open`](Self::open) and [`open_handed`](Self::open_handed), and from the
+///   clock: [`handle_timeout`](Self::handle_timeout);
 /// - packets for peers: [`seal`](Self::seal);
 /// - output: [`poll_changed`](Self::poll_changed) and [`poll_timeout`](Self::poll_timeout), to be
-///   read after any of the above. Handshake messages leave through the [`DatagramSink`] given.
+///   read after any of the above, and [`poll_elsewhere`](Self::poll_elsewhere) after each datagram
+///   where there are several shards. Handshake messages leave through the [`DatagramSink`] given.
 ///
 /// `now` must never go back. Nothing here allocates per packet, except for packets that wait for a
 /// session.
@@ -109,8 +116,8 @@ pub struct PeerStatus {
 /// ```
 #[derive(Debug)]
 pub struct Device {
-    pub(super) identity: Identity,
-    pub(super) limiter: Limiter,
+    pub(super) common: Arc<Common>,
+    pub(super) shard: u8,
     pub(super) indices: IndexTable,
     pub(super) allowed: AllowedIps,
     pub(super) slots: Vec<Option<Box<Peer>>>,
@@ -123,16 +130,33 @@ pub struct Device {
     pub(super) changed: VecDeque<PeerId>,
     pub(super) counters: Counters,
     pub(super) next_tick: Instant,
+    /// Where the datagram given last belongs, if it is not here.
+    pub(super) elsewhere: Option<Elsewhere>,
 }
 
 impl Device {
-    /// Makes a device without peers.
+    /// Makes a device without peers, the only one of its node.
     #[must_use]
     pub fn new(config: &DeviceConfig, now: Instant) -> Self {
+        Self::of(Arc::new(Common::new(config, 1, now)), 0, config.seed, now)
+    }
+
+    /// Makes the devices of a node with so many shards, 1 to [`MAX_SHARDS`], the first shard's first.
+    /// They share the limits of handshakes, and who owns which peer.
+    #[must_use]
+    pub fn for_shards(config: &DeviceConfig, shards: u8, now: Instant) -> Vec<Self> {
+        let common = Arc::new(Common::new(config, shards, now));
+        let mut random = SplitMix64::new(config.seed);
+        (0..shards.clamp(1, MAX_SHARDS))
+            .map(|shard| Self::of(Arc::clone(&common), shard, random.next(), now))
+            .collect()
+    }
+
+    fn of(common: Arc<Common>, shard: u8, seed: u64, now: Instant) -> Self {
         Self {
-            identity: Identity::new(&config.private_key),
-            limiter: Limiter::new(&config.handshakes, config.seed, now),
-            indices: IndexTable::new(config.shard, config.seed),
+            common,
+            shard,
+            indices: IndexTable::new(shard, seed),
             allowed: AllowedIps::default(),
             slots: Vec::new(),
             generations: Vec::new(),
@@ -141,13 +165,20 @@ impl Device {
             changed: VecDeque::new(),
             counters: Counters::default(),
             next_tick: now,
+            elsewhere: None,
         }
     }
 
     /// Our public key.
     #[must_use]
     pub fn public_key(&self) -> WireGuardKey {
-        self.identity.public_key()
+        self.common.identity.public_key()
+    }
+
+    /// Which shard owns which peer.
+    #[must_use]
+    pub fn owners(&self) -> &Arc<Owners> {
+        &self.common.owners
     }
 
     /// The peer with this key.
@@ -170,8 +201,9 @@ impl Device {
         self.get(peer).map(|peer| PeerStatus {
             id: peer.id,
             public_key: peer.key,
+            owned: peer.ownership.get().shard == self.shard,
             endpoint: peer.endpoint.map(|path| path.remote),
-            session_age: peer.tunnel.session_age(),
+            session_age: peer.tunnel.as_ref().and_then(|tunnel| tunnel.session_age()),
             last_received: peer.last_received,
             received_bytes: peer.received_bytes,
             sent_bytes: peer.sent_bytes,
@@ -202,15 +234,26 @@ impl Device {
         sink: &mut impl DatagramSink,
         now: Instant,
     ) -> Option<(PeerId, usize)> {
-        let Some(message) = Message::of(datagram).filter(|_| out.len() >= datagram.len()) else {
-            self.counters.malformed += 1;
-            return None;
-        };
-        if let Message::Data { receiver } = message {
-            return self.open_data(receiver, from, datagram, out, sink, now);
-        }
-        self.handshake(message, from, datagram, sink, now);
-        None
+        self.receive(Way::Straight, from, datagram, out, sink, now)
+    }
+
+    /// Takes a datagram that came from `from` to another shard, which handed it over; `admitted` as its
+    /// [`Elsewhere`] said. Otherwise as [`open`](Self::open).
+    pub fn open_handed(
+        &mut self,
+        admitted: bool,
+        from: OuterPath,
+        datagram: &[u8],
+        out: &mut [u8],
+        sink: &mut impl DatagramSink,
+        now: Instant,
+    ) -> Option<(PeerId, usize)> {
+        self.receive(Way::Handed { admitted }, from, datagram, out, sink, now)
+    }
+
+    /// Where the datagram given to [`open`](Self::open) just now belongs, if it is another shard's.
+    pub const fn poll_elsewhere(&mut self) -> Option<Elsewhere> {
+        self.elsewhere.take()
     }
 
     /// Encrypts a packet for a peer into `out`, which needs [`OVERHEAD`] more bytes than the packet.
@@ -233,71 +276,34 @@ impl Device {
             self.counters.unreachable += 1;
             return Sealed::Dropped;
         };
-        if let Some(length) = state.tunnel.seal(packet, out) {
+        let sealed = state.tunnel.as_mut().and_then(|tunnel| tunnel.seal(packet, out));
+        if let Some(length) = sealed {
             state.last_sent = Some(now);
             state.sent_bytes += packet.len() as u64;
             self.counters.sealed += 1;
             return Sealed::Datagram { to, length };
         }
-        if state.tunnel.is_ready() {
+        if state.is_ready() {
             self.counters.malformed += 1;
             return Sealed::Dropped;
         }
+        if state.ownership.get().shard != self.shard {
+            self.counters.unreachable += 1;
+            return Sealed::Dropped;
+        }
         self.counters.overflowed += state.enqueue(packet);
-        begin(state, false, sink, now);
+        begin(state, &self.common.identity, false, sink, now);
         Sealed::Queued
     }
 
     /// Begins a handshake, also when a session exists; at most once per second. Meant for a peer
-    /// that seems to have lost its session.
+    /// that seems to have lost its session. Only the shard that owns the peer does it.
     pub fn initiate(&mut self, peer: PeerId, sink: &mut impl DatagramSink, now: Instant) {
-        if let Some(state) = get_mut(&mut self.slots, peer) {
-            begin(state, true, sink, now);
+        if let Some(state) = get_mut(&mut self.slots, peer)
+            && state.ownership.get().shard == self.shard
+        {
+            begin(state, &self.common.identity, true, sink, now);
         }
-    }
-
-    /// Runs what is due: retransmissions, rekeying, keepalives.
-    pub fn handle_timeout(&mut self, sink: &mut impl DatagramSink, now: Instant) {
-        if now < self.next_tick {
-            return;
-        }
-        self.next_tick = now + TICK;
-        let mut initiations = INITIATIONS_PER_TICK;
-        for state in self.slots.iter_mut().flatten() {
-            let was_ready = state.tunnel.is_ready();
-            let mut out = [0; HANDSHAKE_ROOM];
-            match state.tunnel.tick(&mut out) {
-                Tick::Idle => {}
-                Tick::Send(length) => {
-                    if Message::of(&out[..length]) == Some(Message::Initiation) {
-                        forget_source(state);
-                    }
-                    send(state, &out[..length], sink, now);
-                }
-                Tick::Expired => {
-                    self.counters.overflowed += state.queue.len() as u64;
-                    state.queue.clear();
-                }
-            }
-            if was_ready && !state.tunnel.is_ready() {
-                mark(&mut self.changed, state);
-            }
-            if !state.keepalive_due(now) || state.endpoint.is_none() {
-                continue;
-            }
-            if let Some(length) = state.tunnel.seal(&[], &mut out) {
-                send(state, &out[..length], sink, now);
-            } else if initiations > 0 {
-                // Does nothing while a handshake is under way: its timer repeats it.
-                initiations -= usize::from(begin(state, false, sink, now));
-            }
-        }
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        (!self.by_key.is_empty()).then_some(self.next_tick)
     }
 
     /// The next peer that got or lost its session, or moved.
@@ -317,111 +323,6 @@ impl Device {
             .as_deref()
             .filter(|state| state.id == peer)
     }
-
-    fn open_data(
-        &mut self,
-        receiver: u32,
-        from: OuterPath,
-        datagram: &[u8],
-        out: &mut [u8],
-        sink: &mut impl DatagramSink,
-        now: Instant,
-    ) -> Option<(PeerId, usize)> {
-        let Some(state) = by_index(&self.indices, &mut self.slots, receiver) else {
-            self.counters.unknown_session += 1;
-            return None;
-        };
-        let was_ready = state.tunnel.is_ready();
-        let received = match state.tunnel.receive(datagram, out) {
-            Ok(received) => received,
-            Err(refusal) => {
-                count(&mut self.counters, refusal);
-                return None;
-            }
-        };
-        if heard(state, from, &mut self.counters, now) | state.proves(receiver) {
-            mark(&mut self.changed, state);
-        }
-        if !was_ready && state.tunnel.is_ready() {
-            drain(state, &mut self.counters, sink, now);
-        }
-        let Received::Packet(length) = received else {
-            return None;
-        };
-        let source = IpPacket::parse(&out[..length]).ok().map(|packet| packet.source());
-        let owner = source.and_then(|source| self.allowed.slot(source));
-        if owner != Some(state.id.slot() as u32) {
-            self.counters.disallowed += 1;
-            return None;
-        }
-        state.received_bytes += length as u64;
-        self.counters.opened += 1;
-        Some((state.id, length))
-    }
-
-    fn handshake(
-        &mut self,
-        message: Message,
-        from: OuterPath,
-        datagram: &[u8],
-        sink: &mut impl DatagramSink,
-        now: Instant,
-    ) {
-        let mut out = [0; HANDSHAKE_ROOM];
-        // A cookie has no mac1; it names a handshake of ours, and is authentic.
-        if !matches!(message, Message::Cookie { .. }) {
-            match self
-                .limiter
-                .judge(&self.identity, from.remote.ip(), datagram, now, &mut out)
-            {
-                Verdict::Admit => {}
-                Verdict::Challenge(length) => {
-                    self.counters.challenged += 1;
-                    return sink.datagram(from, &out[..length]);
-                }
-                Verdict::Limited => return self.counters.limited += 1,
-                Verdict::BadMac => return self.counters.bad_mac += 1,
-            }
-        }
-        let state = match message {
-            Message::Initiation => {
-                let slot = self
-                    .identity
-                    .initiator(datagram)
-                    .and_then(|key| self.by_key.get(&key));
-                let Some(state) = slot.and_then(|slot| self.slots.get_mut(*slot as usize)?.as_deref_mut())
-                else {
-                    return self.counters.unknown_peer += 1;
-                };
-                state
-            }
-            Message::Response { receiver } | Message::Cookie { receiver } | Message::Data { receiver } => {
-                let Some(state) = by_index(&self.indices, &mut self.slots, receiver) else {
-                    return self.counters.unknown_session += 1;
-                };
-                state
-            }
-        };
-        match state.tunnel.receive(datagram, &mut out) {
-            Err(refusal) => count(&mut self.counters, refusal),
-            // A cookie proves that the peer's address can be reached, but not that it moved here.
-            Ok(Received::Nothing | Received::Packet(_)) => {}
-            Ok(Received::Reply(length)) => {
-                heard(state, from, &mut self.counters, now);
-                send(state, &out[..length], sink, now);
-                self.counters.sessions += 1;
-                // The initiator can send now. The responder can once it has heard in the new session:
-                // until then a session before it is the one that it sends in, and there is no news.
-                if let Message::Response { receiver } = message {
-                    state.proves(receiver);
-                    mark(&mut self.changed, state);
-                }
-                if state.tunnel.is_ready() {
-                    drain(state, &mut self.counters, sink, now);
-                }
-            }
-        }
-    }
 }
 
 pub(super) fn get_mut(slots: &mut [Option<Box<Peer>>], peer: PeerId) -> Option<&mut Peer> {
@@ -431,50 +332,7 @@ pub(super) fn get_mut(slots: &mut [Option<Box<Peer>>], peer: PeerId) -> Option<&
         .filter(|state| state.id == peer)
 }
 
-fn by_index<'a>(
-    indices: &IndexTable,
-    slots: &'a mut [Option<Box<Peer>>],
-    receiver: u32,
-) -> Option<&'a mut Peer> {
-    slots.get_mut(indices.slot(receiver)? as usize)?.as_deref_mut()
-}
-
-fn count(counters: &mut Counters, refusal: Refusal) {
-    match refusal {
-        Refusal::Replay => counters.replayed += 1,
-        Refusal::NoSession => counters.unknown_session += 1,
-        Refusal::Forged => counters.forged += 1,
-    }
-}
-
-fn mark(changed: &mut VecDeque<PeerId>, state: &mut Peer) {
-    if !std::mem::replace(&mut state.changed, true) {
-        changed.push_back(state.id);
-    }
-}
-
-/// Roaming: the peer is where its newest authentic message came from. Returns whether it moved.
-fn heard(state: &mut Peer, from: OuterPath, counters: &mut Counters, now: Instant) -> bool {
-    state.last_received = Some(now);
-    let before = state.endpoint.replace(from).map(|path| path.remote);
-    let moved = before != Some(from.remote);
-    counters.roamed += u64::from(moved && before.is_some());
-    moved
-}
-
-/// Sends what waited for a session.
-fn drain(state: &mut Peer, counters: &mut Counters, sink: &mut impl DatagramSink, now: Instant) {
-    let mut out = [0; super::peer::MAX_QUEUED_LENGTH + DATA_OVERHEAD];
-    while let Some(packet) = state.queue.pop_front() {
-        if let Some(length) = state.tunnel.seal(&packet, &mut out) {
-            counters.sealed += 1;
-            state.sent_bytes += packet.len() as u64;
-            send(state, &out[..length], sink, now);
-        }
-    }
-}
-
-fn send(state: &mut Peer, datagram: &[u8], sink: &mut impl DatagramSink, now: Instant) {
+pub(super) fn send(state: &mut Peer, datagram: &[u8], sink: &mut impl DatagramSink, now: Instant) {
     if let Some(to) = state.endpoint {
         state.last_sent = Some(now);
         sink.datagram(to, datagram);
@@ -482,23 +340,35 @@ fn send(state: &mut Peer, datagram: &[u8], sink: &mut impl DatagramSink, now: In
 }
 
 /// The peer may be silent since our address is not ours any more: the system chooses another one.
-fn forget_source(state: &mut Peer) {
+pub(super) fn forget_source(state: &mut Peer) {
     if let Some(path) = &mut state.endpoint {
         path.local = None;
     }
 }
 
 /// Sends an initiation, if an address is known; `again` also when a handshake is under way.
-fn begin(state: &mut Peer, again: bool, sink: &mut impl DatagramSink, now: Instant) -> bool {
+pub(super) fn begin(
+    state: &mut Peer,
+    identity: &Identity,
+    again: bool,
+    sink: &mut impl DatagramSink,
+    now: Instant,
+) -> bool {
     if state.endpoint.is_none() || state.initiated_within(INITIATION_PAUSE, now) {
         return false;
     }
     let mut out = [0; HANDSHAKE_ROOM];
-    let Some(length) = state.tunnel.initiate(again, &mut out) else {
+    let Some(length) = state.tunnel(identity).initiate(again, &mut out) else {
         return false;
     };
     state.last_initiation = Some(now);
     forget_source(state);
     send(state, &out[..length], sink, now);
     true
+}
+
+pub(super) fn mark(changed: &mut VecDeque<PeerId>, state: &mut Peer) {
+    if !std::mem::replace(&mut state.changed, true) {
+        changed.push_back(state.id);
+    }
 }

@@ -15,6 +15,9 @@ use crate::random::SplitMix64;
 /// Bits that name the peer within its shard.
 const RANDOM_BITS: u32 = 18;
 
+/// How many shards a node can have: as many as six bits of the receiver index can name.
+pub const MAX_SHARDS: u8 = 64;
+
 /// How many peers a device can have: a quarter of the indices, so that a free one is soon found. Those
 /// beyond are left out.
 pub const MAX_PEERS: usize = 1 << (RANDOM_BITS - 2);
@@ -30,7 +33,7 @@ pub(super) struct IndexTable {
 impl IndexTable {
     pub(super) fn new(shard: u8, seed: u64) -> Self {
         Self {
-            shard: u32::from(shard & 0x3f) << RANDOM_BITS,
+            shard: u32::from(shard % MAX_SHARDS) << RANDOM_BITS,
             random: SplitMix64::new(seed),
             slots: FxHashMap::default(),
         }
@@ -54,6 +57,11 @@ impl IndexTable {
         self.slots.remove(&index);
     }
 
+    /// The shard that a receiver index, 32 bits, belongs to.
+    pub(super) const fn shard(receiver: u32) -> u8 {
+        (receiver >> (8 + RANDOM_BITS)) as u8
+    }
+
     /// The slot that a receiver index, 32 bits, belongs to.
     pub(super) fn slot(&self, receiver: u32) -> Option<u32> {
         self.slots.get(&(receiver >> 8)).copied()
@@ -69,7 +77,7 @@ mod tests {
         let mut table = IndexTable::new(5, 42);
         let indices: Vec<u32> = (0..1000).map(|slot| table.insert(slot).unwrap()).collect();
         for (slot, index) in indices.iter().enumerate() {
-            assert_eq!(index >> RANDOM_BITS, 5);
+            assert_eq!(IndexTable::shard(index << 8), 5);
             assert_eq!(table.slot(index << 8 | 0x7f), Some(slot as u32));
         }
         table.remove(indices[3]);

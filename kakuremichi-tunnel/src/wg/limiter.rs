@@ -61,7 +61,7 @@ impl Limiter {
         }
     }
 
-    /// Judges a handshake message, cheapest check first.
+    /// Judges a handshake message whose sender knows our key.
     pub(super) fn judge(
         &mut self,
         identity: &Identity,
@@ -70,9 +70,6 @@ impl Limiter {
         now: Instant,
         out: &mut [u8; HANDSHAKE_ROOM],
     ) -> Verdict {
-        if !identity.has_valid_mac1(datagram) {
-            return Verdict::BadMac;
-        }
         let (total, rate) = (self.total, self.source);
         let at = self.find(prefix(from), now);
         let Some(source) = &mut self.sources[at] else {

@@ -3,12 +3,17 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use kakuremichi_core::{key::WireGuardKey, net::Cidr, secret::Secret};
 
-use super::{OuterPath, tunn::Tunnel};
+use super::{
+    OuterPath,
+    owners::Ownership,
+    tunn::{Identity, Tunnel},
+};
 use crate::peer::PeerId;
 
 /// Packets of one peer that wait for a session. One more drops the oldest.
@@ -27,7 +32,13 @@ pub(super) struct Peer {
     pub(super) keepalive: Option<Duration>,
     /// The upper 24 bits of its receiver indices.
     pub(super) index: u32,
-    pub(super) tunnel: Tunnel,
+    /// Who owns it, of all shards.
+    pub(super) ownership: Arc<Ownership>,
+    /// 11 kB, made when it is needed: only the owner has one, and who is about to take over.
+    pub(super) tunnel: Option<Box<Tunnel>>,
+    /// Since when the tunnel has only answered an initiation that came to this shard. The peer is
+    /// taken over once it is heard in the new session: the initiation may be a replay.
+    pub(super) claimed: Option<Instant>,
     pub(super) endpoint: Option<OuterPath>,
     pub(super) queue: VecDeque<Vec<u8>>,
     pub(super) last_sent: Option<Instant>,
@@ -42,6 +53,30 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// Its tunnel, made if there is none.
+    pub(super) fn tunnel(&mut self, identity: &Identity) -> &mut Tunnel {
+        self.tunnel.get_or_insert_with(|| {
+            let preshared = self.preshared.as_ref();
+            Box::new(Tunnel::new(identity, &self.key, preshared, self.index))
+        })
+    }
+
+    /// Whether there is a session to send in.
+    pub(super) fn is_ready(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_ready())
+    }
+
+    /// Forgets its sessions; returns how many packets waited for one.
+    pub(super) fn close(&mut self) -> u64 {
+        self.tunnel = None;
+        self.claimed = None;
+        self.proven = None;
+        self.last_initiation = None;
+        let waiting = self.queue.len() as u64;
+        self.queue = VecDeque::new();
+        waiting
+    }
+
     /// Keeps a packet until there is a session and returns how many were dropped for it.
     pub(super) fn enqueue(&mut self, packet: &[u8]) -> u64 {
         if packet.len() > MAX_QUEUED_LENGTH {

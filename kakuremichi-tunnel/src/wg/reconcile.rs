@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Instant};
 use kakuremichi_core::{key::WireGuardKey, net::Cidr};
 use rustc_hash::FxHashSet;
 
-use super::{Device, PeerConfig, peer::Peer, tunn::Tunnel};
+use super::{Device, PeerConfig, peer::Peer};
 use crate::peer::PeerId;
 
 /// What [`Device::set_peers`] did.
@@ -59,6 +59,9 @@ impl Device {
                 self.apply(config, &mut done);
             }
         }
+        if !done.removed.is_empty() {
+            self.common.owners.sweep();
+        }
         self.next_tick = now;
         done
     }
@@ -73,6 +76,7 @@ impl Device {
         for network in &peer.allowed {
             self.allowed.remove(*network, id.slot() as u32);
         }
+        peer.ownership.release(self.shard);
         self.counters.overflowed += peer.queue.len() as u64;
     }
 
@@ -109,8 +113,7 @@ impl Device {
         };
         if !config.same_secret(&peer.preshared) {
             peer.preshared = config.preshared_key.clone();
-            peer.tunnel = Tunnel::new(&self.identity, &peer.key, peer.preshared.as_ref(), peer.index);
-            peer.last_initiation = None;
+            self.counters.overflowed += peer.close();
             if !std::mem::replace(&mut peer.changed, true) {
                 self.changed.push_back(peer.id);
             }
@@ -148,7 +151,9 @@ impl Device {
         self.slots[slot as usize] = Some(Box::new(Peer {
             id,
             key: config.public_key,
-            tunnel: Tunnel::new(&self.identity, &config.public_key, preshared.as_ref(), index),
+            ownership: self.common.owners.entry(&config.public_key),
+            tunnel: None,
+            claimed: None,
             preshared,
             allowed: Vec::new(),
             hint: None,

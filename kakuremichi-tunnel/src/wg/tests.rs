@@ -3,6 +3,8 @@
     reason = "boringtun reads the clock, so tests start from it too"
 )]
 
+mod owners;
+
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},

@@ -1,0 +1,50 @@
+//! What the devices of one node have in common.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use super::{
+    DeviceConfig, Owners,
+    limiter::{Limiter, Verdict},
+    tunn::{HANDSHAKE_ROOM, Identity},
+};
+
+/// One key, one limiter and one table of owners, for all shards.
+///
+/// Handshakes are counted together: a sender that uses many ports reaches every shard, and may send no
+/// more for it. Its cookie is good at all of them. The limiter's lock is taken for handshake messages
+/// whose sender knows our key, and for no other datagram.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) identity: Identity,
+    pub(super) owners: Arc<Owners>,
+    limiter: Mutex<Limiter>,
+}
+
+impl Common {
+    pub(super) fn new(config: &DeviceConfig, shards: u8, now: Instant) -> Self {
+        Self {
+            identity: Identity::new(&config.private_key),
+            owners: Arc::new(Owners::new(shards)),
+            limiter: Mutex::new(Limiter::new(&config.handshakes, config.seed, now)),
+        }
+    }
+
+    /// Judges a handshake message, cheapest check first.
+    pub(super) fn judge(
+        &self,
+        from: IpAddr,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut [u8; HANDSHAKE_ROOM],
+    ) -> Verdict {
+        if !self.identity.has_valid_mac1(datagram) {
+            return Verdict::BadMac;
+        }
+        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        limiter.judge(&self.identity, from, datagram, now, out)
+    }
+}

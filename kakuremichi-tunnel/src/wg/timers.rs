@@ -1,0 +1,112 @@
+//! What a device does by the clock.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    DatagramSink, Device,
+    device::{begin, forget_source, mark, send},
+    tunn::{HANDSHAKE_ROOM, Message, Tick},
+};
+use crate::peer::PeerId;
+
+/// How long a tunnel that answered an initiation waits to be heard in, before it is given up: longer
+/// than an initiator waits until it repeats itself (five seconds).
+const CLAIM: Duration = Duration::from_secs(10);
+
+/// A session in which nothing was heard for so long is dead (whitepaper, section 6.1).
+const SESSION_LIFE: Duration = Duration::from_secs(180);
+
+/// How often the timers of all peers are looked at. Ten thousand peers take a millisecond.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Initiations that keepalives begin within one tick, so that a gateway that starts with thousands of
+/// peers does not ask all of them at once. The others wait for the next tick.
+const INITIATIONS_PER_TICK: usize = 64;
+
+impl Device {
+    /// Runs what is due: retransmissions, rekeying, keepalives.
+    pub fn handle_timeout(&mut self, sink: &mut impl DatagramSink, now: Instant) {
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + TICK;
+        let mut initiations = INITIATIONS_PER_TICK;
+        for state in self.slots.iter_mut().flatten() {
+            let owner = state.ownership.get();
+            let owned = owner.shard == self.shard;
+            if state.tunnel.is_some() && !owned {
+                let claims = !owner.held
+                    && state
+                        .claimed
+                        .is_some_and(|since| now.saturating_duration_since(since) < CLAIM);
+                if !claims {
+                    self.counters.overflowed += state.close();
+                    mark(&mut self.changed, state);
+                }
+            }
+            let was_ready = state.is_ready();
+            let mut out = [0; HANDSHAKE_ROOM];
+            let tick = state
+                .tunnel
+                .as_mut()
+                .map_or(Tick::Idle, |tunnel| tunnel.tick(&mut out));
+            match tick {
+                Tick::Idle => {}
+                Tick::Send(length) => {
+                    if Message::of(&out[..length]) == Some(Message::Initiation) {
+                        forget_source(state);
+                    }
+                    send(state, &out[..length], sink, now);
+                }
+                Tick::Expired => {
+                    self.counters.overflowed += state.queue.len() as u64;
+                    state.queue.clear();
+                }
+            }
+            if was_ready && !state.is_ready() {
+                mark(&mut self.changed, state);
+            }
+            if !owned || !state.keepalive_due(now) || state.endpoint.is_none() {
+                continue;
+            }
+            let sealed = state
+                .tunnel
+                .as_mut()
+                .and_then(|tunnel| tunnel.seal(&[], &mut out));
+            if let Some(length) = sealed {
+                send(state, &out[..length], sink, now);
+            } else if initiations > 0 {
+                // Does nothing while a handshake is under way: its timer repeats it.
+                let begun = begin(state, &self.common.identity, false, sink, now);
+                initiations -= usize::from(begun);
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        (!self.by_key.is_empty()).then_some(self.next_tick)
+    }
+
+    /// Holds on to the peers of this shard that have a live session or flows, as `has_flows` tells, and
+    /// lets other shards have the rest. To be called a few times per second where there are several.
+    pub fn hold_live(&self, has_flows: impl Fn(PeerId) -> bool, now: Instant) {
+        for state in self.slots.iter().flatten() {
+            let owner = state.ownership.get();
+            if owner.shard != self.shard {
+                continue;
+            }
+            let heard = state
+                .last_received
+                .is_some_and(|at| now.saturating_duration_since(at) < SESSION_LIFE);
+            let live = state.claimed.is_none() && state.is_ready() && heard || has_flows(state.id);
+            if live && !owner.held {
+                // Whoever took it over in this moment keeps it.
+                state.ownership.hold(self.shard);
+            } else if !live && owner.held {
+                state.ownership.release(self.shard);
+            }
+        }
+    }
+}
