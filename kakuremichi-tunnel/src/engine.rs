@@ -5,6 +5,9 @@
 //! runtime; the engine is one future on it, and whatever else belongs to the node (HTTP, the control
 //! link, health checks) runs as local tasks beside it, without a wake-up across threads.
 //!
+//! A node may have several shards ([`ShardSet`]): each has sockets of its own at the same address, and a
+//! peer with its lane and its flows belongs to one of them.
+//!
 //! The engine knows peers, flows and ports; what a service is, it does not know.
 //!
 //! ```text
@@ -26,13 +29,16 @@ mod connect;
 mod egress;
 mod flow;
 mod handle;
+mod handover;
 mod incoming;
 mod lifecycle;
 mod net;
 mod peers;
 mod preface;
 mod pump;
+mod set;
 mod shard;
+mod steering;
 mod turn;
 mod udp;
 
@@ -42,6 +48,8 @@ pub use handle::{Drained, LocalShard, Shard, ShardHandle, SpawnError};
 pub use incoming::IncomingFlow;
 pub use peers::{EngineCounters, Metrics, PeerView, Peers};
 pub use preface::{InvalidPreface, PrefaceLength, proxy_v2_length};
+pub use set::{ShardSet, ShardSetHandle, WatchPeers};
+pub use shard::BuildShard;
 
 pub(crate) use command::Link;
 

@@ -1,4 +1,5 @@
-//! No allocation is spent per packet: counted over everything that two shards do while they move data.
+//! No allocation is spent per packet: counted over everything that a node with two shards and the two
+//! nodes that they serve do while they move data.
 //!
 //! One test only, since the counter is that of the process.
 
@@ -10,14 +11,21 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     io::{Read, Write},
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Sender, channel},
+    },
     thread,
     time::Duration,
 };
 
-use kakuremichi_core::{net::Cidr, secret::Secret};
+use kakuremichi_core::{key::WireGuardKey, net::Cidr, secret::Secret};
 use kakuremichi_tunnel::{
-    engine::{Connect, Listen, LocalShard, Network, PeerSettings, PeerView, ShardConfig, ShardHandle},
+    engine::{
+        BuildShard, Connect, Listen, LocalShard, Network, PeerSettings, PeerView, ShardConfig, ShardHandle,
+        ShardSetHandle, Splice,
+    },
+    stream::TunnelStream,
     wg::{PeerConfig, public_key},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,28 +65,65 @@ fn overlay(number: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into())
 }
 
-fn node(number: u8, build: impl FnOnce(LocalShard) + Send + 'static) -> ShardHandle {
+fn config(number: u8) -> ShardConfig {
     let bind = vec!["127.0.0.1:0".parse().unwrap()];
-    let config = ShardConfig::new("test", Secret::new([number; 32]), bind, [number; 16]);
-    ShardHandle::spawn(config, build).unwrap()
+    ShardConfig::new("test", Secret::new([number; 32]), bind, [number; 16])
 }
 
-fn meet(shard: &ShardHandle, own: u8, other: u8, endpoint: Option<SocketAddr>) {
-    let mut wireguard = PeerConfig::new(
-        public_key(&Secret::new([other; 32])),
-        vec![Cidr::host(overlay(other).into())],
-    );
-    wireguard.endpoint = endpoint;
-    shard.configure(Network {
-        addresses: vec![overlay(own).into()],
-        peers: vec![PeerSettings {
+fn key(number: u8) -> WireGuardKey {
+    public_key(&Secret::new([number; 32]))
+}
+
+/// What node `own` is told of others, and where they are if it is to call them.
+fn network(own: u8, others: &[(u8, Option<SocketAddr>)]) -> Network {
+    let settings = |(other, endpoint): &(u8, Option<SocketAddr>)| {
+        let mut wireguard = PeerConfig::new(key(*other), vec![Cidr::host(overlay(*other).into())]);
+        wireguard.endpoint = *endpoint;
+        PeerSettings {
             wireguard,
-            probe: Some(overlay(other).into()),
-        }],
+            probe: Some(overlay(*other).into()),
+        }
+    };
+    Network {
+        addresses: vec![overlay(own).into()],
+        peers: others.iter().map(settings).collect(),
         listen: [SOCKETS, STREAMS]
             .map(|port| Listen { port, preface: None })
             .to_vec(),
-    });
+    }
+}
+
+/// A node that sends back what streams bring, and gives the other ends of its sockets to the test.
+fn far(number: u8, accepted: Sender<TcpStream>) -> ShardHandle {
+    let build = move |shard: LocalShard| {
+        let tasks = shard.clone();
+        shard.on_incoming(move |flow| {
+            if flow.local.port() == SOCKETS {
+                let (near, far) = sockets();
+                accepted.send(far).unwrap();
+                tasks.spawn(flow.accept_socket(near, Default::default()));
+            } else {
+                let mut stream = flow.accept_stream(Default::default());
+                tasks.spawn(async move {
+                    let mut buffer = vec![0; 64 * 1024];
+                    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                        stream.write_all(&buffer[..count]).await.unwrap();
+                    }
+                });
+            }
+        });
+    };
+    let far = ShardHandle::spawn(config(number), build).unwrap();
+    far.configure(network(number, &[(1, None)]));
+    far
+}
+
+/// A socket and a stream through one lane.
+struct Lane {
+    near: TcpStream,
+    far: TcpStream,
+    stream: TunnelStream,
+    _splice: Splice,
 }
 
 /// Two connected sockets.
@@ -98,60 +143,64 @@ fn round(near: &mut TcpStream, far: &mut TcpStream, chunks: usize, out: &[u8], b
 
 #[tokio::test]
 async fn moving_data_allocates_nothing_per_packet() {
-    let (sender, accepted) = std::sync::mpsc::channel();
-    let one = node(1, |_| {});
-    let two = node(2, move |shard| {
-        let tasks = shard.clone();
-        shard.on_incoming(move |flow| {
-            if flow.local.port() == SOCKETS {
-                let (near, far) = sockets();
-                sender.send(far).unwrap();
-                tasks.spawn(flow.accept_socket(near, Default::default()));
-            } else {
-                let mut stream = flow.accept_stream(Default::default());
-                tasks.spawn(async move {
-                    let mut buffer = vec![0; 64 * 1024];
-                    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-                        stream.write_all(&buffer[..count]).await.unwrap();
-                    }
-                });
-            }
-        });
-    });
-    meet(&one, 1, 2, Some(two.local_addresses()[0]));
-    meet(&two, 2, 1, None);
-    let mut peers = one.watch_peers();
-    let online = peers.wait_for(|peers| peers.values().any(PeerView::is_online));
+    let build = |_| Box::new(|_: LocalShard| {}) as BuildShard;
+    let near = ShardSetHandle::spawn(&config(1), (0..2).map(build).collect()).unwrap();
+    // Two nodes that the shards call, one each.
+    let called_by = |shard| {
+        (2..u8::MAX)
+            .find(|number| near.owner_of(&key(*number)) == shard)
+            .unwrap()
+    };
+    let numbers = [called_by(0), called_by(1)];
+    let (sender, accepted) = channel();
+    let fars = numbers.map(|number| far(number, sender.clone()));
+    let peer = |at: usize| (numbers[at], Some(fars[at].local_addresses()[0]));
+    near.configure(network(1, &[peer(0), peer(1)]));
+    let mut peers = near.watch_peers();
+    let online = async {
+        while peers
+            .latest()
+            .values()
+            .filter(|view| PeerView::is_online(view))
+            .count()
+            < 2
+        {
+            peers.changed().await;
+        }
+    };
     tokio::time::timeout(Duration::from_secs(30), online)
         .await
-        .unwrap()
         .unwrap();
+    assert_eq!(numbers.map(|number| near.owner_of(&key(number))), [0, 1]);
 
-    let key = public_key(&Secret::new([2; 32]));
-    let (mut near, inside) = sockets();
-    let splice = one.splice(
-        inside,
-        Connect::new(key, SocketAddr::new(overlay(2).into(), SOCKETS)),
-    );
-    let mut far = accepted.recv().unwrap();
-    let mut stream = one
-        .connect(Connect::new(key, SocketAddr::new(overlay(2).into(), STREAMS)))
-        .await
-        .unwrap();
+    let mut lanes = Vec::new();
+    for number in numbers {
+        let connect = |port| Connect::new(key(number), SocketAddr::new(overlay(number).into(), port));
+        let (visitor, inside) = sockets();
+        let splice = near.splice(inside, connect(SOCKETS));
+        lanes.push(Lane {
+            near: visitor,
+            far: accepted.recv().unwrap(),
+            stream: near.connect(connect(STREAMS)).await.unwrap(),
+            _splice: splice,
+        });
+    }
 
     let out = vec![7; MIB];
     let mut back = vec![0; MIB];
     // Rings, lists and batches reach their size.
     for warm in 0..2 {
-        let (packets_before, before) = (packets(&one).await, ALLOCATIONS.load(Ordering::Relaxed));
-        let rounds = if warm == 0 { 16 } else { 64 };
-        round(&mut near, &mut far, rounds, &out, &mut back);
-        round(&mut far, &mut near, rounds, &out, &mut back);
-        for _ in 0..rounds {
-            stream_round(&mut stream, &out, &mut back).await;
+        let (packets_before, before) = (packets(&near).await, ALLOCATIONS.load(Ordering::Relaxed));
+        let rounds = if warm == 0 { 16 } else { 32 };
+        for lane in &mut lanes {
+            round(&mut lane.near, &mut lane.far, rounds, &out, &mut back);
+            round(&mut lane.far, &mut lane.near, rounds, &out, &mut back);
+            for _ in 0..rounds {
+                stream_round(&mut lane.stream, &out, &mut back).await;
+            }
         }
         let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
-        let packets = packets(&one).await - packets_before;
+        let packets = packets(&near).await - packets_before;
         if warm == 1 {
             assert!(packets > 150_000, "{packets} packets are few for 256 MiB");
             assert!(
@@ -160,11 +209,10 @@ async fn moving_data_allocates_nothing_per_packet() {
             );
         }
     }
-    drop(splice);
 }
 
 /// Sends everything and has it back, at the same time.
-async fn stream_round(stream: &mut kakuremichi_tunnel::stream::TunnelStream, out: &[u8], back: &mut [u8]) {
+async fn stream_round(stream: &mut TunnelStream, out: &[u8], back: &mut [u8]) {
     let (mut sent, mut received) = (0, 0);
     let (mut reader, mut writer) = tokio::io::split(stream);
     while received < back.len() {
@@ -176,7 +224,7 @@ async fn stream_round(stream: &mut kakuremichi_tunnel::stream::TunnelStream, out
 }
 
 /// Packets that went either way.
-async fn packets(shard: &ShardHandle) -> u64 {
+async fn packets(shard: &ShardSetHandle) -> u64 {
     let wireguard = shard.metrics().await.unwrap().wireguard;
     wireguard.opened + wireguard.sealed
 }

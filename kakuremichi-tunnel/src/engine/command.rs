@@ -78,7 +78,7 @@ pub(crate) struct Inbox {
 struct State {
     commands: VecDeque<Command>,
     touched: Vec<FlowId>,
-    network: Option<Network>,
+    network: Option<Arc<Network>>,
     /// The last handle was dropped.
     orphaned: bool,
     /// The engine is gone.
@@ -122,7 +122,7 @@ impl Inbox {
         self.wake.notify_one();
     }
 
-    pub(super) fn set_network(&self, network: Network) {
+    pub(super) fn set_network(&self, network: Arc<Network>) {
         self.lock().network = Some(network);
         self.wake.notify_one();
     }
@@ -157,6 +157,11 @@ impl Inbox {
         drop(commands);
     }
 
+    /// Wakes the engine.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
     }
@@ -180,7 +185,7 @@ impl Inbox {
 
 /// What [`Inbox::take`] found besides lists.
 pub(super) struct Taken {
-    pub(super) network: Option<Network>,
+    pub(super) network: Option<Arc<Network>>,
     pub(super) orphaned: bool,
 }
 

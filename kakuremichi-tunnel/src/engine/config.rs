@@ -18,7 +18,8 @@ use crate::{
 /// What a shard is made of.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
-    /// The thread is named `kakuremichi-` and this.
+    /// The thread is named `kakuremichi-` and this; those of several shards `km-`, this and their
+    /// numbers.
     pub name: String,
     /// The node's X25519 private key.
     pub private_key: Secret<[u8; 32]>,
@@ -28,11 +29,14 @@ pub struct ShardConfig {
     pub bind: Vec<SocketAddr>,
     /// From a cryptographic random source: ports, sequence numbers and indices follow from it.
     pub seed: [u8; 16],
-    /// Rings, MTU, bounds and timeouts of flows.
+    /// Have the kernel tell which of several shards a datagram is for. Without, or where it cannot, the
+    /// shards hand datagrams over to each other, which costs a copy of each.
+    pub steering: bool,
+    /// Rings, MTU, bounds and timeouts of flows; of each shard, where there are several.
     pub flows: netstack::Settings,
-    /// Bounds of the engine itself.
+    /// Bounds of the engine itself, the same.
     pub limits: EngineLimits,
-    /// What handshakes may cost.
+    /// What handshakes may cost, with all shards together.
     pub handshakes: HandshakeLimits,
     /// How lanes are probed.
     pub probes: Timing,
@@ -47,6 +51,7 @@ impl ShardConfig {
             private_key,
             bind,
             seed,
+            steering: true,
             flows: netstack::Settings::default(),
             limits: EngineLimits::default(),
             handshakes: HandshakeLimits::default(),

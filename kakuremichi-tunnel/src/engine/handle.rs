@@ -32,6 +32,9 @@ pub enum SpawnError {
     /// No address was given, or two of one family.
     #[error("one UDP address of each family can be bound, and one is needed")]
     Addresses,
+    /// More shards than the system can do, or none.
+    #[error("there cannot be {0} shards")]
+    Shards(usize),
     /// An address cannot be bound.
     #[error("cannot receive datagrams at {address}")]
     Bind {
@@ -61,14 +64,15 @@ pub struct Drained {
 pub struct Shard {
     pub(super) inbox: Arc<Inbox>,
     pub(super) peers: watch::Receiver<Arc<Peers>>,
+    pub(super) metrics: watch::Receiver<Metrics>,
     pub(super) addresses: Arc<[SocketAddr]>,
 }
 
 impl Shard {
     /// Brings the shard to a desired state. Flows of peers, addresses and ports that stay go on.
     /// Takes effect soon; when called again before that, only the newest state is applied.
-    pub fn configure(&self, network: Network) {
-        self.inbox.set_network(network);
+    pub fn configure(&self, network: impl Into<Arc<Network>>) {
+        self.inbox.set_network(network.into());
     }
 
     /// Opens a flow to be used as a stream.
@@ -122,6 +126,13 @@ impl Shard {
         receiver.await.ok()
     }
 
+    /// What was counted when the peers were published last, which is at most a second ago where there
+    /// are any.
+    #[must_use]
+    pub fn latest_metrics(&self) -> Metrics {
+        *self.metrics.borrow()
+    }
+
     /// The addresses at which datagrams are received.
     #[must_use]
     pub fn local_addresses(&self) -> &[SocketAddr] {
@@ -160,20 +171,32 @@ impl ShardHandle {
         config: ShardConfig,
         build: impl FnOnce(LocalShard) + Send + 'static,
     ) -> Result<Self, SpawnError> {
-        let shard = shard::spawn(config, build)?;
+        let (shards, _) = shard::spawn(&config, vec![Box::new(build)])?;
+        let shard = shards.into_iter().next();
+        let shard = shard.ok_or_else(|| SpawnError::Thread(io::ErrorKind::InvalidInput.into()))?;
+        Ok(Self::keep(shard))
+    }
+
+    /// Keeps a shard running.
+    pub(super) fn keep(shard: Shard) -> Self {
         let keeper = Arc::new(Keeper(Arc::clone(&shard.inbox)));
-        Ok(Self {
+        Self {
             shard,
             _keeper: keeper,
-        })
+        }
     }
 
     /// Stops taking new flows, waits for those that are open, and resets what is left after `grace`.
     /// The thread ends then.
     pub async fn shutdown(&self, grace: Duration) -> Drained {
+        self.begin_shutdown(grace).await.unwrap_or_default()
+    }
+
+    /// Begins a shutdown; what is returned tells its end.
+    pub(super) fn begin_shutdown(&self, grace: Duration) -> oneshot::Receiver<Drained> {
         let (sender, receiver) = oneshot::channel();
         self.inbox.push(Command::Shutdown(grace, sender));
-        receiver.await.unwrap_or_default()
+        receiver
     }
 
     /// The shard without the right to keep it running.
@@ -209,6 +232,7 @@ pub(super) type HandlerSlot = Rc<RefCell<Option<Handler>>>;
 #[derive(Clone)]
 pub struct LocalShard {
     pub(super) shard: Shard,
+    pub(super) number: u8,
     pub(super) handler: HandlerSlot,
 }
 
@@ -224,6 +248,12 @@ impl LocalShard {
     #[expect(clippy::disallowed_methods, reason = "the shard owns the task")]
     pub fn spawn<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> JoinHandle<T> {
         tokio::task::spawn_local(task)
+    }
+
+    /// Its number, from zero, among the shards of its node.
+    #[must_use]
+    pub const fn number(&self) -> u8 {
+        self.number
     }
 
     /// The shard, for other threads too.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 impl Engine {
-    pub(super) fn configure(&mut self, network: Network, now: Instant) {
+    pub(super) fn configure(&mut self, network: &Network, now: Instant) {
         let configs: Vec<PeerConfig> = network.peers.iter().map(|peer| peer.wireguard.clone()).collect();
         let done = self.device.set_peers(&configs, now);
         for peer in done.removed {
@@ -262,10 +262,11 @@ impl Engine {
         if self.device.route(connect.remote.ip()) != Some(peer) {
             return Err(ConnectError::Unroutable);
         }
+        // A peer that another shard took over meanwhile is asked for again, if at all, there.
         let reachable = self
             .device
             .status(peer)
-            .is_some_and(|status| status.endpoint.is_some());
+            .is_some_and(|status| status.owned && status.endpoint.is_some());
         if !reachable || self.peers.is_down(peer) {
             return Err(ConnectError::Offline);
         }

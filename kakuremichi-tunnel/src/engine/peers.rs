@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    ops::AddAssign,
     time::{Duration, Instant},
 };
 
@@ -71,10 +72,14 @@ pub struct EngineCounters {
     pub turns: u64,
     /// Flows that were opened with a broken or slow preface; reset.
     pub bad_prefaces: u64,
+    /// Datagrams that were handed over to another shard.
+    pub handed_over: u64,
+    /// Datagrams that were dropped, since too many waited for their shard.
+    pub handover_dropped: u64,
 }
 
-/// What a shard counted since it was started.
-#[derive(Debug, Clone, Copy)]
+/// What a shard, or all shards of a node, counted since they were started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Metrics {
     /// Of WireGuard.
     pub wireguard: wg::Counters,
@@ -86,7 +91,41 @@ pub struct Metrics {
     pub flows: usize,
 }
 
-/// The probes of all peers, by slot.
+impl AddAssign for EngineCounters {
+    /// The sum over the shards of a node.
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            datagrams_received,
+            datagrams_sent,
+            sends,
+            datagrams_dropped,
+            turns,
+            bad_prefaces,
+            handed_over,
+            handover_dropped,
+        } = other;
+        self.datagrams_received += datagrams_received;
+        self.datagrams_sent += datagrams_sent;
+        self.sends += sends;
+        self.datagrams_dropped += datagrams_dropped;
+        self.turns += turns;
+        self.bad_prefaces += bad_prefaces;
+        self.handed_over += handed_over;
+        self.handover_dropped += handover_dropped;
+    }
+}
+
+impl AddAssign for Metrics {
+    /// The sum over the shards of a node.
+    fn add_assign(&mut self, other: Self) {
+        self.wireguard += other.wireguard;
+        self.netstack += other.netstack;
+        self.engine += other.engine;
+        self.flows += other.flows;
+    }
+}
+
+/// The probes of all peers, by slot. Only the shard that owns a peer probes it.
 pub(super) struct PeerTable {
     peers: Vec<Option<Entry>>,
     timing: Timing,
@@ -101,6 +140,8 @@ struct Entry {
     key: WireGuardKey,
     probe: Option<(IpAddr, PathState)>,
     health: PathHealth,
+    /// This shard owned it when it was looked at last.
+    owned: bool,
     /// Its flows were closed since the lane is down.
     abandoned: bool,
 }
@@ -147,6 +188,7 @@ impl PeerTable {
                     key,
                     probe: probe.map(fresh),
                     health,
+                    owned: false,
                     abandoned: false,
                 });
             }
@@ -190,6 +232,8 @@ impl PeerTable {
     pub(super) fn handle_timeout(&mut self, device: &Device, now: Instant, tasks: &mut Vec<Task>) {
         let mut changed = false;
         for entry in self.peers.iter_mut().flatten() {
+            let fresh = (self.timing, self.random.next(), now);
+            changed |= entry.settle(device, fresh, tasks);
             changed |= entry.check(device, self.peer_lost, now, tasks);
         }
         if changed {
@@ -202,9 +246,13 @@ impl PeerTable {
         let Some(Some(entry)) = self.peers.get_mut(id.slot()) else {
             return;
         };
-        if let Some((_, path)) = entry.probe.as_mut().filter(|_| entry.id == id) {
-            path.nudge(now);
-            entry.check(device, self.peer_lost, now, tasks);
+        if entry.id == id {
+            let fresh = (self.timing, self.random.next(), now);
+            entry.settle(device, fresh, tasks);
+            if let Some((_, path)) = entry.probe.as_mut() {
+                path.nudge(now);
+                entry.check(device, self.peer_lost, now, tasks);
+            }
         }
         self.changed(now);
     }
@@ -238,9 +286,28 @@ impl PeerTable {
 }
 
 impl Entry {
+    /// Notes whether this shard owns the peer; returns whether that is news. What another shard took
+    /// over ends here, and what this one takes over begins anew.
+    fn settle(&mut self, device: &Device, fresh: (Timing, u64, Instant), tasks: &mut Vec<Task>) -> bool {
+        let owned = device.status(self.id).is_some_and(|status| status.owned);
+        if owned == self.owned {
+            return false;
+        }
+        self.owned = owned;
+        self.health = PathHealth::Unknown;
+        self.abandoned = false;
+        if let Some((_, path)) = &mut self.probe {
+            *path = PathState::new(fresh.0, fresh.1, fresh.2);
+        }
+        if !owned {
+            tasks.push(Task::Abandon(self.id));
+        }
+        true
+    }
+
     /// Judges the path as of now; returns whether it went up or down.
     fn check(&mut self, device: &Device, peer_lost: Duration, now: Instant, tasks: &mut Vec<Task>) -> bool {
-        let Some(status) = device.status(self.id) else {
+        let Some(status) = device.status(self.id).filter(|status| status.owned) else {
             return false;
         };
         let before = self.health;
@@ -279,7 +346,7 @@ impl Entry {
 }
 
 fn view(entry: &Entry, device: &Device, now: Instant) -> Option<(WireGuardKey, PeerView)> {
-    let status = device.status(entry.id)?;
+    let status = device.status(entry.id).filter(|status| status.owned)?;
     let view = PeerView {
         health: entry.health,
         session_since: status.session_age.and_then(|age| now.checked_sub(age)),

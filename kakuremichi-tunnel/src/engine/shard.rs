@@ -1,35 +1,102 @@
 //! The thread of a shard, and its loop.
 
-use std::{cell::RefCell, collections::BTreeMap, io, pin::pin, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{
+    cell::RefCell, collections::BTreeMap, io, net::UdpSocket, pin::pin, rc::Rc, sync::Arc, thread,
+    time::Duration,
+};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    runtime,
+    runtime::{self, Runtime},
     sync::watch,
     task::LocalSet,
     time,
 };
 
 use super::{
-    LocalShard, Shard, ShardConfig, SpawnError,
+    LocalShard, Metrics, Shard, ShardConfig, SpawnError, clock,
     command::Inbox,
+    handover::{Handover, Siblings},
     net,
-    turn::{Engine, Parts, Turned},
+    turn::{Engine, Parts, Publisher, Sources, Turned},
     udp::Udp,
 };
+use crate::{
+    random::SplitMix64,
+    wg::{Device, DeviceConfig, Owners},
+};
 
-/// Starts the thread; everything that can fail is done before.
+/// What runs on a shard's thread before anything else.
+pub type BuildShard = Box<dyn FnOnce(LocalShard) + Send>;
+
+/// A shard that has no thread yet.
+struct Ready {
+    shard: Shard,
+    parts: Parts,
+    poll: mio::Poll,
+    runtime: Runtime,
+    siblings: Arc<Siblings>,
+}
+
+/// Starts a shard for each of `builds`; everything that can fail is done before the first.
 pub(super) fn spawn(
-    config: ShardConfig,
-    build: impl FnOnce(LocalShard) + Send + 'static,
-) -> Result<Shard, SpawnError> {
-    let sockets = net::bind(&config.bind)?;
+    config: &ShardConfig,
+    builds: Vec<BuildShard>,
+) -> Result<(Vec<Shard>, Arc<Owners>), SpawnError> {
+    let count = builds.len() as u8;
+    let now = clock::now();
+    let mut seeds = [0; 8];
+    seeds.copy_from_slice(&config.seed[8..]);
+    let mut random = SplitMix64::new(u64::from_le_bytes(seeds));
+    let mut device = DeviceConfig::new(config.private_key.clone(), random.next());
+    device.handshakes = config.handshakes;
+    let devices = Device::for_shards(&device, count, now);
+    let owners = devices.first().map(|device| Arc::clone(device.owners()));
+    let owners = owners.ok_or(SpawnError::Addresses)?;
+    let sockets = net::bind(&config.bind, count, config.steering)?;
+    let inboxes: Vec<_> = builds
+        .iter()
+        .map(|_| Arc::new(Inbox::new(config.limits.requests)))
+        .collect();
+    let siblings = Siblings::new(inboxes.clone(), &sockets).map_err(SpawnError::Thread)?;
+    let siblings = Arc::new(siblings);
+    seeds.copy_from_slice(&config.seed[..8]);
+    let mut random = SplitMix64::new(u64::from_le_bytes(seeds));
+    let mut ready = Vec::new();
+    for (own, ((device, sockets), inbox)) in devices.into_iter().zip(sockets).zip(inboxes).enumerate() {
+        let handover = Handover::new(Arc::clone(&siblings), own);
+        ready.push(prepare(config, device, sockets, inbox, handover, &mut random)?);
+    }
+    let shards = ready.iter().map(|ready| ready.shard.clone()).collect();
+    for (number, (ready, build)) in ready.into_iter().zip(builds).enumerate() {
+        let name = match count {
+            1 => format!("kakuremichi-{}", config.name),
+            // Linux shows fifteen characters: the number is to be among them.
+            _ => format!("km-{}-{number}", config.name),
+        };
+        if let Err(error) = start(ready, name, number as u8, build) {
+            // Those that run end themselves.
+            siblings.orphan();
+            return Err(SpawnError::Thread(error));
+        }
+    }
+    Ok((shards, owners))
+}
+
+fn prepare(
+    config: &ShardConfig,
+    device: Device,
+    sockets: Vec<UdpSocket>,
+    inbox: Arc<Inbox>,
+    handover: Handover,
+    random: &mut SplitMix64,
+) -> Result<Ready, SpawnError> {
     let addresses = sockets
         .iter()
-        .map(std::net::UdpSocket::local_addr)
+        .map(UdpSocket::local_addr)
         .collect::<io::Result<_>>();
-    let inbox = Arc::new(Inbox::new(config.limits.requests));
-    let (publisher, peers) = watch::channel(Arc::new(BTreeMap::new()));
+    let (peers, published) = watch::channel(Arc::new(BTreeMap::new()));
+    let (metrics, counted) = watch::channel(Metrics::default());
     let poll = mio::Poll::new().map_err(SpawnError::Thread)?;
     let registry = || poll.registry().try_clone().map_err(SpawnError::Thread);
     let udp = Udp::new(sockets, registry()?).map_err(SpawnError::Thread)?;
@@ -37,39 +104,79 @@ pub(super) fn spawn(
         .enable_all()
         .build()
         .map_err(SpawnError::Thread)?;
-    let parts = Parts::new(&config, udp, registry()?, Arc::clone(&inbox), publisher)?;
     let shard = Shard {
         inbox: Arc::clone(&inbox),
-        peers,
+        peers: published,
+        metrics: counted,
         addresses: addresses.map_err(SpawnError::Thread)?,
     };
-    let own = shard.clone();
+    let siblings = Arc::clone(handover.siblings());
+    let sources = Sources {
+        device,
+        udp,
+        registry: registry()?,
+        inbox,
+        handover,
+    };
+    let publisher = Publisher { peers, metrics };
+    let parts = Parts::new(config, sources, publisher, random, clock::now())?;
+    Ok(Ready {
+        shard,
+        parts,
+        poll,
+        runtime,
+        siblings,
+    })
+}
+
+fn start(ready: Ready, name: String, number: u8, build: BuildShard) -> io::Result<()> {
+    let Ready {
+        shard,
+        parts,
+        poll,
+        runtime,
+        siblings,
+    } = ready;
     let body = move || {
-        // Also when something panics: nobody is to wait for an engine that is gone.
-        let _closer = Closer(inbox);
+        let mut closer = Closer {
+            inbox: Arc::clone(&shard.inbox),
+            siblings,
+            in_order: false,
+        };
         let tasks = LocalSet::new();
-        runtime.block_on(tasks.run_until(async move {
+        let ended = runtime.block_on(tasks.run_until(async move {
             let local = LocalShard {
-                shard: own,
+                shard,
+                number,
                 handler: Rc::new(RefCell::new(None)),
             };
             let engine = Engine::new(parts, Rc::clone(&local.handler));
             build(local);
-            if let Err(error) = run(engine, poll).await {
-                tracing::error!(%error, "the shard cannot wait for its sockets");
-            }
+            run(engine, poll).await
         }));
+        match ended {
+            Ok(()) => closer.in_order = true,
+            Err(error) => tracing::error!(%error, "the shard cannot wait for its sockets"),
+        }
     };
-    let thread = thread::Builder::new().name(format!("kakuremichi-{}", config.name));
-    thread.spawn(body).map_err(SpawnError::Thread)?;
-    Ok(shard)
+    thread::Builder::new().name(name).spawn(body)?;
+    Ok(())
 }
 
-struct Closer(Arc<Inbox>);
+/// Closes the mailbox, also when something panics: nobody is to wait for an engine that is gone. The
+/// other shards of the node end too then, or the peers of this one would be lost until somebody notices.
+struct Closer {
+    inbox: Arc<Inbox>,
+    siblings: Arc<Siblings>,
+    in_order: bool,
+}
 
 impl Drop for Closer {
     fn drop(&mut self) {
-        self.0.close();
+        self.inbox.close();
+        if !self.in_order {
+            self.siblings.orphan();
+        }
     }
 }
 

@@ -3,4 +3,5 @@
 mod bulk;
 mod flows;
 mod peers;
+mod shards;
 mod support;

@@ -17,6 +17,7 @@ use super::{
     egress::Egress,
     flow::FlowTable,
     handle::HandlerSlot,
+    handover::Handover,
     peers::{PeerTable, Task},
     udp::{Buffers, Udp},
 };
@@ -24,7 +25,7 @@ use crate::{
     netstack::{FlowId, Stack},
     packet::Coalescer,
     random::SplitMix64,
-    wg::{Device, DeviceConfig},
+    wg::Device,
 };
 
 /// Socket events that are taken at once; more are taken in the next turn.
@@ -65,7 +66,8 @@ pub(super) struct Engine {
     pub(super) registry: Registry,
     pub(super) inbox: Arc<Inbox>,
     pub(super) handler: HandlerSlot,
-    publisher: watch::Sender<Arc<Peers>>,
+    publisher: Publisher,
+    handover: Handover,
     probe_at: Instant,
     pub(super) shutdown: Option<Shutdown>,
     pub(super) counters: EngineCounters,
@@ -89,38 +91,46 @@ pub(super) struct Parts {
     udp: Udp,
     registry: Registry,
     inbox: Arc<Inbox>,
-    publisher: watch::Sender<Arc<Peers>>,
+    publisher: Publisher,
+    handover: Handover,
     limits: EngineLimits,
     peers: PeerTable,
 }
 
+/// Where a shard tells what it knows.
+pub(super) struct Publisher {
+    pub(super) peers: watch::Sender<Arc<Peers>>,
+    pub(super) metrics: watch::Sender<Metrics>,
+}
+
+/// Where a shard's datagrams and events come from.
+pub(super) struct Sources {
+    pub(super) device: Device,
+    pub(super) udp: Udp,
+    pub(super) registry: Registry,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) handover: Handover,
+}
+
 impl Parts {
+    /// `random` gives each shard numbers of its own.
     pub(super) fn new(
         config: &ShardConfig,
-        udp: Udp,
-        registry: Registry,
-        inbox: Arc<Inbox>,
-        publisher: watch::Sender<Arc<Peers>>,
+        sources: Sources,
+        publisher: Publisher,
+        random: &mut SplitMix64,
+        now: Instant,
     ) -> Result<Self, SpawnError> {
-        let now = clock::now();
-        let mut seeds = [0; 8];
-        seeds.copy_from_slice(&config.seed[..8]);
-        let stack = Stack::new(config.flows.clone(), u64::from_le_bytes(seeds), now)?;
-        seeds.copy_from_slice(&config.seed[8..]);
-        let mut random = SplitMix64::new(u64::from_le_bytes(seeds));
-        let mut device = DeviceConfig::new(config.private_key.clone(), random.next());
-        device.handshakes = config.handshakes;
-        let peers = PeerTable::new(config.probes, &config.limits, random.next());
-        let device = Device::new(&device, now);
         Ok(Self {
-            device,
-            stack,
-            udp,
-            registry,
-            inbox,
+            stack: Stack::new(config.flows.clone(), random.next(), now)?,
+            peers: PeerTable::new(config.probes, &config.limits, random.next()),
+            device: sources.device,
+            udp: sources.udp,
+            registry: sources.registry,
+            inbox: sources.inbox,
+            handover: sources.handover,
             publisher,
             limits: config.limits,
-            peers,
         })
     }
 }
@@ -144,6 +154,7 @@ impl Engine {
             inbox: parts.inbox,
             handler,
             publisher: parts.publisher,
+            handover: parts.handover,
             probe_at: clock::now(),
             shutdown: None,
             counters: EngineCounters::default(),
@@ -192,6 +203,8 @@ impl Engine {
                 datagrams_sent: udp.sent,
                 sends: udp.sends,
                 datagrams_dropped: udp.dropped,
+                handed_over: self.handover.handed,
+                handover_dropped: self.handover.dropped,
                 ..self.counters
             },
             flows: self.flows.len(),
@@ -240,7 +253,7 @@ impl Engine {
         let mut commands = std::mem::take(&mut self.commands);
         let taken = self.inbox.take(&mut commands, &mut self.touched);
         if let Some(network) = taken.network {
-            self.configure(network, now);
+            self.configure(&network, now);
         }
         for command in commands.drain(..) {
             self.command(command, now);
@@ -287,6 +300,7 @@ impl Engine {
                 device,
                 stack,
                 coalescer,
+                handover,
                 ..
             } = self;
             let filled = udp.receive(socket, buffers);
@@ -295,6 +309,11 @@ impl Engine {
                 for datagram in datagrams {
                     udp.counters.received += 1;
                     let opened = device.open(from, datagram, coalescer.slot(), udp, now);
+                    if opened.is_none()
+                        && let Some(shard) = device.poll_elsewhere()
+                    {
+                        handover.put(shard, from, datagram);
+                    }
                     coalescer.commit(opened, |peer, packet| {
                         stack.handle_packet(peer, packet, now, &mut Egress { device, udp, now });
                     });
@@ -306,10 +325,33 @@ impl Engine {
                 });
             }
         }
+        self.handover.flush();
+        self.take_handed(now);
         while let Some(peer) = self.device.poll_changed() {
             self.peers.nudge(peer, &self.device, now, &mut self.tasks);
         }
         self.run_tasks(now);
+    }
+
+    /// Takes what other shards received for this one.
+    fn take_handed(&mut self, now: Instant) {
+        let Self {
+            udp,
+            device,
+            stack,
+            coalescer,
+            handover,
+            ..
+        } = self;
+        handover.take(|from, datagram, admitted| {
+            let opened = device.open_handed(admitted, from, datagram, coalescer.slot(), udp, now);
+            coalescer.commit(opened, |peer, packet| {
+                stack.handle_packet(peer, packet, now, &mut Egress { device, udp, now });
+            });
+        });
+        coalescer.flush(|peer, packet| {
+            stack.handle_packet(peer, packet, now, &mut Egress { device, udp, now });
+        });
     }
 
     fn run_timers(&mut self, now: Instant) {
@@ -317,6 +359,8 @@ impl Engine {
         self.stack.handle_timeout(now);
         if now >= self.probe_at {
             self.probe_at = now + PROBE_TICK;
+            let stack = &self.stack;
+            self.device.hold_live(|peer| stack.flows_of(peer) > 0, now);
             self.peers.handle_timeout(&self.device, now, &mut self.tasks);
             self.run_tasks(now);
         }
@@ -352,7 +396,8 @@ impl Engine {
 
     fn publish(&mut self, now: Instant) {
         if let Some(peers) = self.peers.publish(&self.device, now) {
-            self.publisher.send_replace(Arc::new(peers));
+            self.publisher.metrics.send_replace(self.metrics());
+            self.publisher.peers.send_replace(Arc::new(peers));
         }
     }
 

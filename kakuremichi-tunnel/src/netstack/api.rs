@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::AddAssign,
     time::Duration,
 };
 
@@ -280,4 +281,40 @@ pub struct Counters {
     pub sent: u64,
     /// Packets, coalesced ones counted once, that flows took in.
     pub received: u64,
+}
+
+impl AddAssign for Counters {
+    /// The sum over several stacks.
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            accepted,
+            connected,
+            overflowed,
+            no_buffers,
+            refused,
+            stray,
+            malformed,
+            not_ours,
+            unhandled,
+            echoed,
+            lost_pongs,
+            timed_out,
+            sent,
+            received,
+        } = other;
+        self.accepted += accepted;
+        self.connected += connected;
+        self.overflowed += overflowed;
+        self.no_buffers += no_buffers;
+        self.refused += refused;
+        self.stray += stray;
+        self.malformed += malformed;
+        self.not_ours += not_ours;
+        self.unhandled += unhandled;
+        self.echoed += echoed;
+        self.lost_pongs += lost_pongs;
+        self.timed_out += timed_out;
+        self.sent += sent;
+        self.received += received;
+    }
 }

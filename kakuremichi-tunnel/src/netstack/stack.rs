@@ -338,6 +338,12 @@ impl Stack {
         self.table.len()
     }
 
+    /// How many of them are a peer's.
+    #[must_use]
+    pub fn flows_of(&self, peer: PeerId) -> usize {
+        self.table.of_peer(peer)
+    }
+
     /// How many flows have rings.
     #[must_use]
     pub fn rings_in_use(&self) -> usize {

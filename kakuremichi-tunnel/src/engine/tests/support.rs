@@ -78,6 +78,10 @@ impl Node {
         Self { shard, number }
     }
 
+    pub(super) const fn number(&self) -> u8 {
+        self.number
+    }
+
     pub(super) fn address(&self) -> SocketAddr {
         self.shard.local_addresses()[0]
     }
@@ -186,6 +190,11 @@ pub(super) fn pattern(length: usize, seed: u64) -> Vec<u8> {
 #[expect(clippy::disallowed_methods, reason = "a test's task")]
 pub(super) fn spawn(task: impl Future<Output = ()> + 'static) {
     tokio::task::spawn_local(task);
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's task")]
+pub(super) fn spawn_anywhere(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's thread")]
