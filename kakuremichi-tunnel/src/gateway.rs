@@ -7,6 +7,10 @@
 //! Each step is a module with a pure core. The gateway decides by itself, from its plan: no request
 //! waits for Control. Its routing table is immutable and replaced whole by a new plan; what is open is
 //! decided about anew then, and goes on if it stays permitted.
+//!
+//! A gateway has as many shards as it has cores to use, each with listeners of its own. An HTTP visitor
+//! stays on the shard that accepted the connection, and a flow to an agent is opened on the one that owns
+//! the agent; the connection of a TCP service is moved there whole.
 
 mod access;
 mod balance;
@@ -23,6 +27,7 @@ mod health;
 mod http;
 mod ingress;
 mod lanes;
+mod member;
 mod metrics;
 mod network;
 mod per_address;

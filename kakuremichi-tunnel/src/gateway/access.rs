@@ -13,10 +13,11 @@ mod remembered;
 mod verify;
 
 use std::{
-    cell::{Cell, RefCell},
     net::IpAddr,
-    rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -44,15 +45,15 @@ use super::{
     table::{Matched, ServiceEntry},
 };
 
-/// Decides about visitors on one shard.
+/// Decides about visitors, on all shards: who was wrong at one is known to the others.
 #[derive(Debug)]
 pub(crate) struct AccessControl {
-    verifier: Rc<Verifier>,
+    verifier: Arc<Verifier>,
     namer: CredentialNamer,
-    remembered: RefCell<Remembered>,
-    attempts: RefCell<Attempts>,
+    remembered: Mutex<Remembered>,
+    attempts: Mutex<Attempts>,
     /// How many plans came: what was found out under an older one is not remembered.
-    plans: Cell<u64>,
+    plans: AtomicU64,
     hooks: Hooks,
     judgements: Judgements,
     counters: Arc<Counters>,
@@ -114,11 +115,11 @@ impl AccessControl {
         counters: Arc<Counters>,
     ) -> Self {
         Self {
-            verifier: Rc::new(Verifier::new(limits.verifications, limits.waiting_verifications)),
+            verifier: Arc::new(Verifier::new(limits.verifications, limits.waiting_verifications)),
             namer: CredentialNamer::new(key),
-            remembered: RefCell::new(Remembered::new(limits.remembered)),
-            attempts: RefCell::default(),
-            plans: Cell::new(0),
+            remembered: Mutex::new(Remembered::new(limits.remembered)),
+            attempts: Mutex::default(),
+            plans: AtomicU64::new(0),
             hooks,
             judgements: Judgements::new(limits.judgements, timeouts.judgement),
             counters,
@@ -127,8 +128,8 @@ impl AccessControl {
 
     /// A new plan came: nothing that was verified before counts any more.
     pub(crate) fn plan_changed(&self) {
-        self.plans.set(self.plans.get() + 1);
-        self.remembered.borrow_mut().clear();
+        self.plans.fetch_add(1, Ordering::AcqRel);
+        lock(&self.remembered).clear();
     }
 
     /// Decides about a request.
@@ -260,7 +261,7 @@ impl AccessControl {
         if !service.needs.signed_in && !service.needs.subject {
             return Proven::Nothing;
         }
-        if let Err(wait) = self.attempts.borrow().admit(facts.source, now) {
+        if let Err(wait) = lock(&self.attempts).admit(facts.source, now) {
             return Proven::Throttled(wait);
         }
         let asked = AuthenticationRequest::new(facts.source, credential).at_service(service.id, request);
@@ -303,22 +304,24 @@ impl AccessControl {
             Proven::Basic(proof, user.password_hash.clone())
         };
         if let Some(user) = user
-            && self.remembered.borrow().knows(id, Instant::now())
+            && lock(&self.remembered).knows(id, Instant::now())
         {
             return proven(user);
         }
-        if let Err(wait) = self.attempts.borrow().admit(facts.source, Instant::now()) {
+        if let Err(wait) = lock(&self.attempts).admit(facts.source, Instant::now()) {
             return Proven::Throttled(wait);
         }
-        let plans = self.plans.get();
+        let plans = self.plans.load(Ordering::Acquire);
         self.counters.verifications.one();
         let verified = self.verifier.verify(id, password, &tried.password_hash).await;
         match (verified, user) {
             (Err(_), _) => Proven::Overloaded,
             (Ok(true), Some(user)) => {
-                if plans == self.plans.get() {
-                    self.remembered.borrow_mut().remember(id, Instant::now());
+                let mut remembered = lock(&self.remembered);
+                if plans == self.plans.load(Ordering::Acquire) {
+                    remembered.remember(id, Instant::now());
                 }
+                drop(remembered);
                 proven(user)
             }
             (Ok(_), _) => self.wrong(facts.source),
@@ -327,9 +330,14 @@ impl AccessControl {
 
     fn wrong(&self, source: IpAddr) -> Proven {
         self.counters.wrong_credentials.one();
-        self.attempts.borrow_mut().failed(source, Instant::now());
+        lock(&self.attempts).failed(source, Instant::now());
         Proven::Wrong
     }
+}
+
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that is done under the locks panics half way.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn users(policy: &Policy) -> impl Iterator<Item = &BasicUser> {

@@ -1,27 +1,27 @@
-//! Puts a gateway together, on its shard's thread.
+//! Puts a gateway together, on the threads of its shards.
 
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use arc_swap::ArcSwap;
 use kakuremichi_core::plan::GatewayRecord;
 use rustls::ServerConfig;
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::sync::{mpsc, watch};
 
 use super::{
-    access::{AccessControl, Hooks},
+    access::AccessControl,
     conductor::{Conductor, Parts, Request},
-    drain::drain,
+    drain::{BeginDrain, Drain},
+    draining::{Draining, DrainingAgents},
+    flows::{OpenFlows, Total},
+    health::SharedHealth,
     http::TargetTls,
     ingress::{
         Admissions, Bound,
-        https::{Door, Spoken, listen},
+        https::{Door, Spoken},
         tcp::TcpPorts,
     },
     lanes::Lanes,
+    member::{Follower, Member, Others},
     metrics::Counters,
     network,
     per_address::PerAddress,
@@ -29,106 +29,123 @@ use super::{
     settings::{Limits, Timeouts},
     status::GatewayStatus,
     table::RouteTable,
+    usage::UsageBook,
 };
 use crate::{
-    engine,
+    engine::{LocalShard, ShardSet},
     link::{self, SourceFuture},
     state::StateDir,
 };
 
-/// What is put together on the shard's thread.
+/// What all shards of a gateway share.
+#[derive(Debug, Clone)]
 pub(super) struct Blueprint {
     pub(super) table: Arc<ArcSwap<RouteTable>>,
     pub(super) tls: Arc<ServerConfig>,
-    pub(super) target_tls: TargetTls,
-    pub(super) hooks: Hooks,
-    pub(super) access_key: [u8; 32],
+    pub(super) target_tls: Arc<TargetTls>,
+    pub(super) access: Arc<AccessControl>,
+    pub(super) requests: Arc<PerAddress>,
+    pub(super) draining: DrainingAgents,
+    pub(super) health: SharedHealth,
+    pub(super) admissions: Arc<Admissions>,
     pub(super) numbers: Numbers,
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
     pub(super) counters: Arc<Counters>,
+    pub(super) usage: Arc<UsageBook>,
+    pub(super) open: Total,
+    pub(super) drain: Drain,
     pub(super) public_port: u16,
     pub(super) tcp: IpAddr,
 }
 
-/// What could only be made once the shard was there.
+/// What a shard could only be given once all of them were there.
 pub(super) struct Wiring {
+    pub(super) lanes: Lanes,
+    pub(super) sockets: Vec<(Bound, Spoken)>,
+    pub(super) part: Part,
+}
+
+/// What a shard does besides serving.
+pub(super) enum Part {
+    /// The first one conducts.
+    Conduct(Box<Conducting>),
+    /// The others follow.
+    Follow(Follower),
+}
+
+/// What the conductor is made of.
+pub(super) struct Conducting {
+    pub(super) shards: ShardSet,
     pub(super) node: link::NodeSide<GatewayRecord>,
     pub(super) state: StateDir,
     pub(super) source: SourceFuture,
-    pub(super) http: Option<Bound>,
-    pub(super) https: Bound,
+    pub(super) others: Others,
+    pub(super) begin: BeginDrain,
+    pub(super) status: watch::Sender<Arc<GatewayStatus>>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) last: network::Endpoints,
 }
 
 impl Blueprint {
-    /// Puts it together. What is missing is given by the one who started the shard.
-    pub(super) fn build(
-        self,
-        local: &engine::LocalShard,
-        wiring: Wiring,
-        status: watch::Sender<Arc<GatewayStatus>>,
-        requests: mpsc::Receiver<Request>,
-        last: network::Endpoints,
-    ) {
-        let lanes = Lanes::new(
-            local.shard().clone(),
-            self.timeouts.connect,
-            self.timeouts.tcp_idle,
-        );
-        let access = AccessControl::new(
-            &self.limits,
-            &self.timeouts,
-            self.hooks,
-            &self.access_key,
-            Arc::clone(&self.counters),
-        );
+    /// Puts together what stands on one shard.
+    pub(super) fn build(self, local: &LocalShard, wiring: Wiring) {
         let serving = Rc::new(Serving {
-            upstream: lanes,
+            upstream: wiring.lanes,
             table: self.table,
-            access,
-            requests: PerAddress::new(self.limits.requests_per_address),
-            flows: Rc::default(),
-            draining: Rc::default(),
-            health: std::cell::RefCell::default(),
+            access: self.access,
+            requests: self.requests,
+            flows: Rc::new(OpenFlows::new(self.open.clone())),
+            draining: Rc::new(Draining::new(self.draining)),
+            health: self.health,
             target_tls: self.target_tls,
             timeouts: self.timeouts,
             limits: self.limits,
-            counters: Arc::clone(&self.counters),
-            usage: Arc::default(),
+            counters: self.counters,
+            usage: self.usage,
             numbers: self.numbers,
         });
-        let (begin, drain) = drain();
-        let admissions = Rc::new(Admissions::new(&self.limits, self.counters));
         let door = Rc::new(Door {
             serving: Rc::clone(&serving),
-            admissions: Rc::clone(&admissions),
+            admissions: Arc::clone(&self.admissions),
             tls: self.tls,
-            drain: drain.clone(),
+            drain: self.drain.clone(),
             public_port: self.public_port,
         });
-        let mut listeners = JoinSet::new();
-        let sockets = [(Some(wiring.https), Spoken::Https), (wiring.http, Spoken::Http)];
-        for (bound, spoken) in sockets {
-            let Some(bound) = bound else { continue };
-            match TcpListener::from_std(bound.listener) {
-                Ok(listener) => {
-                    listeners.spawn_local(listen(listener, spoken, Rc::clone(&door)));
-                }
-                Err(error) => tracing::error!(address = %bound.address, %error, "cannot listen"),
+        let member = Member::new(local, &door, wiring.sockets);
+        match wiring.part {
+            Part::Follow(follower) => {
+                local.spawn(follower.run(member, self.drain));
+            }
+            Part::Conduct(conducting) => {
+                let Conducting {
+                    shards,
+                    node,
+                    state,
+                    source,
+                    others,
+                    begin,
+                    status,
+                    requests,
+                    last,
+                } = *conducting;
+                let parts = Parts {
+                    shards,
+                    node,
+                    state,
+                    source: local.spawn(source),
+                    ports: TcpPorts::new(Rc::clone(&serving), self.admissions, self.drain, self.tcp),
+                    serving,
+                    member,
+                    others,
+                    open: self.open,
+                    begin,
+                    status,
+                    requests,
+                    last,
+                };
+                local.spawn(Conductor::new(local.clone(), parts).run());
             }
         }
-        let parts = Parts {
-            node: wiring.node,
-            state: wiring.state,
-            source: local.spawn(wiring.source),
-            ports: TcpPorts::new(Rc::clone(&serving), admissions, drain, self.tcp),
-            serving,
-            listeners,
-            begin,
-            status,
-            requests,
-            last,
-        };
-        local.spawn(Conductor::new(local.clone(), parts).run());
     }
 }

@@ -1,48 +1,35 @@
 //! How a gateway is set up.
 
+mod start;
+
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
 
-use arc_swap::ArcSwap;
-use data_encoding::BASE32_NOPAD;
 use kakuremichi_core::{
     auth::{Authenticator, Authorizer},
-    model::Role,
     name::{Label, NameError},
-    net::Endpoint,
     plan::GatewayRecord,
 };
-use kakuremichi_proto::report::{GatewayInfo, NodeInfo};
 use rustls::{RootCertStore, crypto::CryptoProvider};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::{
     Gateway,
     access::Hooks,
-    blueprint::{Blueprint, Wiring},
-    certificates::{CertificateSource, Certificates, LocalCa, LocalCaError, Resolver},
-    handle::Inner,
-    http::TargetTls,
-    ingress::{BindError, bind},
-    metrics::Counters,
-    network,
-    serving::Numbers,
+    certificates::{Certificates, LocalCaError},
+    ingress::BindError,
     settings::{Limits, Timeouts},
-    status::{GatewayStatus, Phase},
-    table::RouteTable,
 };
 use crate::{
-    engine::{self, ShardConfig, ShardHandle},
-    keys::{self, KeyError, NodeKeys},
-    link::{self, LinkStatus, PlanSource, SetupError},
-    state::{PEERS, StateDir, StateError},
+    engine::{self, ShardSetHandle},
+    keys::KeyError,
+    link::{PlanSource, SetupError},
+    state::{StateDir, StateError},
 };
 
-/// The requests of handles that wait for the gateway; further ones wait with their callers.
-const REQUESTS: usize = 16;
 /// WireGuard's usual port.
 const WIREGUARD: u16 = 51_820;
 
@@ -95,6 +82,7 @@ pub struct GatewayBuilder {
     tcp: Option<IpAddr>,
     public: Vec<String>,
     public_https: Option<u16>,
+    shards: Option<u8>,
     certificates: Certificates,
     hooks: Hooks,
     roots: Option<RootCertStore>,
@@ -125,6 +113,9 @@ impl Given {
 }
 
 impl GatewayBuilder {
+    /// The most [shards](Self::shards).
+    pub const MAX_SHARDS: u8 = ShardSetHandle::MAX;
+
     pub(super) fn new(source: impl PlanSource<GatewayRecord>) -> Self {
         let any = |port| Given(Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))));
         Self {
@@ -137,6 +128,7 @@ impl GatewayBuilder {
             tcp: None,
             public: Vec::new(),
             public_https: None,
+            shards: None,
             certificates: Certificates::default(),
             hooks: Hooks::default(),
             roots: None,
@@ -228,6 +220,14 @@ impl GatewayBuilder {
 
     // What few need.
 
+    /// On how many threads visitors are served and packets moved, 1 to [`MAX_SHARDS`](Self::MAX_SHARDS);
+    /// as many as the process may use cores, without. An agent is served by one of them.
+    #[must_use]
+    pub const fn shards(mut self, shards: u8) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
     /// The name that the gateway would like to have; Control gives it another one if that is taken.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
@@ -300,172 +300,5 @@ impl GatewayBuilder {
                 std::io::Error::other("it panicked"),
             )))
         })
-    }
-
-    fn start(self) -> Result<Gateway, SpawnError> {
-        let wireguard = self.wireguard.get()?;
-        let tcp = match self.tcp {
-            Some(address) => address,
-            None => self.https.get()?.ip(),
-        };
-        let https = bind(self.https.get()?)?;
-        let http = self
-            .http
-            .as_ref()
-            .map(|given| bind(given.get()?).map_err(SpawnError::from));
-        let http = http.transpose()?;
-        let state = match self.state {
-            State::Path(path) => StateDir::open(&path)?,
-            State::Open(state) => state,
-        };
-        let keys = state.keys()?;
-        let name = match self.name {
-            Some(name) => name.map_err(SpawnError::Name)?,
-            None => presumed_name(&keys).map_err(SpawnError::Name)?,
-        };
-        let provider = self
-            .provider
-            .unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
-        let table: Arc<ArcSwap<RouteTable>> = Arc::default();
-        let (certificates, ca) = certificates(self.certificates, &state, &self.limits)?;
-        let tls = Resolver::server_config(Arc::clone(&table), certificates, Arc::clone(&provider))?;
-        let target_tls = TargetTls::new(provider, self.roots.unwrap_or_else(link::system_roots))?;
-        // The system may choose the port, which agents are told: the socket comes before them.
-        let config = ShardConfig::new(
-            "gateway",
-            keys.wireguard_private(),
-            vec![wireguard],
-            keys::random()?,
-        );
-        let public_port = self.public_https.unwrap_or_else(|| https.address.port());
-        let counters: Arc<Counters> = Arc::default();
-        let blueprint = Blueprint {
-            table,
-            tls,
-            target_tls,
-            hooks: self.hooks,
-            access_key: keys::random()?,
-            numbers: Numbers::new(u64::from_be_bytes(keys::random()?)),
-            timeouts: self.timeouts,
-            limits: self.limits,
-            counters: Arc::clone(&counters),
-            public_port,
-            tcp,
-        };
-        let (requests, requested) = mpsc::channel(REQUESTS);
-        let (status, statuses) = watch::channel(Arc::new(initial()));
-        let inner = Inner {
-            requests,
-            status: statuses,
-            counters,
-            http: http.as_ref().map(|bound| bound.address),
-            https: https.address,
-            ca,
-            keys: keys.clone(),
-        };
-        let last = network::from_text(&state.read_own(PEERS)?.unwrap_or_default());
-        let (wire, wired) = oneshot::channel::<Wiring>();
-        let shard = ShardHandle::spawn(config, move |local| {
-            let start = local.clone();
-            local.spawn(async move {
-                // What follows needs the shard's own addresses; it may also fail, and there is none.
-                if let Ok(wiring) = wired.await {
-                    blueprint.build(&start, wiring, status, requested, last);
-                }
-            });
-        })?;
-        let info = NodeInfo {
-            software: self.software,
-            gateway: Some(GatewayInfo {
-                endpoints: endpoints(&self.public, shard.local_addresses())?,
-                https_port: public_port,
-            }),
-        };
-        let (supply, node) = link::supply(Role::Gateway, name, keys, state.clone(), info);
-        let source = self.source.open(supply)?;
-        let wiring = Wiring {
-            node,
-            state,
-            source,
-            http,
-            https,
-        };
-        // The shard runs as long as the handle that is returned.
-        let _ = wire.send(wiring);
-        Ok(Gateway::new(shard, inner))
-    }
-}
-
-fn certificates(
-    certificates: Certificates,
-    state: &StateDir,
-    limits: &Limits,
-) -> Result<(Arc<dyn CertificateSource>, Option<String>), LocalCaError> {
-    match certificates {
-        Certificates::LocalCa => {
-            let ca = LocalCa::open(state, limits.certificates)?;
-            let pem = ca.pem().to_owned();
-            Ok((Arc::new(ca), Some(pem)))
-        }
-        Certificates::Source(source) => Ok((source, None)),
-    }
-}
-
-/// Where agents find the gateway.
-fn endpoints(public: &[String], bound: &[SocketAddr]) -> Result<Vec<Endpoint>, SpawnError> {
-    let port = bound.first().map_or(WIREGUARD, SocketAddr::port);
-    if public.is_empty() {
-        let certain = bound.iter().filter(|address| !address.ip().is_unspecified());
-        return Ok(certain
-            .map(|address| Endpoint {
-                host: kakuremichi_core::net::Host::Address(address.ip()),
-                port: address.port(),
-            })
-            .collect());
-    }
-    public
-        .iter()
-        .map(|text| {
-            Endpoint::parse_with_port(text, port).map_err(|_| SpawnError::PublicAddress(text.clone()))
-        })
-        .collect()
-}
-
-/// `gateway-` and the start of the node's identity: another name for each gateway.
-fn presumed_name(keys: &NodeKeys) -> Result<Label, NameError> {
-    let identity = BASE32_NOPAD.encode(&keys.identity().as_bytes()[..5]);
-    format!("gateway-{identity}").parse()
-}
-
-fn initial() -> GatewayStatus {
-    GatewayStatus {
-        phase: Phase::Running,
-        link: LinkStatus::Idle,
-        revision: None,
-        settled: false,
-        peers: Vec::new(),
-        services: Arc::default(),
-        ports: Vec::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn agents_are_told_public_addresses_or_certain_ones() {
-        let bound = ["127.0.0.1:1".parse().unwrap(), "[::]:1".parse().unwrap()];
-        let told = |public: &[&str]| {
-            let public: Vec<String> = public.iter().map(ToString::to_string).collect();
-            let told = endpoints(&public, &bound)?;
-            Ok::<_, SpawnError>(told.iter().map(ToString::to_string).collect::<Vec<_>>())
-        };
-        assert_eq!(told(&[]).unwrap(), ["127.0.0.1:1"]);
-        assert_eq!(
-            told(&["gw.example.net", "[2001:db8::1]:7"]).unwrap(),
-            ["gw.example.net:1", "[2001:db8::1]:7"]
-        );
-        assert!(matches!(told(&["no good"]), Err(SpawnError::PublicAddress(text)) if text == "no good"));
     }
 }

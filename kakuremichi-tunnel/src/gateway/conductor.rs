@@ -1,4 +1,4 @@
-//! What a gateway does, as one task on its shard: it brings plan, lanes, listeners and reports
+//! What a gateway does, as one task on its first shard: it brings plan, lanes, listeners and reports
 //! together.
 
 #![expect(
@@ -7,7 +7,6 @@
 )]
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     rc::Rc,
@@ -19,27 +18,28 @@ use kakuremichi_core::{
     id::PeerId,
     key::WireGuardKey,
     net::Endpoint,
-    plan::{GatewayPlan, GatewayRecord},
+    plan::{GatewayPlan, GatewayRecord, Revision},
 };
 use kakuremichi_proto::report::{Amount, Incident, Severity, Status};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::{JoinHandle, JoinSet},
+    task::JoinHandle,
     time,
 };
 
 use super::{
     drain::BeginDrain,
-    feeds::Feeds,
+    flows::Total,
     http::TaskGuard,
     ingress::tcp::TcpPorts,
     lanes::Lanes,
+    member::{Member, Others},
     network::{self, Endpoints},
     serving::Serving,
     status::{self, GatewayStatus, PeerState, PeerStatus, Phase, ServiceStatus},
 };
 use crate::{
-    engine::{LocalShard, Peers},
+    engine::{LocalShard, ShardSet, WatchPeers},
     link::{LinkEnd, NodeSide, Order, dial, on_disk},
     state::{PEERS, StateDir},
 };
@@ -66,12 +66,15 @@ pub(super) enum Request {
 
 /// What the conductor is given.
 pub(super) struct Parts {
+    pub(super) shards: ShardSet,
     pub(super) node: NodeSide<GatewayRecord>,
     pub(super) state: StateDir,
     pub(super) source: JoinHandle<LinkEnd>,
     pub(super) serving: Rc<Serving<Lanes>>,
     pub(super) ports: TcpPorts<Lanes>,
-    pub(super) listeners: JoinSet<()>,
+    pub(super) member: Member,
+    pub(super) others: Others,
+    pub(super) open: Total,
     pub(super) begin: BeginDrain,
     pub(super) status: watch::Sender<Arc<GatewayStatus>>,
     pub(super) requests: mpsc::Receiver<Request>,
@@ -80,19 +83,23 @@ pub(super) struct Parts {
 
 pub(super) struct Conductor {
     local: LocalShard,
+    shards: ShardSet,
     node: NodeSide<GatewayRecord>,
     state: StateDir,
     source: JoinHandle<LinkEnd>,
     plan: Arc<GatewayPlan>,
     serving: Rc<Serving<Lanes>>,
     ports: TcpPorts<Lanes>,
-    listeners: JoinSet<()>,
+    member: Member,
+    others: Others,
+    open: Total,
     begin: BeginDrain,
-    feeds: Rc<RefCell<Feeds>>,
-    peers: watch::Receiver<Arc<Peers>>,
+    peers: WatchPeers,
     status: watch::Sender<Arc<GatewayStatus>>,
     requests: mpsc::Receiver<Request>,
     phase: Phase,
+    /// The plan that all shards follow.
+    served: Option<Revision>,
     seen: Vec<PeerStatus>,
     /// The plan's peers by their keys, and its services as status.
     keys: BTreeSet<WireGuardKey>,
@@ -110,15 +117,13 @@ pub(super) struct Conductor {
 }
 
 impl Conductor {
-    /// Takes the shard over.
+    /// Takes the shards over; it runs on `local`.
     pub(super) fn new(local: LocalShard, parts: Parts) -> Self {
-        let feeds: Rc<RefCell<Feeds>> = Rc::default();
-        let (heard, own, serving) = (Rc::clone(&feeds), local.clone(), Rc::clone(&parts.serving));
-        local.on_incoming(move |flow| heard.borrow_mut().take(flow, &own, &serving));
         let (find, found) = mpsc::channel(FOUND);
         let awaited = Some(parts.last.clone()).filter(|last| !last.is_empty());
         Self {
-            peers: local.watch_peers(),
+            peers: parts.shards.watch_peers(),
+            shards: parts.shards,
             local,
             node: parts.node,
             state: parts.state,
@@ -126,12 +131,14 @@ impl Conductor {
             plan: Arc::default(),
             serving: parts.serving,
             ports: parts.ports,
-            listeners: parts.listeners,
+            member: parts.member,
+            others: parts.others,
+            open: parts.open,
             begin: parts.begin,
-            feeds,
             status: parts.status,
             requests: parts.requests,
             phase: Phase::Running,
+            served: None,
             seen: Vec::new(),
             keys: BTreeSet::new(),
             services: Arc::default(),
@@ -160,7 +167,11 @@ impl Conductor {
                 Ok(()) = self.node.plan.changed() => self.take_plan(),
                 Ok(()) = self.node.status.changed() => self.publish(),
                 Some(order) = self.node.orders.recv() => self.obey(order),
-                Ok(()) = self.peers.changed() => self.observe(),
+                () = self.peers.changed() => self.observe(),
+                () = self.others.answered(), if !self.others.all_follow() => {
+                    self.note_followed();
+                    self.publish();
+                }
                 Some((peer, address)) = self.found.recv() => self.found(peer, address),
                 _ = tick.tick() => self.tick(),
                 () = settled(settle) => {
@@ -176,10 +187,11 @@ impl Conductor {
         self.keys = self.plan.peers().map(|peer| peer.wireguard).collect();
         self.services = status::services(&self.plan);
         self.serving.upstream.apply(&self.plan);
-        self.feeds.borrow_mut().apply(&self.plan);
         self.resolve();
         self.configure();
         self.serving.apply(&self.plan);
+        self.member.hear(&self.plan);
+        self.others.follow(&self.plan);
         self.ports.reconcile(&self.serving.table.load());
         if self.plan.node().is_some() {
             tracing::info!(
@@ -189,13 +201,21 @@ impl Conductor {
                 "serving a plan"
             );
         }
+        self.note_followed();
         self.observe();
         self.publish();
     }
 
+    /// A plan is served once all shards follow it.
+    fn note_followed(&mut self) {
+        if self.others.all_follow() {
+            self.served = self.plan.node().map(|_| self.plan.revision());
+        }
+    }
+
     fn configure(&self) {
         if let Some(network) = network::network(&self.plan, &self.last, &self.resolved) {
-            self.local.configure(network);
+            self.shards.configure(network);
         }
     }
 
@@ -237,7 +257,7 @@ impl Conductor {
 
     /// Looks at the lanes.
     fn observe(&mut self) {
-        let peers = Arc::clone(&self.peers.borrow_and_update());
+        let peers = self.peers.latest();
         let now = SystemTime::now();
         let mut seen = Vec::with_capacity(self.seen.len());
         let mut before = self.seen.iter().peekable();
@@ -319,7 +339,7 @@ impl Conductor {
         {
             return;
         }
-        let online = network::endpoints(&self.peers.borrow());
+        let online = network::endpoints(&self.peers.peek());
         let mut last = self.last.clone();
         last.retain(|key, _| self.keys.contains(key));
         last.extend(online);
@@ -350,7 +370,7 @@ impl Conductor {
         let status = GatewayStatus {
             phase: self.phase,
             link: self.node.status.borrow().clone(),
-            revision: self.plan.node().map(|_| self.plan.revision()),
+            revision: self.served,
             settled: self.awaited.is_none(),
             peers: self.seen.clone(),
             services: Arc::clone(&self.services),
@@ -375,33 +395,35 @@ impl Conductor {
         self.phase = Phase::Draining;
         self.publish();
         self.begin.begin();
-        let mut open = std::mem::take(&mut self.listeners);
+        let mut open = self.member.listeners();
         let mut ports = self.ports.close();
         let mut over = std::pin::pin!(time::sleep(grace.saturating_sub(talk)));
-        while !(open.is_empty() && ports.is_empty()) {
+        while !(open.is_empty() && ports.is_empty() && self.others.have_drained()) {
             tokio::select! {
                 Some(_) = open.join_next() => {}
                 Some(_) = ports.join_next() => {}
+                () = self.others.answered() => self.note_followed(),
                 // Who is revoked now does not stay until the end.
                 Ok(()) = self.node.plan.changed() => self.take_plan(),
-                Ok(()) = self.peers.changed() => self.observe(),
+                () = self.peers.changed() => self.observe(),
                 () = &mut over => break,
             }
         }
-        let cut = self.serving.flows.len();
+        let cut = self.open.get();
         open.abort_all();
         ports.abort_all();
         drop((open, ports));
+        self.member.close();
+        self.others.close();
         // What is cut counts what it carried when it is dropped, which is soon.
         let dropped = async {
-            while self.serving.flows.len() > 0 {
+            while self.open.get() > 0 {
                 tokio::task::yield_now().await;
             }
         };
         let _ = time::timeout(talk, dropped).await;
         self.count();
         self.remembered().await;
-        self.feeds.borrow_mut().close();
         self.node.stop();
         let _ = time::timeout(talk, &mut self.source).await;
         self.phase = Phase::Closed;

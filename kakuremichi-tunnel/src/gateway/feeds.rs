@@ -94,7 +94,7 @@ fn take<U: Upstream>(frame: FeedFrame, agent: AgentId, serving: &Serving<U>) {
         FeedFrame::Draining(draining) => return serving.draining.set(agent, draining),
         FeedFrame::Unknown(_) => return,
     };
-    let mut health = serving.health.borrow_mut();
+    let mut health = serving.health.write();
     if replace {
         health.forget(agent);
     }
@@ -169,7 +169,7 @@ mod tests {
             // The second target is another agent's.
             encode_targets(true, &[said(1, false), said(2, false)], &mut bytes);
             listen(bytes.as_slice(), agent, &serving).await;
-            let health = |number| serving.health.borrow().of(&target(number));
+            let health = |number| serving.health.read().of(&target(number));
             assert_eq!((health(1), health(2)), (Health::Failing, Health::Unknown));
             bytes.clear();
             encode_targets(true, &[], &mut bytes);

@@ -8,6 +8,10 @@ use std::{
     future::poll_fn,
     net::IpAddr,
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -116,6 +120,18 @@ pub(crate) enum Lapse {
 #[derive(Debug, Default)]
 pub(crate) struct OpenFlows {
     leases: RefCell<Slab<Rc<Held>>>,
+    total: Total,
+}
+
+/// How much is open on all shards.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Total(Arc<AtomicUsize>);
+
+impl Total {
+    /// The number.
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
@@ -127,6 +143,14 @@ struct Held {
 }
 
 impl OpenFlows {
+    /// What is open is counted in `total`, too.
+    pub(crate) fn new(total: Total) -> Self {
+        Self {
+            leases: RefCell::default(),
+            total,
+        }
+    }
+
     /// Registers what was permitted.
     pub(crate) fn lease(self: &Rc<Self>, facts: KnownFacts) -> Lease {
         let held = Rc::new(Held {
@@ -134,6 +158,7 @@ impl OpenFlows {
             revoked: Cell::new(false),
             waker: RefCell::new(None),
         });
+        self.total.0.fetch_add(1, Ordering::Relaxed);
         Lease {
             slot: self.leases.borrow_mut().insert(Rc::clone(&held)),
             held,
@@ -141,7 +166,8 @@ impl OpenFlows {
         }
     }
 
-    /// How many are open.
+    /// How many are open on this shard.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.leases.borrow().len()
     }
@@ -230,6 +256,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.flows.leases.borrow_mut().try_remove(self.slot);
+        self.flows.total.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     status::GatewayStatus,
 };
 use crate::{
-    engine::{self, ShardHandle},
+    engine::{self, ShardSetHandle},
     keys::NodeKeys,
     link::PlanSource,
 };
@@ -29,7 +29,7 @@ use crate::{
 /// aborted, its listeners close, and its flows are reset.
 #[derive(Clone)]
 pub struct Gateway {
-    shard: ShardHandle,
+    shards: ShardSetHandle,
     inner: Arc<Inner>,
 }
 
@@ -60,9 +60,9 @@ impl Gateway {
         GatewayBuilder::new(source)
     }
 
-    pub(super) fn new(shard: ShardHandle, inner: Inner) -> Self {
+    pub(super) fn new(shards: ShardSetHandle, inner: Inner) -> Self {
         Self {
-            shard,
+            shards,
             inner: Arc::new(inner),
         }
     }
@@ -87,9 +87,21 @@ impl Gateway {
         self.inner.counters.snapshot()
     }
 
-    /// What the engine counted; `None` when it has stopped or is overloaded.
+    /// What the engine counted, on all shards; `None` when it has stopped or is overloaded.
     pub async fn engine_metrics(&self) -> Option<engine::Metrics> {
-        self.shard.metrics().await
+        self.shards.metrics().await
+    }
+
+    /// What the engine had counted about a second ago, on all shards: without waiting.
+    #[must_use]
+    pub fn latest_engine_metrics(&self) -> engine::Metrics {
+        self.shards.latest_metrics()
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.shards().len()
     }
 
     /// Where HTTP is listened to.
@@ -107,7 +119,7 @@ impl Gateway {
     /// The addresses at which WireGuard's datagrams are received.
     #[must_use]
     pub fn wireguard_addresses(&self) -> &[SocketAddr] {
-        self.shard.local_addresses()
+        self.shards.local_addresses()
     }
 
     /// The certificate, in PEM, of the CA of the gateway's own, if it uses one: what browsers have to be
@@ -150,7 +162,7 @@ impl Gateway {
         }
         #[expect(clippy::disallowed_methods, reason = "the caller's time counts from there")]
         let left = until.saturating_duration_since(Instant::now());
-        self.shard.shutdown(left).await;
+        self.shards.shutdown(left).await;
         ShutdownReport { cut }
     }
 }

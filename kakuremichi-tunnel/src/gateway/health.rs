@@ -1,5 +1,7 @@
 //! What agents say about their targets.
 
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
 use kakuremichi_core::{
     id::{AgentId, TargetId},
     plan::{GatewayPlan, PlannedKind, PlannedTarget, Via},
@@ -7,6 +9,24 @@ use kakuremichi_core::{
 use rustc_hash::FxHashMap;
 
 use super::balance::Health;
+
+/// The board of a gateway, for all its shards: the agents speak to the one that owns them. It is read
+/// once per request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SharedHealth(Arc<RwLock<HealthBoard>>);
+
+impl SharedHealth {
+    /// To look at it.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, HealthBoard> {
+        // Nothing that is done under the lock panics half way.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To change it.
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, HealthBoard> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The last word of each agent about each of its targets.
 ///

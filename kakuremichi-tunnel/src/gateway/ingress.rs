@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 pub(crate) use accept::{Admissions, Entry};
 pub use bind::BindError;
-pub(crate) use bind::{Bound, bind};
+pub(crate) use bind::{Bound, bind, bind_all};
 
 /// What is counted as one visitor: an IPv4 address, or the /64 of an IPv6 address, of which one
 /// visitor has as many addresses as they like.

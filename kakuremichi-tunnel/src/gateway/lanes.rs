@@ -6,22 +6,21 @@
 )]
 
 use std::{
-    cell::RefCell,
     collections::BTreeMap,
     io,
     net::{Ipv6Addr, SocketAddr},
-    rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use kakuremichi_core::{
     id::{GatewayId, PeerId},
     key::WireGuardKey,
     plan::{GatewayPlan, Via},
 };
 use kakuremichi_proto::preface::{Preface, PrefaceError};
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 
 use super::{
     balance::Reach,
@@ -29,7 +28,7 @@ use super::{
     usage::ServiceUsage,
 };
 use crate::{
-    engine::{Connect, EndReason, Meter, Peers, Shard},
+    engine::{Connect, EndReason, Meter, ShardSet},
     lane::PathHealth,
     stream::TunnelStream,
 };
@@ -40,12 +39,11 @@ const COUNT: Duration = Duration::from_secs(5);
 /// How long an agent takes at most to say that it has reached a target, or not.
 const DIALLED: Duration = Duration::from_secs(15);
 
-/// Opens flows through the engine of this shard.
+/// Opens flows through the engine: on the shard that owns the agent, from whichever they are asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Lanes {
-    shard: Shard,
-    peers: watch::Receiver<Arc<Peers>>,
-    known: Rc<RefCell<Known>>,
+    shards: ShardSet,
+    known: Arc<ArcSwap<Known>>,
     connect: Duration,
     idle: Duration,
 }
@@ -59,11 +57,10 @@ struct Known {
 
 impl Lanes {
     /// Gives a flow `connect` to be connected; a spliced one ends when nothing moves for `idle`.
-    pub(crate) fn new(shard: Shard, connect: Duration, idle: Duration) -> Self {
+    pub(crate) fn new(shards: ShardSet, connect: Duration, idle: Duration) -> Self {
         Self {
-            peers: shard.watch_peers(),
-            shard,
-            known: Rc::default(),
+            shards,
+            known: Arc::default(),
             connect,
             idle,
         }
@@ -71,17 +68,17 @@ impl Lanes {
 
     /// Follows a new plan.
     pub(crate) fn apply(&self, plan: &GatewayPlan) {
-        *self.known.borrow_mut() = Known {
+        self.known.store(Arc::new(Known {
             gateway: plan.node().map(|node| node.id),
             peers: plan
                 .peers()
                 .map(|peer| (peer.id, (peer.wireguard, peer.address)))
                 .collect(),
-        };
+        }));
     }
 
     fn connect(&self, request: &FlowRequest<'_>) -> Result<Connect, FlowError> {
-        let known = self.known.borrow();
+        let known = self.known.load();
         let peer = peer(&request.target.via);
         let (key, address) = known.peers.get(&peer).copied().ok_or(FlowError::Offline)?;
         let mut connect = match request.target.via {
@@ -132,7 +129,7 @@ impl Upstream for Lanes {
 
     async fn open(&self, request: FlowRequest<'_>) -> Result<TunnelStream, FlowError> {
         let connect = self.connect(&request)?;
-        let mut stream = self.shard.connect(connect).await?;
+        let mut stream = self.shards.connect(connect).await?;
         if request.wait {
             stream.connected().await.map_err(|error| reason(&error))?;
         }
@@ -155,7 +152,7 @@ impl Upstream for Lanes {
         let meter: Arc<Meter> = Arc::default();
         connect.meter = Arc::clone(&meter);
         let mut counted = Counted::new(meter, request.usage);
-        let mut splice = self.shard.splice(socket, connect);
+        let mut splice = self.shards.splice(socket, connect);
         let (mut quiet, mut age) = (Duration::ZERO, Duration::ZERO);
         let end = loop {
             tokio::select! {
@@ -198,11 +195,10 @@ impl Upstream for Lanes {
     }
 
     fn reach(&self, via: &Via) -> Reach {
-        let Some((key, _)) = self.known.borrow().peers.get(&peer(via)).copied() else {
+        let Some((key, _)) = self.known.load().peers.get(&peer(via)).copied() else {
             return Reach::Offline;
         };
-        let peers = self.peers.borrow();
-        let Some(view) = peers.get(&key) else {
+        let Some(view) = self.shards.peer(&key) else {
             return Reach::Unknown;
         };
         match (view.health, via) {

@@ -1,7 +1,6 @@
 //! What everything that serves visitors on one shard shares.
 
 use std::{
-    cell::RefCell,
     rc::Rc,
     sync::{
         Arc,
@@ -18,7 +17,7 @@ use super::{
     balance::{self, Reach, Unavailable},
     draining::Draining,
     flows::OpenFlows,
-    health::HealthBoard,
+    health::SharedHealth,
     http::TargetTls,
     metrics::Counters,
     per_address::PerAddress,
@@ -28,7 +27,7 @@ use super::{
     usage::UsageBook,
 };
 
-/// What the visitors of one shard are served from.
+/// What the visitors of one shard are served from. Only what is open there is the shard's own.
 #[derive(Debug)]
 pub(crate) struct Serving<U> {
     /// The way to targets.
@@ -36,17 +35,17 @@ pub(crate) struct Serving<U> {
     /// What is published; swapped whole on a new plan.
     pub(crate) table: Arc<ArcSwap<RouteTable>>,
     /// Decides about visitors.
-    pub(crate) access: AccessControl,
+    pub(crate) access: Arc<AccessControl>,
     /// How many requests each address has open.
-    pub(crate) requests: Rc<PerAddress>,
+    pub(crate) requests: Arc<PerAddress>,
     /// What is open.
     pub(crate) flows: Rc<OpenFlows>,
     /// Agents that are about to stop.
     pub(crate) draining: Rc<Draining>,
     /// What agents say about targets.
-    pub(crate) health: RefCell<HealthBoard>,
+    pub(crate) health: SharedHealth,
     /// TLS to targets.
-    pub(crate) target_tls: TargetTls,
+    pub(crate) target_tls: Arc<TargetTls>,
     /// Deadlines.
     pub(crate) timeouts: Timeouts,
     /// Bounds.
@@ -60,7 +59,7 @@ pub(crate) struct Serving<U> {
 }
 
 impl<U: Upstream> Serving<U> {
-    /// Follows a new plan. Nothing that stays permitted is disturbed.
+    /// Publishes a new plan, to all shards, and follows it on this one.
     pub(crate) fn apply(&self, plan: &GatewayPlan) {
         let table = Arc::new(RouteTable::new(plan));
         if table.conflicts() > 0 {
@@ -70,16 +69,22 @@ impl<U: Upstream> Serving<U> {
                 "hosts or ports of the plan are claimed twice"
             );
         }
-        self.health.borrow_mut().apply(plan);
-        self.table.store(Arc::clone(&table));
+        self.health.write().apply(plan);
+        self.table.store(table);
         self.access.plan_changed();
+        self.follow();
+    }
+
+    /// Follows the plan that was published. Nothing that stays permitted is disturbed.
+    pub(crate) fn follow(&self) {
+        let table = self.table.load_full();
         let revoked = self.flows.decide_anew(&table);
         self.counters.revoked.add(revoked as u64);
     }
 
     /// The targets of a pool to be tried, in order.
     pub(crate) fn candidates(&self, pool: &Pool) -> Result<Vec<Arc<PlannedTarget>>, Unavailable> {
-        let health = self.health.borrow();
+        let health = self.health.read();
         let state = |target: &PlannedTarget| {
             let reach = match self.draining.has(target) {
                 true => Reach::Offline,

@@ -98,7 +98,13 @@ async fn silent_and_slow_visitors_are_cut() {
         let _ = soon(stream.read_to_end(&mut rest)).await;
         assert!(rest.len() < 64);
     }
-    assert!(scene.gateway.metrics().handshakes_failed >= 2);
+    // A connection may be closed a moment before it is counted.
+    soon(async {
+        while scene.gateway.metrics().handshakes_failed < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     assert!(scene.get("/").await.contains("hello"));
 }
 

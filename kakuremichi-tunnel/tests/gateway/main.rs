@@ -11,5 +11,6 @@ mod http;
 mod ingress;
 mod life;
 mod scene;
+mod shards;
 mod site;
 mod tcp;

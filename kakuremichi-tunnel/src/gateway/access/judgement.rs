@@ -1,7 +1,12 @@
 //! Questions to what an embedder adds: each has a deadline, and there are only so many at once
 //! (LESSONS, advisories 5 and 7).
 
-use std::{cell::Cell, error::Error, future::Future, time::Duration};
+use std::{
+    error::Error,
+    future::Future,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use tokio::time::timeout;
 
@@ -19,20 +24,20 @@ pub(super) enum Unjudged<E: Error + 'static> {
     TooMany,
 }
 
-/// Asks, within bounds.
+/// Asks, within bounds, those of all shards together.
 #[derive(Debug)]
 pub(super) struct Judgements {
-    open: Cell<usize>,
+    open: AtomicUsize,
     bound: usize,
     patience: Duration,
 }
 
 /// One question, until it is dropped.
-struct Question<'a>(&'a Cell<usize>);
+struct Question<'a>(&'a AtomicUsize);
 
 impl Drop for Question<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -40,7 +45,7 @@ impl Judgements {
     /// Up to `bound` questions at once, each for up to `patience`. A question more is not asked.
     pub(super) const fn new(bound: usize, patience: Duration) -> Self {
         Self {
-            open: Cell::new(0),
+            open: AtomicUsize::new(0),
             bound,
             patience,
         }
@@ -51,11 +56,11 @@ impl Judgements {
         &self,
         question: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Unjudged<E>> {
-        if self.open.get() >= self.bound {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let _open = Question(&self.open);
+        if before >= self.bound {
             return Err(Unjudged::TooMany);
         }
-        self.open.set(self.open.get() + 1);
-        let _open = Question(&self.open);
         match timeout(self.patience, question).await {
             Ok(answer) => answer.map_err(Unjudged::Failed),
             Err(_) => Err(Unjudged::TimedOut),

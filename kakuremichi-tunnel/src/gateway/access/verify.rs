@@ -5,10 +5,9 @@
     reason = "the hash keeps a thread busy, so it runs on one of the runtime's blocking threads"
 )]
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use argon2::{
@@ -33,14 +32,14 @@ const MAX_LANES: u32 = 8;
 #[error("too many passwords wait to be verified")]
 pub(crate) struct Overloaded;
 
-/// Verifies passwords with bounded concurrency. A credential that is being verified is not verified
+/// Verifies passwords with bounded concurrency, those of all shards together. A credential that is being verified is not verified
 /// a second time: whoever shows it meanwhile waits for the same outcome.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     running: Arc<Semaphore>,
-    waiting: Cell<usize>,
+    waiting: AtomicUsize,
     max_waiting: usize,
-    under_way: RefCell<FxHashMap<CredentialId, watch::Receiver<Option<bool>>>>,
+    under_way: Mutex<FxHashMap<CredentialId, watch::Receiver<Option<bool>>>>,
 }
 
 impl Verifier {
@@ -48,9 +47,9 @@ impl Verifier {
     pub(crate) fn new(running: usize, waiting: usize) -> Self {
         Self {
             running: Arc::new(Semaphore::new(running.max(1))),
-            waiting: Cell::new(0),
+            waiting: AtomicUsize::new(0),
             max_waiting: waiting,
-            under_way: RefCell::default(),
+            under_way: Mutex::default(),
         }
     }
 
@@ -60,32 +59,34 @@ impl Verifier {
     /// # Errors
     /// When too many wait.
     pub(crate) async fn verify(
-        self: &Rc<Self>,
+        self: &Arc<Self>,
         id: CredentialId,
         password: &Secret<String>,
         hash: &str,
     ) -> Result<bool, Overloaded> {
-        let under_way = self.under_way.borrow().get(&id).cloned();
-        let mut outcome = match under_way {
-            Some(outcome) => outcome,
-            None => self.start(id, password.clone(), hash.to_owned())?,
-        };
+        let mut outcome = self.start(id, password, hash)?;
         let found = outcome.wait_for(Option::is_some).await;
         // The verification was given up, with the runtime.
         Ok(found.is_ok_and(|found| *found == Some(true)))
     }
 
     fn start(
-        self: &Rc<Self>,
+        self: &Arc<Self>,
         id: CredentialId,
-        password: Secret<String>,
-        hash: String,
+        password: &Secret<String>,
+        hash: &str,
     ) -> Result<watch::Receiver<Option<bool>>, Overloaded> {
+        let mut under_way = self.under_way();
+        if let Some(outcome) = under_way.get(&id) {
+            return Ok(outcome.clone());
+        }
         let place = Place::take(self).ok_or(Overloaded)?;
         let (sender, receiver) = watch::channel(None);
-        self.under_way.borrow_mut().insert(id, receiver.clone());
+        under_way.insert(id, receiver.clone());
+        drop(under_way);
+        let (password, hash) = (password.clone(), hash.to_owned());
         // A task of its own: a visitor that leaves takes nothing from those who wait for the same.
-        tokio::task::spawn_local(async move {
+        tokio::spawn(async move {
             let permit = Arc::clone(&place.verifier.running).acquire_owned().await;
             let verified = tokio::task::spawn_blocking(move || {
                 let verified = matches(password.expose(), &hash);
@@ -93,36 +94,41 @@ impl Verifier {
                 verified
             });
             let verified = verified.await.unwrap_or(false);
-            place.verifier.under_way.borrow_mut().remove(&id);
+            place.verifier.under_way().remove(&id);
             sender.send_replace(Some(verified));
             drop(place);
         });
         Ok(receiver)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, FxHashMap<CredentialId, watch::Receiver<Option<bool>>>> {
+        // Nothing that is done under the lock panics half way.
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A place in the queue.
 #[derive(Debug)]
 struct Place {
-    verifier: Rc<Verifier>,
+    verifier: Arc<Verifier>,
 }
 
 impl Place {
-    fn take(verifier: &Rc<Verifier>) -> Option<Self> {
-        let taken = verifier.waiting.get();
-        if taken >= verifier.max_waiting {
-            return None;
-        }
-        verifier.waiting.set(taken + 1);
+    fn take(verifier: &Arc<Verifier>) -> Option<Self> {
+        let one_more = |taken| (taken < verifier.max_waiting).then_some(taken + 1);
+        let waiting = &verifier.waiting;
+        waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()?;
         Some(Self {
-            verifier: Rc::clone(verifier),
+            verifier: Arc::clone(verifier),
         })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.verifier.waiting.set(self.verifier.waiting.get() - 1);
+        self.verifier.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -161,14 +167,14 @@ mod tests {
     #[test]
     fn the_right_password_and_no_other_verifies() {
         local(async {
-            let verifier = Rc::new(Verifier::new(2, 8));
+            let verifier = Arc::new(Verifier::new(2, 8));
             let hash = argon2id("open sesame");
             for (password, expected) in [("open sesame", true), ("open", false), ("", false)] {
                 let secret = Secret::new(password.to_owned());
                 assert_eq!(verifier.verify(id(password), &secret, &hash).await, Ok(expected));
             }
-            assert!(verifier.under_way.borrow().is_empty());
-            assert_eq!(verifier.waiting.get(), 0);
+            assert!(verifier.under_way().is_empty());
+            assert_eq!(verifier.waiting.load(Ordering::Relaxed), 0);
         });
     }
 
@@ -189,7 +195,7 @@ mod tests {
     #[test]
     fn the_queue_is_bounded_and_one_credential_takes_one_place() {
         local(async {
-            let verifier = Rc::new(Verifier::new(1, 2));
+            let verifier = Arc::new(Verifier::new(1, 2));
             let hash = argon2id("a");
             let secret = Secret::new("a".to_owned());
             let (first, same, second, third) = tokio::join!(

@@ -1,10 +1,9 @@
 //! Connections to targets: plain, or TLS that is verified.
 
 use std::{
-    cell::RefCell,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -28,7 +27,7 @@ const MAX_PINNED: usize = 256;
 pub(crate) struct TargetTls {
     provider: Arc<CryptoProvider>,
     system: Arc<ClientConfig>,
-    pinned: RefCell<FxHashMap<Vec<Vec<u8>>, Arc<ClientConfig>>>,
+    pinned: Mutex<FxHashMap<Vec<Vec<u8>>, Arc<ClientConfig>>>,
 }
 
 /// A target's certificates cannot be used as roots.
@@ -45,7 +44,7 @@ impl TargetTls {
         Ok(Self {
             system: config(&provider, system)?,
             provider,
-            pinned: RefCell::default(),
+            pinned: Mutex::default(),
         })
     }
 
@@ -81,7 +80,8 @@ impl TargetTls {
         if roots.is_empty() {
             return Ok(Arc::clone(&self.system));
         }
-        if let Some(config) = self.pinned.borrow().get(roots) {
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = pinned.get(roots) {
             return Ok(Arc::clone(config));
         }
         let mut store = RootCertStore::empty();
@@ -91,7 +91,6 @@ impl TargetTls {
                 .map_err(RootsError)?;
         }
         let config = config(&self.provider, store).map_err(RootsError)?;
-        let mut pinned = self.pinned.borrow_mut();
         if pinned.len() >= MAX_PINNED {
             pinned.clear();
         }

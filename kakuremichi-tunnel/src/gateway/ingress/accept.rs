@@ -1,6 +1,12 @@
 //! How many connections there may be, of all visitors and of one.
 
-use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use crate::gateway::{
     metrics::Counters,
@@ -8,20 +14,20 @@ use crate::gateway::{
     settings::Limits,
 };
 
-/// Counts connections. Beyond a bound a new one is closed at once, which is cheap, where waiting would
+/// Counts connections, of all shards together. Beyond a bound a new one is closed at once, which is cheap, where waiting would
 /// fill the queue that others are in.
 #[derive(Debug)]
 pub(crate) struct Admissions {
-    open: Cell<usize>,
+    open: AtomicUsize,
     connections: usize,
-    per_address: Rc<PerAddress>,
+    per_address: Arc<PerAddress>,
     counters: Arc<Counters>,
 }
 
 /// A connection that was admitted, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    admissions: Rc<Admissions>,
+    admissions: Arc<Admissions>,
     _share: Share,
 }
 
@@ -29,7 +35,7 @@ impl Admissions {
     /// Bounds by `limits`.
     pub(crate) fn new(limits: &Limits, counters: Arc<Counters>) -> Self {
         Self {
-            open: Cell::new(0),
+            open: AtomicUsize::new(0),
             connections: limits.connections,
             per_address: PerAddress::new(limits.connections_per_address),
             counters,
@@ -37,16 +43,18 @@ impl Admissions {
     }
 
     /// Admits a connection from `address`, or not.
-    pub(crate) fn admit(self: &Rc<Self>, address: IpAddr) -> Option<Entry> {
-        let room = self.open.get() < self.connections;
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Entry> {
+        // Counted first, so that two shards do not both take the last place.
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let room = before < self.connections;
         let Some(share) = room.then(|| self.per_address.take(address)).flatten() else {
+            self.open.fetch_sub(1, Ordering::Relaxed);
             self.counters.refused.one();
             return None;
         };
-        self.open.set(self.open.get() + 1);
         self.counters.accepted.one();
         Some(Entry {
-            admissions: Rc::clone(self),
+            admissions: Arc::clone(self),
             _share: share,
         })
     }
@@ -54,7 +62,7 @@ impl Admissions {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.admissions.open.set(self.admissions.open.get() - 1);
+        self.admissions.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -70,7 +78,7 @@ mod tests {
             connections_per_address: 2,
             ..Limits::default()
         };
-        let admissions = Rc::new(Admissions::new(&limits, Arc::default()));
+        let admissions = Arc::new(Admissions::new(&limits, Arc::default()));
         let admit = |address: &str| admissions.admit(address.parse().unwrap());
         let first = admit("2001:db8::1").unwrap();
         let _second = admit("2001:db8::2").unwrap();

@@ -35,23 +35,64 @@ pub(crate) struct Bound {
 /// # Errors
 /// When the address is in use, or not ours to use.
 pub(crate) fn bind(address: SocketAddr) -> Result<Bound, BindError> {
-    let bound = match listen(address) {
+    bind_with(address, false)
+}
+
+fn bind_with(address: SocketAddr, shared: bool) -> Result<Bound, BindError> {
+    let sharing = if shared { Sharing::Opens } else { Sharing::No };
+    let bound = match listen(address, sharing) {
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && is_missing(&error) => {
-            listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))
+            let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
+            listen(any, sharing)
         }
         other => other,
     };
     bound.map_err(|source| BindError { address, source })
 }
 
-fn listen(address: SocketAddr) -> io::Result<Bound> {
+/// Listens on `address` as [`bind`] does, with a socket for each shard: the system spreads connections
+/// over them. What waits in the queue of a socket that is closed is lost, with one or with many: all
+/// shards close theirs together.
+///
+/// # Errors
+/// The same.
+pub(crate) fn bind_all(address: SocketAddr, shards: u8) -> Result<(Vec<Bound>, SocketAddr), BindError> {
+    let first = bind_with(address, shards > 1)?;
+    let address = first.address;
+    let mut bound = vec![first];
+    for _ in 1..shards {
+        let next = listen(address, Sharing::Joins).map_err(|source| BindError { address, source })?;
+        bound.push(next);
+    }
+    Ok((bound, address))
+}
+
+/// How a socket has its address together with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// Not at all.
+    No,
+    /// Nobody may have had it before, but others may join.
+    Opens,
+    /// Others have it.
+    Joins,
+}
+
+fn listen(address: SocketAddr, sharing: Sharing) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    if sharing == Sharing::Joins {
+        socket.set_reuse_port(true)?;
+    }
     socket.bind(&address.into())?;
+    if sharing == Sharing::Opens {
+        // Not before: another process that has the address would share it.
+        socket.set_reuse_port(true)?;
+    }
     socket.listen(BACKLOG)?;
     let listener = TcpListener::from(socket);
     Ok(Bound {
@@ -77,6 +118,20 @@ mod tests {
         assert_ne!(first.address.port(), 0);
         let second = bind(first.address).unwrap_err();
         assert_eq!(second.source.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn shards_share_a_port_and_nobody_else() {
+        let (sockets, address) = bind_all("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        assert!(sockets.iter().all(|bound| bound.address == address));
+        assert!(bind(address).is_err() && bind_all(address, 3).is_err());
+        let visitors: Vec<_> = (0..64)
+            .map(|_| std::net::TcpStream::connect(address).unwrap())
+            .collect();
+        let accepted = |bound: &Bound| std::iter::from_fn(|| bound.listener.accept().ok()).count();
+        let counts: Vec<usize> = sockets.iter().map(accepted).collect();
+        assert_eq!(counts.iter().sum::<usize>(), visitors.len());
+        assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) struct Door<U> {
     /// What visitors are served from.
     pub(crate) serving: Rc<Serving<U>>,
     /// Bounds of connections.
-    pub(crate) admissions: Rc<Admissions>,
+    pub(crate) admissions: Arc<Admissions>,
     /// TLS toward visitors.
     pub(crate) tls: Arc<ServerConfig>,
     /// Tells when the gateway stops.
@@ -81,7 +81,7 @@ pub(crate) async fn listen<U: Upstream>(listener: TcpListener, spoken: Spoken, d
 /// Takes the next connection; `None` when it is not admitted or there is none to be had.
 pub(super) async fn accept(
     listener: &TcpListener,
-    admissions: &Rc<Admissions>,
+    admissions: &Arc<Admissions>,
 ) -> Option<(TcpStream, SocketAddr, Entry)> {
     match listener.accept().await {
         Ok((stream, peer)) => {

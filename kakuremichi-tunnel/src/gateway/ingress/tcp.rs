@@ -41,7 +41,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct TcpPorts<U> {
     serving: Rc<Serving<U>>,
-    admissions: Rc<Admissions>,
+    admissions: Arc<Admissions>,
     drain: Drain,
     address: IpAddr,
     ports: BTreeMap<u16, Port>,
@@ -74,7 +74,7 @@ impl<U: Upstream> TcpPorts<U> {
     /// Opens ports on `address`.
     pub(crate) fn new(
         serving: Rc<Serving<U>>,
-        admissions: Rc<Admissions>,
+        admissions: Arc<Admissions>,
         drain: Drain,
         address: IpAddr,
     ) -> Self {
@@ -141,7 +141,7 @@ impl<U: Upstream> TcpPorts<U> {
         let listener =
             TcpListener::from_std(bound.listener).map_err(|source| BindError { address, source })?;
         let (close, closed) = watch::channel(());
-        let (serving, admissions) = (Rc::clone(&self.serving), Rc::clone(&self.admissions));
+        let (serving, admissions) = (Rc::clone(&self.serving), Arc::clone(&self.admissions));
         let drain = self.drain.clone();
         self.listeners
             .spawn_local(listen(listener, port, serving, admissions, drain, closed));
@@ -154,7 +154,7 @@ async fn listen<U: Upstream>(
     listener: TcpListener,
     port: u16,
     serving: Rc<Serving<U>>,
-    admissions: Rc<Admissions>,
+    admissions: Arc<Admissions>,
     mut drain: Drain,
     mut closed: watch::Receiver<()>,
 ) {

@@ -140,13 +140,13 @@ fn a_failing_target_gets_no_traffic() {
             .serving
             .apply(&plan(2, [http_service(1, HOST, Policy::public(), vec![checked])]));
         assert!(scene.get("/", "").await.starts_with("HTTP/1.1 200"));
-        scene.serving.health.borrow_mut().report(agent, id, false);
+        scene.serving.health.write().report(agent, id, false);
         let answer = scene.get("/", "").await;
         assert!(
             answer.starts_with("HTTP/1.1 503") && answer.contains("KKM-G010"),
             "{answer}"
         );
-        scene.serving.health.borrow_mut().report(agent, id, true);
+        scene.serving.health.write().report(agent, id, true);
         assert!(scene.get("/", "").await.starts_with("HTTP/1.1 200"));
     });
 }
@@ -328,7 +328,8 @@ fn the_time_of_a_decision_is_not_taken_from_the_target() {
             authenticator: None,
             authorizer: Some(Arc::new(Slow)),
         };
-        serving.access = AccessControl::new(&serving.limits, &timeouts, hooks, &[5; 32], Arc::default());
+        let access = AccessControl::new(&serving.limits, &timeouts, hooks, &[5; 32], Arc::default());
+        serving.access = Arc::new(access);
         let answer = scene.get("/", "").await;
         assert!(answer.ends_with("in time"), "{answer}");
     });

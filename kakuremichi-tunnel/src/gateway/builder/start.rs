@@ -1,0 +1,269 @@
+//! How a gateway starts: everything that can fail, before its shards have anything to do.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use data_encoding::BASE32_NOPAD;
+use kakuremichi_core::{
+    model::Role,
+    name::{Label, NameError},
+    net::Endpoint,
+};
+use kakuremichi_proto::report::{GatewayInfo, NodeInfo};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{GatewayBuilder, SpawnError, State, WIREGUARD};
+use crate::{
+    engine::{self, BuildShard, LocalShard, ShardConfig, ShardSetHandle},
+    gateway::{
+        Gateway,
+        access::AccessControl,
+        blueprint::{Blueprint, Conducting, Part, Wiring},
+        certificates::{CertificateSource, Certificates, LocalCa, LocalCaError, Resolver},
+        drain::drain,
+        draining::DrainingAgents,
+        flows::Total,
+        handle::Inner,
+        health::SharedHealth,
+        http::TargetTls,
+        ingress::{Admissions, bind_all, https::Spoken},
+        lanes::Lanes,
+        member::others,
+        metrics::Counters,
+        network,
+        per_address::PerAddress,
+        serving::Numbers,
+        settings::Limits,
+        status::{GatewayStatus, Phase},
+        table::RouteTable,
+    },
+    keys::{self, NodeKeys},
+    link::{self, LinkStatus},
+    state::{PEERS, StateDir},
+};
+
+/// The requests of handles that wait for the gateway; further ones wait with their callers.
+const REQUESTS: usize = 16;
+
+impl GatewayBuilder {
+    pub(super) fn start(self) -> Result<Gateway, SpawnError> {
+        let wireguard = self.wireguard.get()?;
+        let tcp = match self.tcp {
+            Some(address) => address,
+            None => self.https.get()?.ip(),
+        };
+        let shards = self.shards.unwrap_or_else(cores);
+        if !(1..=Self::MAX_SHARDS).contains(&shards) {
+            return Err(engine::SpawnError::Shards(shards.into()).into());
+        }
+        let (https, https_address) = bind_all(self.https.get()?, shards)?;
+        let http = self.http.as_ref().map(|given| {
+            let given = given.get()?;
+            bind_all(given, shards).map_err(SpawnError::from)
+        });
+        let (http, http_address) = http.transpose()?.unzip();
+        let state = match self.state {
+            State::Path(path) => StateDir::open(&path)?,
+            State::Open(state) => state,
+        };
+        let keys = state.keys()?;
+        let name = match self.name {
+            Some(name) => name.map_err(SpawnError::Name)?,
+            None => presumed_name(&keys).map_err(SpawnError::Name)?,
+        };
+        let provider = self
+            .provider
+            .unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+        let table: Arc<ArcSwap<RouteTable>> = Arc::default();
+        let (certificates, ca) = certificates(self.certificates, &state, &self.limits)?;
+        let tls = Resolver::server_config(Arc::clone(&table), certificates, Arc::clone(&provider))?;
+        let target_tls = TargetTls::new(provider, self.roots.unwrap_or_else(link::system_roots))?;
+        // The system may choose the port, which agents are told: the socket comes before them.
+        let config = ShardConfig::new(
+            "gateway",
+            keys.wireguard_private(),
+            vec![wireguard],
+            keys::random()?,
+        );
+        let public_port = self.public_https.unwrap_or_else(|| https_address.port());
+        let counters: Arc<Counters> = Arc::default();
+        let access = AccessControl::new(
+            &self.limits,
+            &self.timeouts,
+            self.hooks,
+            &keys::random()?,
+            Arc::clone(&counters),
+        );
+        let (begin, drain) = drain();
+        let blueprint = Blueprint {
+            table,
+            tls,
+            target_tls: Arc::new(target_tls),
+            access: Arc::new(access),
+            requests: PerAddress::new(self.limits.requests_per_address),
+            draining: DrainingAgents::default(),
+            health: SharedHealth::default(),
+            admissions: Arc::new(Admissions::new(&self.limits, Arc::clone(&counters))),
+            usage: Arc::default(),
+            open: Total::default(),
+            drain,
+            numbers: Numbers::new(u64::from_be_bytes(keys::random()?)),
+            timeouts: self.timeouts,
+            limits: self.limits,
+            counters: Arc::clone(&counters),
+            public_port,
+            tcp,
+        };
+        let (requests, requested) = mpsc::channel(REQUESTS);
+        let (status, statuses) = watch::channel(Arc::new(initial()));
+        let inner = Inner {
+            requests,
+            status: statuses,
+            counters,
+            http: http_address,
+            https: https_address,
+            ca,
+            keys: keys.clone(),
+        };
+        let last = network::from_text(&state.read_own(PEERS)?.unwrap_or_default());
+        let (timeouts, mut wires, mut builds) = (self.timeouts, Vec::new(), Vec::new());
+        for _ in 0..shards {
+            let (wire, wired) = oneshot::channel();
+            wires.push(wire);
+            builds.push(build_shard(blueprint.clone(), wired));
+        }
+        let shards = ShardSetHandle::spawn(&config, builds)?;
+        let info = NodeInfo {
+            software: self.software,
+            gateway: Some(GatewayInfo {
+                endpoints: endpoints(&self.public, shards.local_addresses())?,
+                https_port: public_port,
+            }),
+        };
+        let (supply, node) = link::supply(Role::Gateway, name, keys, state.clone(), info);
+        let source = self.source.open(supply)?;
+        let (others, followers) = others(wires.len() - 1, &status);
+        let conducting = Conducting {
+            shards: shards.downgrade(),
+            node,
+            state,
+            source,
+            others,
+            begin,
+            status,
+            requests: requested,
+            last,
+        };
+        let parts = [Part::Conduct(Box::new(conducting))]
+            .into_iter()
+            .chain(followers.into_iter().map(Part::Follow));
+        let lanes = Lanes::new(shards.downgrade(), timeouts.connect, timeouts.tcp_idle);
+        let mut http = http.unwrap_or_default().into_iter();
+        for ((wire, part), https) in wires.into_iter().zip(parts).zip(https) {
+            let http = http.next().map(|bound| (bound, Spoken::Http));
+            let wiring = Wiring {
+                lanes: lanes.clone(),
+                sockets: http.into_iter().chain([(https, Spoken::Https)]).collect(),
+                part,
+            };
+            // The shards run as long as the handle that is returned.
+            let _ = wire.send(wiring);
+        }
+        Ok(Gateway::new(shards, inner))
+    }
+}
+
+/// What a shard begins with: it waits for what needs the shards' own addresses to be made. That may also
+/// fail, and there is none.
+fn build_shard(blueprint: Blueprint, wired: oneshot::Receiver<Wiring>) -> BuildShard {
+    Box::new(move |local: LocalShard| {
+        let start = local.clone();
+        local.spawn(async move {
+            if let Ok(wiring) = wired.await {
+                blueprint.build(&start, wiring);
+            }
+        });
+    })
+}
+
+/// As many shards as the process may use cores.
+fn cores() -> u8 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u8::try_from(cores)
+        .unwrap_or(u8::MAX)
+        .min(GatewayBuilder::MAX_SHARDS)
+}
+
+fn certificates(
+    certificates: Certificates,
+    state: &StateDir,
+    limits: &Limits,
+) -> Result<(Arc<dyn CertificateSource>, Option<String>), LocalCaError> {
+    match certificates {
+        Certificates::LocalCa => {
+            let ca = LocalCa::open(state, limits.certificates)?;
+            let pem = ca.pem().to_owned();
+            Ok((Arc::new(ca), Some(pem)))
+        }
+        Certificates::Source(source) => Ok((source, None)),
+    }
+}
+
+/// Where agents find the gateway.
+fn endpoints(public: &[String], bound: &[SocketAddr]) -> Result<Vec<Endpoint>, SpawnError> {
+    let port = bound.first().map_or(WIREGUARD, SocketAddr::port);
+    if public.is_empty() {
+        let certain = bound.iter().filter(|address| !address.ip().is_unspecified());
+        return Ok(certain
+            .map(|address| Endpoint {
+                host: kakuremichi_core::net::Host::Address(address.ip()),
+                port: address.port(),
+            })
+            .collect());
+    }
+    public
+        .iter()
+        .map(|text| {
+            Endpoint::parse_with_port(text, port).map_err(|_| SpawnError::PublicAddress(text.clone()))
+        })
+        .collect()
+}
+
+/// `gateway-` and the start of the node's identity: another name for each gateway.
+fn presumed_name(keys: &NodeKeys) -> Result<Label, NameError> {
+    let identity = BASE32_NOPAD.encode(&keys.identity().as_bytes()[..5]);
+    format!("gateway-{identity}").parse()
+}
+
+fn initial() -> GatewayStatus {
+    GatewayStatus {
+        phase: Phase::Running,
+        link: LinkStatus::Idle,
+        revision: None,
+        settled: false,
+        peers: Vec::new(),
+        services: Arc::default(),
+        ports: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_are_told_public_addresses_or_certain_ones() {
+        let bound = ["127.0.0.1:1".parse().unwrap(), "[::]:1".parse().unwrap()];
+        let told = |public: &[&str]| {
+            let public: Vec<String> = public.iter().map(ToString::to_string).collect();
+            let told = endpoints(&public, &bound)?;
+            Ok::<_, SpawnError>(told.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(told(&[]).unwrap(), ["127.0.0.1:1"]);
+        assert_eq!(
+            told(&["gw.example.net", "[2001:db8::1]:7"]).unwrap(),
+            ["gw.example.net:1", "[2001:db8::1]:7"]
+        );
+        assert!(matches!(told(&["no good"]), Err(SpawnError::PublicAddress(text)) if text == "no good"));
+    }
+}
