@@ -232,6 +232,7 @@ impl Conductor {
             tracing::info!(revision = revision.0, "serving a plan");
             self.event(AgentEvent::PlanApplied(revision));
         }
+        self.node.serves(&self.plan);
         self.publish();
     }
 

@@ -209,6 +209,7 @@ impl Conductor {
     /// A plan is served once all shards follow it.
     fn note_followed(&mut self) {
         if self.others.all_follow() {
+            self.node.serves(&self.plan);
             self.served = self.plan.node().map(|_| self.plan.revision());
         }
     }

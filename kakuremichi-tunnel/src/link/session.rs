@@ -35,6 +35,8 @@ const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// The time for the last words: what was counted, what is no longer declared, why the link ends.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// The time that a node has to serve a plan; it takes a moment.
+const SERVED: Duration = Duration::from_secs(10);
 
 /// How a session ended.
 pub(super) enum SessionEnd {
@@ -190,7 +192,7 @@ impl<R: NodeRecord> Driver<R> {
         }
     }
 
-    /// Serves a plan, keeps it on disk, and acknowledges it then.
+    /// Has a plan served, keeps it on disk, and acknowledges it when both are done.
     async fn apply(&mut self, wire: &Arc<WirePlan>) {
         let Some(node) = self.client.node() else { return };
         let decoded = match wire.to_plan::<R>(node) {
@@ -210,6 +212,11 @@ impl<R: NodeRecord> Driver<R> {
         let state = self.supply.state().clone();
         let stored = Arc::clone(wire);
         on_disk("the plan", move || state.store_plan(&stored.to_bytes())).await;
+        if !matches!(time::timeout(SERVED, self.supply.served()).await, Ok(true)) {
+            // Nothing false is told: Control goes on to think that the node has the plan before.
+            tracing::warn!("the node does not serve the plan that came: it is not acknowledged");
+            return;
+        }
         self.client.applied(wire, &denied, Instant::now());
     }
 

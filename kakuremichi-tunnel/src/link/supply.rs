@@ -60,6 +60,7 @@ pub trait PlanSource<R: NodeRecord>: fmt::Debug + Send + Sync + 'static {
 pub struct Supply<R: NodeRecord> {
     common: Arc<Common>,
     plan: watch::Sender<Arc<Plan<R>>>,
+    served: watch::Receiver<Arc<Plan<R>>>,
     status: watch::Sender<LinkStatus>,
     answers: watch::Sender<Arc<Answers>>,
     orders: mpsc::Sender<Order>,
@@ -89,6 +90,8 @@ pub(crate) struct NodeSide<R: NodeRecord> {
     pub(crate) report: watch::Sender<Arc<Status>>,
     /// Things that happened.
     pub(crate) incidents: mpsc::Sender<Incident>,
+    /// The plan that the node serves.
+    served: watch::Sender<Arc<Plan<R>>>,
     stop: watch::Sender<bool>,
 }
 
@@ -138,6 +141,7 @@ pub(crate) fn supply<R: NodeRecord>(
         usage: Mutex::default(),
     });
     let (plan, plans) = watch::channel(Arc::default());
+    let (serve, served) = watch::channel(Arc::clone(&plan.borrow()));
     let (status, statuses) = watch::channel(LinkStatus::Idle);
     let (answer, answers) = watch::channel(Arc::default());
     let (order, orders) = mpsc::channel(COMMANDS);
@@ -148,6 +152,7 @@ pub(crate) fn supply<R: NodeRecord>(
     let supply = Supply {
         common: Arc::clone(&common),
         plan,
+        served,
         status,
         answers: answer,
         orders: order,
@@ -165,6 +170,7 @@ pub(crate) fn supply<R: NodeRecord>(
         wishes: wish,
         report,
         incidents: incident,
+        served: serve,
         stop,
     };
     (supply, node)
@@ -198,6 +204,15 @@ impl<R: NodeRecord> Supply<R> {
     /// The node is to be this from now on.
     pub fn publish(&self, plan: Plan<R>) {
         self.plan.send_replace(Arc::new(plan));
+    }
+
+    /// Waits until the node serves the plan that was [published](Self::publish) last, on all its shards.
+    /// False when the node has ended.
+    pub async fn served(&self) -> bool {
+        let plan = Arc::clone(&self.plan.borrow());
+        let mut served = self.served.clone();
+        let served = served.wait_for(|served| Arc::ptr_eq(served, &plan));
+        served.await.is_ok()
     }
 
     /// Says how the source is.
@@ -252,6 +267,26 @@ impl<R: NodeRecord> Supply<R> {
 }
 
 impl<R: NodeRecord> NodeSide<R> {
+    /// A plan is served, as a whole.
+    pub(crate) fn serves(&self, plan: &Arc<Plan<R>>) {
+        self.served.send_replace(Arc::clone(plan));
+    }
+
+    /// Serves whatever comes, for as long as the source is there.
+    #[cfg(test)]
+    pub(crate) fn obeys(&self) -> impl Future<Output = ()> + use<R> {
+        let (mut plans, served) = (self.plan.clone(), self.served.clone());
+        async move {
+            loop {
+                let plan = Arc::clone(&plans.borrow_and_update());
+                served.send_replace(plan);
+                if plans.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
     /// The node stops: the source says goodbye and ends.
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);

@@ -7,6 +7,7 @@ pub(crate) mod control;
 use std::{
     fs,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -79,6 +80,7 @@ fn open(source: &dyn PlanSource<AgentRecord>, state: &Path) -> Result<(Node, Sou
 
 fn start(source: &dyn PlanSource<AgentRecord>, state: &Path) -> (Node, Running) {
     let (node, future) = open(source, state).unwrap();
+    tokio::spawn(node.obeys());
     (node, Running(tokio::spawn(future)))
 }
 
@@ -381,6 +383,29 @@ async fn usage_is_kept_until_it_is_acknowledged() {
     connection.acknowledge(last.key).await;
     connection.until_closed().await;
     assert_eq!(running.end().await, LinkEnd::Stopped);
+}
+
+/// A gateway serves a plan once all its shards follow it.
+#[tokio::test]
+async fn a_plan_is_acknowledged_when_the_node_serves_it() {
+    let temp = TempDir::new().unwrap();
+    let control = FakeControl::start().await;
+    let (node, future) = open(&control.link(), temp.path()).unwrap();
+    let _running = Running(tokio::spawn(future));
+    let mut connection = control.accept().await;
+    connection.welcome(node_id()).await;
+    let plan = plan(1);
+    let mut giving = Box::pin(connection.give(&plan));
+    let mut plans = node.plan.clone();
+    tokio::select! {
+        biased;
+        _ = &mut giving => panic!("nobody serves it"),
+        came = plans.wait_for(|plan| plan.node().is_some()) => drop(came.unwrap()),
+    }
+    assert!(timeout(Duration::from_millis(200), &mut giving).await.is_err());
+    let served = Arc::clone(&plans.borrow());
+    node.serves(&served);
+    timeout(LIMIT, giving).await.unwrap();
 }
 
 #[tokio::test]
