@@ -103,7 +103,13 @@ impl Load {
         let mut timer = None;
         poll_fn(|cx| {
             let ended = Pin::new(&mut serves).poll(cx);
-            if let Some(began) = self.began.borrow_mut().take() {
+            // A stream has one exchange, which began when the stream was asked first; a connection has
+            // the newest.
+            let began = match patience {
+                Some(_) => self.began.borrow_mut().take(),
+                None => self.began.borrow().clone(),
+            };
+            if let Some(began) = began {
                 exchange = began;
             }
             if let Poll::Ready(ended) = ended {
