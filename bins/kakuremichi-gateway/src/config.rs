@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use kakuremichi_bins_common::{Failure, Setting, settings::FirstSecret};
-use kakuremichi_tunnel::gateway::{Certificates, GivenCertificates};
+use kakuremichi_tunnel::gateway::{Certificates, GatewayBuilder, GivenCertificates};
 use serde::Deserialize;
 
 /// What a gateway can be told, besides what every role can.
@@ -48,6 +48,7 @@ pub const SETTINGS: &[Setting] = &[
         "PORT",
         "The port at which visitors reach --https, if it is another one",
     ),
+    SHARDS,
     Setting::list(
         "tls-cert",
         "FILE",
@@ -59,6 +60,13 @@ pub const SETTINGS: &[Setting] = &[
         "The key of the --tls-cert at the same place (PEM)",
     ),
 ];
+
+/// On how many threads a gateway works.
+pub const SHARDS: Setting = Setting::number(
+    "shards",
+    "N",
+    "Threads that serve visitors and move packets, 1 to 64; one per core that it may use, when left out",
+);
 
 /// The settings as they were given.
 #[derive(Debug, Clone, Deserialize)]
@@ -83,6 +91,8 @@ pub struct Settings {
     pub public_address: Vec<String>,
     /// The port at which visitors reach HTTPS.
     pub public_https_port: Option<u16>,
+    /// On how many threads it works.
+    pub shards: Option<u64>,
     /// Certificate chains.
     #[serde(default)]
     pub tls_cert: Vec<PathBuf>,
@@ -114,6 +124,29 @@ impl Settings {
                 .map_err(|error| Failure::because(&unusable, &error))?;
         }
         Ok(given.into())
+    }
+}
+
+/// As many shards as were asked for.
+///
+/// # Errors
+///
+/// When there cannot be so many.
+pub fn shards(given: Option<u64>) -> Result<Option<u8>, Failure> {
+    let most = GatewayBuilder::MAX_SHARDS;
+    let fits = |given| {
+        u8::try_from(given)
+            .ok()
+            .filter(|shards| (1..=most).contains(shards))
+    };
+    match given {
+        None => Ok(None),
+        Some(given) => match fits(given) {
+            Some(shards) => Ok(Some(shards)),
+            None => Err(Failure::usage(format!(
+                "--shards {given}: there can be 1 to {most}"
+            ))),
+        },
     }
 }
 

@@ -5,6 +5,6 @@ mod config;
 mod role;
 mod source;
 
-pub use config::{SETTINGS, Settings};
+pub use config::{SETTINGS, SHARDS, Settings, shards};
 pub use role::{play, refusal};
 pub use source::Source;

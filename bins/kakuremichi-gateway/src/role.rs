@@ -12,7 +12,7 @@ use kakuremichi_tunnel::{
     link::{ControlLink, LinkEnd, LinkStatus, SetupError},
 };
 
-use crate::{Settings, Source};
+use crate::{Settings, Source, shards};
 
 /// Runs a gateway until a signal ends it, or Control refuses it for good.
 ///
@@ -23,6 +23,7 @@ use crate::{Settings, Source};
 pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let certificates = settings.certificates()?;
+    let shards = shards(settings.shards)?;
     let data = DataDir::open(&settings.data)?;
     let admin = Admin::bind(common.admin, Role::Gateway)?;
     let token = settings.token.as_ref().map_or("", FirstSecret::text);
@@ -37,6 +38,9 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
     }
     if let Some(port) = settings.public_https_port {
         builder = builder.public_https_port(port);
+    }
+    if let Some(shards) = shards {
+        builder = builder.shards(shards);
     }
     if let Some(name) = &settings.name {
         builder = builder.name(name);
@@ -54,6 +58,7 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
         https = %gateway.https_address(),
         http = ?gateway.http_address(),
         wireguard = ?gateway.wireguard_addresses(),
+        shards = gateway.shards(),
         "the gateway runs"
     );
     tokio::select! {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kakuremichi_bins_common::{AdminSource, Exposition, MetricKind, Readiness};
+use kakuremichi_tunnel::engine::Metrics;
 use kakuremichi_tunnel::gateway::{Gateway, GatewayMetrics, GatewayStatus, PeerState, Phase};
 use tokio::sync::watch;
 
@@ -124,6 +125,52 @@ const COUNTERS: &[Counter] = &[
     ),
 ];
 
+/// The same of the engine, of all shards together.
+type EngineCounter = (&'static str, &'static str, fn(&Metrics) -> u64);
+
+const ENGINE: &[EngineCounter] = &[
+    (
+        "kakuremichi_datagrams_received_total",
+        "Datagrams of agents and sites received.",
+        |count| count.engine.datagrams_received,
+    ),
+    (
+        "kakuremichi_datagrams_sent_total",
+        "Datagrams sent to them.",
+        |count| count.engine.datagrams_sent,
+    ),
+    (
+        "kakuremichi_datagrams_dropped_total",
+        "Datagrams dropped because the socket was full or refused them.",
+        |count| count.engine.datagrams_dropped,
+    ),
+    (
+        "kakuremichi_datagrams_handed_over_total",
+        "Datagrams that arrived at another shard than their peer's.",
+        |count| count.engine.handed_over,
+    ),
+    (
+        "kakuremichi_handover_dropped_total",
+        "Datagrams dropped because too many waited for their shard.",
+        |count| count.engine.handover_dropped,
+    ),
+    (
+        "kakuremichi_peers_taken_over_total",
+        "Peers that a shard took over from another one.",
+        |count| count.wireguard.taken_over,
+    ),
+    (
+        "kakuremichi_handshakes_challenged_total",
+        "Handshakes beyond a rate that were answered with a cookie.",
+        |count| count.wireguard.challenged,
+    ),
+    (
+        "kakuremichi_handshakes_limited_total",
+        "Handshakes dropped because of a rate.",
+        |count| count.wireguard.limited,
+    ),
+];
+
 impl AdminSource for Source {
     fn readiness(&self) -> Readiness {
         let status = Arc::clone(&self.status.borrow());
@@ -184,6 +231,16 @@ impl AdminSource for Source {
         );
         for (name, help, read) in COUNTERS {
             page.single(name, help, MetricKind::Counter, read(&counts));
+        }
+        let engine = self.gateway.latest_engine_metrics();
+        page.single(
+            "kakuremichi_shards",
+            "Threads that serve visitors and move packets.",
+            gauge,
+            self.gateway.shards(),
+        );
+        for (name, help, read) in ENGINE {
+            page.single(name, help, MetricKind::Counter, read(&engine));
         }
     }
 }

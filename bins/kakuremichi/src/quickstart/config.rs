@@ -17,6 +17,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::text("http", "ADDR", "Where the gateway redirects plain HTTP to HTTPS").or("127.0.0.1:8080"),
     Setting::text("https", "ADDR", "Where the gateway serves visitors").or("127.0.0.1:8443"),
     Setting::text("wireguard", "ADDR", "Where the gateway's WireGuard socket is").or("127.0.0.1:51820"),
+    kakuremichi_gateway_bin::SHARDS,
     Setting::list(
         "expose",
         "NAME=URL",
@@ -34,6 +35,7 @@ pub(crate) struct Settings {
     http: SocketAddr,
     https: SocketAddr,
     wireguard: SocketAddr,
+    shards: Option<u64>,
     #[serde(default)]
     expose: Vec<String>,
     #[serde(default)]
@@ -48,6 +50,7 @@ pub(crate) struct Config {
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
     pub(crate) wireguard: SocketAddr,
+    pub(crate) shards: Option<u8>,
     pub(crate) expose: Vec<Expose>,
     pub(crate) json: bool,
 }
@@ -93,6 +96,7 @@ impl TryFrom<Settings> for Config {
             http: settings.http,
             https: settings.https,
             wireguard: settings.wireguard,
+            shards: kakuremichi_gateway_bin::shards(settings.shards)?,
             expose,
             json: settings.json,
         })

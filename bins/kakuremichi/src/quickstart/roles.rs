@@ -165,6 +165,9 @@ async fn start_gateway(config: &Config, issuer: &Issuer<'_>, control_url: &str) 
         .http(&config.http.to_string())
         .https(&config.https.to_string())
         .wireguard(&config.wireguard.to_string());
+    if let Some(shards) = config.shards {
+        builder = builder.shards(shards);
+    }
     if config.wireguard.ip().is_unspecified() {
         builder = builder.public_address("localhost");
     }
