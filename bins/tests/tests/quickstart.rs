@@ -12,7 +12,7 @@ use std::path::Path;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Method, StatusCode};
 use kakuremichi_tests::client::request;
-use kakuremichi_tests::{Origin, Process, Program, Version, Visitor};
+use kakuremichi_tests::{Origin, Process, Program, Reply, Version, Visitor};
 use serde_json::Value;
 
 #[test]
