@@ -48,8 +48,16 @@ fn without_control_everything_goes_on_and_also_starts_again() {
     traffic.more(ENOUGH);
     traffic.without_one_failure();
 
-    // So is the agent.
+    // So is the agent, which the gateway has given up meanwhile: as soon as the agent says that it is
+    // ready, the gateway knows it.
     assert!(world.agent.stop().success());
+    let gateway = &world.gateways[0];
+    wait::until("the gateway notices", || {
+        gateway
+            .admin("/metrics")
+            .contains("kakuremichi_peer_up{peer=\"edge\"} 0")
+            .then_some(())
+    });
     world.agent.start_again();
     world.agent.ready();
     let traffic = world.traffic(0, url);
