@@ -29,6 +29,11 @@ fn session() {
 }
 
 #[test]
+fn lane() {
+    replay("lane", fuzzing::lane);
+}
+
+#[test]
 fn proxy_header() {
     replay("proxy_header", fuzzing::proxy_header);
 }

@@ -20,10 +20,15 @@ use kakuremichi_proto::{
     capability::Capabilities,
     flow::FlowReply,
     frame::{self, Incoming, Tag},
-    identity::{ApiKeyText, SignedProof, TokenText, Transcript},
-    lane::{self, TargetHealth},
+    identity::{ApiKeyText, Signature, SignedProof, TokenText, Transcript},
+    lane::{
+        self, TargetHealth,
+        hello::{AgentHello, GatewayAnswer, HelloRefusal, LaneTranscript, Purpose, binding},
+        record::{Echo, Record, ResetCode},
+    },
     plan::{PlanRecord, RecordTag, WirePlan, WireRecord},
     preface::{ConnectionId, Preface, TlsFacts},
+    report::LaneKind,
     session::UsageQueue,
     testing::samples,
     version::Version,
@@ -165,6 +170,70 @@ fn the_data_path_has_the_bytes_that_were_released() {
     lane::encode_targets(true, &states, &mut feed);
     lane::encode_draining(true, &mut feed);
     golden("lane-feed", &feed);
+}
+
+#[test]
+fn stream_lanes_have_the_bytes_that_were_released() {
+    let (agent, gateway) = (AgentId::from_bytes([1; 16]), GatewayId::from_bytes([2; 16]));
+    let transcript = LaneTranscript {
+        exporter: &[3; 32],
+        agent,
+        gateway,
+        agent_key: IdentityKey::from_bytes([4; 32]),
+        gateway_key: IdentityKey::from_bytes([5; 32]),
+        purpose: Purpose::Flows,
+    };
+    golden("lane-signed-agent", &transcript.agent_message());
+    golden("lane-signed-gateway", &transcript.gateway_message());
+    let hello = AgentHello {
+        agent,
+        gateway,
+        purpose: Purpose::Flows,
+        binding: binding(&[3; 32]),
+        signature: Signature([6; 64]),
+    };
+    golden("lane-hello", &hello.encode());
+    let answers = [
+        GatewayAnswer::Accepted(Signature([7; 64])),
+        GatewayAnswer::Refused(HelloRefusal::Unknown),
+        GatewayAnswer::Refused(HelloRefusal::Intercepted),
+        GatewayAnswer::Refused(HelloRefusal::Identity),
+        GatewayAnswer::Refused(HelloRefusal::Overloaded),
+    ];
+    let answers: Vec<_> = answers.iter().flat_map(|answer| answer.encode()).collect();
+    golden("lane-answers", &answers);
+    let echo = Echo {
+        sequence: 0x0102,
+        payload: [3, 4, 5, 6, 7, 8, 9, 10],
+    };
+    let mut bytes = Vec::new();
+    for record in [
+        Record::Begin {
+            port: 2000,
+            preface: b"preface",
+        },
+        Record::Reply(FlowReply::Connected),
+        Record::Data(1),
+    ] {
+        record.encode(&mut bytes);
+    }
+    bytes.push(b'x');
+    for record in [
+        Record::End,
+        Record::Retire,
+        Record::Reset(ResetCode::Aborted),
+        Record::Reset(ResetCode::Cancelled),
+        Record::Reset(ResetCode::TimedOut),
+        Record::Reset(ResetCode::Protocol),
+        Record::Ping(echo),
+        Record::Pong(echo),
+        Record::Demand(300),
+        Record::Choice(LaneKind::WireGuard),
+        Record::Choice(LaneKind::TlsStream),
+    ] {
+        record.encode(&mut bytes);
+    }
+    golden("lane-records", &bytes);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, PeerId, ServiceId},
     model::{NodeKind, Pool, Service, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme},
     name::Hostname,
-    net::{Cidr, Host},
+    net::{Cidr, Endpoint, Host},
     plan::{
         AgentGateway, AgentNode, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
         GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Via,
@@ -50,13 +50,15 @@ impl Landscape {
     /// What agents are told of a gateway.
     pub(super) fn agent_gateway(&self, id: GatewayId) -> Option<AgentGateway> {
         let node = self.active(id.into())?;
-        let (endpoints, _) = gateway_of(node)?;
+        let (endpoints, https_port) = gateway_of(node)?;
         Some(AgentGateway {
             id,
             name: node.name.clone(),
+            identity: node.identity,
             wireguard: node.wireguard,
             address: self.overlay.address(id.as_bytes()),
             endpoints: endpoints.to_vec(),
+            streams: streams(endpoints, https_port),
         })
     }
 
@@ -70,6 +72,7 @@ impl Landscape {
                 Some(GatewayPeer {
                     id,
                     name: node.name.clone(),
+                    identity: Some(node.identity),
                     wireguard: node.wireguard,
                     address,
                     allowed_ips: vec![Cidr::host(address.into())],
@@ -83,6 +86,7 @@ impl Landscape {
                 Some(GatewayPeer {
                     id,
                     name: site.name.clone(),
+                    identity: None,
                     wireguard: site.wireguard,
                     address,
                     allowed_ips: own.into_iter().chain(site.networks.iter().copied()).collect(),
@@ -110,6 +114,21 @@ impl Landscape {
             .filter_map(|gateway| self.nodes.get(&NodeId::from(gateway)));
         Some(agent_service(service, agent, service_urls(service, gateways)))
     }
+}
+
+/// Where a gateway takes TLS stream lanes: its HTTPS port, on each host at which it is reached.
+fn streams(endpoints: &[Endpoint], https_port: u16) -> Vec<Endpoint> {
+    let mut streams = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        let stream = Endpoint {
+            host: endpoint.host.clone(),
+            port: https_port,
+        };
+        if !streams.contains(&stream) {
+            streams.push(stream);
+        }
+    }
+    streams
 }
 
 /// The length of a service in the plan where it is longest, in bytes, without its URLs: gateways are told of
@@ -255,6 +274,18 @@ mod tests {
             landscape.set(record.id(), Some(record), &mut Touched::default());
         }
         landscape
+    }
+
+    #[test]
+    fn streams_are_taken_at_the_https_port_of_each_host_once() {
+        let endpoints = [
+            "gw.example.net:51820",
+            "[2001:db8::1]:51820",
+            "gw.example.net:51821",
+        ];
+        let told = streams(&endpoints.map(|endpoint| endpoint.parse().unwrap()), 8443);
+        let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["gw.example.net:8443", "[2001:db8::1]:8443"]);
     }
 
     #[test]

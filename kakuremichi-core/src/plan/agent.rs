@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use super::{Plan, Record};
 use crate::{
     id::{AgentId, GatewayId, OrganizationId, ServiceId, TargetId},
-    key::WireGuardKey,
+    key::{IdentityKey, WireGuardKey},
     model::{HealthCheck, TargetAddress, VirtualPort},
     name::{HostPattern, Label},
     net::Endpoint,
@@ -102,12 +102,16 @@ pub struct AgentGateway {
     pub id: GatewayId,
     /// Its name.
     pub name: Label,
+    /// Who it is, which it proves on TLS stream lanes.
+    pub identity: IdentityKey,
     /// Its key.
     pub wireguard: WireGuardKey,
     /// Its address in the overlay: the only source from which its packets may come.
     pub address: Ipv6Addr,
     /// Where its WireGuard socket is, best first.
     pub endpoints: Vec<Endpoint>,
+    /// Where it takes TLS stream lanes, best first: its HTTPS port.
+    pub streams: Vec<Endpoint>,
 }
 
 /// A service with targets at this agent.

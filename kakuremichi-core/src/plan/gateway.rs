@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::{Plan, Record};
 use crate::{
     id::{AgentId, GatewayId, OrganizationId, PeerId, RouteId, ServiceId, SiteId, TargetId},
-    key::WireGuardKey,
+    key::{IdentityKey, WireGuardKey},
     model::{TargetScheme, VirtualPort},
     name::{HostPattern, Hostname, Label, PathPattern},
     net::{Cidr, Endpoint},
@@ -114,6 +114,8 @@ pub struct GatewayPeer {
     pub id: PeerId,
     /// Its name.
     pub name: Label,
+    /// Who it is, which an agent proves on TLS stream lanes. A site has WireGuard only.
+    pub identity: Option<IdentityKey>,
     /// Its key.
     pub wireguard: WireGuardKey,
     /// The peer's own address in the overlay, where probes go.

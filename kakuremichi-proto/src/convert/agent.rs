@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, OrganizationId, ServiceId, TargetId},
-    key::WireGuardKey,
+    key::{IdentityKey, WireGuardKey},
     model::HealthCheck,
     plan::{AgentGateway, AgentNode, AgentRecord, AgentService, AgentTarget, Record},
 };
@@ -111,9 +111,11 @@ impl TryFrom<&AgentGateway> for record::AgentGateway {
         Ok(Self {
             id: *gateway.id.as_bytes(),
             name: gateway.name.as_str().to_owned(),
+            identity: *gateway.identity.as_bytes(),
             wireguard: *gateway.wireguard.as_bytes(),
             address: gateway.address.octets(),
             endpoints: write_endpoints(&gateway.endpoints, "endpoints")?,
+            streams: write_endpoints(&gateway.streams, "streams")?,
         })
     }
 }
@@ -125,9 +127,11 @@ impl TryFrom<record::AgentGateway> for AgentGateway {
         Ok(Self {
             id: GatewayId::from_bytes(gateway.id),
             name: name(&gateway.name, "name")?,
+            identity: IdentityKey::from_bytes(gateway.identity),
             wireguard: WireGuardKey::from_bytes(gateway.wireguard),
             address: Ipv6Addr::from(gateway.address),
             endpoints: endpoints(&gateway.endpoints, "endpoints")?,
+            streams: endpoints(&gateway.streams, "streams")?,
         })
     }
 }

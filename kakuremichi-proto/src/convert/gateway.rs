@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, OrganizationId, RouteId, ServiceId, SiteId, TargetId},
-    key::WireGuardKey,
+    key::{IdentityKey, WireGuardKey},
     model::VirtualPort,
     net::{Cidr, Endpoint},
     plan::{
@@ -112,6 +112,7 @@ impl TryFrom<&GatewayPeer> for record::GatewayPeer {
         Ok(Self {
             id: peer.id.into(),
             name: peer.name.as_str().to_owned(),
+            identity: peer.identity.map(|identity| *identity.as_bytes()),
             wireguard: *peer.wireguard.as_bytes(),
             address: peer.address.octets(),
             allowed_ips: list(&peer.allowed_ips, "allowed_ips", |network| Ok((*network).into()))?,
@@ -128,6 +129,7 @@ impl TryFrom<record::GatewayPeer> for GatewayPeer {
         Ok(Self {
             id: peer.id.into(),
             name: name(&peer.name, "name")?,
+            identity: peer.identity.map(IdentityKey::from_bytes),
             wireguard: WireGuardKey::from_bytes(peer.wireguard),
             address: Ipv6Addr::from(peer.address),
             allowed_ips: networks.collect::<Result<_, _>>().in_field("allowed_ips")?,

@@ -94,6 +94,8 @@ pub struct GatewayPeer {
     pub id: PeerId,
     /// Its name.
     pub name: String,
+    /// Who it is; a site has none.
+    pub identity: Option<[u8; 32]>,
     /// Its key.
     pub wireguard: [u8; 32],
     /// Its own address in the overlay.
@@ -203,12 +205,16 @@ pub struct AgentGateway {
     pub id: [u8; 16],
     /// Its name.
     pub name: String,
+    /// Who it is.
+    pub identity: [u8; 32],
     /// Its key.
     pub wireguard: [u8; 32],
     /// Its address in the overlay.
     pub address: [u8; 16],
     /// Where its WireGuard socket is, best first.
     pub endpoints: List<Endpoint, 16>,
+    /// Where it takes TLS stream lanes, best first.
+    pub streams: List<Endpoint, 16>,
 }
 
 /// A service with targets at an agent.

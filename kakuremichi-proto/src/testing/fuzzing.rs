@@ -15,7 +15,11 @@ use crate::{
     flow::FlowReply,
     frame::{self, Incoming},
     identity::{ApiKeyText, TokenText},
-    lane,
+    lane::{
+        self,
+        hello::{ANSWER_LEN, AgentHello, GatewayAnswer, HELLO_LEN},
+        record::{HEADER, MAX_BODY, MAX_DATA, Record, RecordReader},
+    },
     plan::{ChangeParser, StreamError, WirePlan},
     preface::{MAX_PREFACE, Preface, header},
     report::Amount,
@@ -122,6 +126,63 @@ pub fn proxy_header(data: &[u8]) {
         Ok(None) => assert!(data.len() < lane::MAX_FEED_FRAME),
         Err(_) => {}
     }
+}
+
+/// The bytes of a connection of a TLS stream lane: hello, answer, and records in two pieces.
+pub fn lane(data: &[u8]) {
+    if let Some(bytes) = data.first_chunk::<HELLO_LEN>()
+        && let Ok(hello) = AgentHello::parse(bytes)
+    {
+        assert_eq!(hello.encode(), *bytes);
+    }
+    if let Some(bytes) = data.first_chunk::<ANSWER_LEN>()
+        && let Ok(answer) = GatewayAnswer::parse(bytes)
+    {
+        assert_eq!(GatewayAnswer::parse(&answer.encode()), Ok(answer));
+    }
+    let cut = data.first().map_or(0, |first| usize::from(*first) % data.len());
+    let whole = records(&[data]);
+    let (head, tail) = data.split_at(cut);
+    assert_eq!(whole, records(&[head, tail]), "a cut changes nothing");
+}
+
+/// What a connection that comes in these pieces is read as: the records encoded anew, the bytes of
+/// visitors, and whether it breaks the protocol.
+fn records(pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>, bool) {
+    let (mut reader, mut held) = (RecordReader::default(), Vec::new());
+    let (mut read, mut data) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        held.extend_from_slice(piece);
+        let mut rest = held.as_slice();
+        loop {
+            let left = reader.data_left().min(rest.len());
+            data.extend_from_slice(&rest[..left]);
+            reader.took(left);
+            rest = &rest[left..];
+            match reader.read(rest) {
+                Ok(Some((record, length))) => {
+                    assert!(length <= rest.len() && length <= HEADER + MAX_BODY);
+                    assert!(reader.data_left() <= MAX_DATA);
+                    if let Record::Unknown(tag) = record {
+                        read.push(tag);
+                    } else {
+                        record.encode(&mut read);
+                    }
+                    rest = &rest[length..];
+                }
+                Ok(None) => {
+                    assert!(
+                        rest.len() < HEADER + MAX_BODY,
+                        "nothing is waited for without end"
+                    );
+                    break;
+                }
+                Err(_) => return (read, data, true),
+            }
+        }
+        held = rest.to_vec();
+    }
+    (read, data, false)
 }
 
 /// Both sessions and the network between them: each byte or two is something that happens, and in the

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, OrganizationId, PeerId, RouteId, ServiceId, SiteId, TargetId},
-    key::WireGuardKey,
+    key::{IdentityKey, WireGuardKey},
     model::{Health, HealthCheck, TargetAddress, TargetScheme, VirtualPort},
     name::{HostPattern, Label},
     plan::{
@@ -315,6 +315,7 @@ pub fn gateway_plan(revision: u64, services: u32) -> GatewayPlan {
         GatewayRecord::Peer(GatewayPeer {
             id,
             name: parsed("peer"),
+            identity: matches!(id, PeerId::Agent(_)).then_some(IdentityKey::from_bytes([0x23; 32])),
             wireguard: WireGuardKey::from_bytes([0x22; 32]),
             address: [0xfd01, 0x203, 0x405, 0, 0, 0, 0, last].into(),
             allowed_ips: vec![parsed("fd01:203:405::/128"), parsed("192.168.7.0/24")],
@@ -394,9 +395,11 @@ pub fn agent_plan(revision: u64, services: u32) -> AgentPlan {
     let gateway = AgentRecord::Gateway(AgentGateway {
         id: GatewayId::from_bytes([0x90; 16]),
         name: parsed("edge"),
+        identity: IdentityKey::from_bytes([0x34; 32]),
         wireguard: WireGuardKey::from_bytes([0x33; 32]),
         address: [0xfd01, 0x203, 0x405, 0, 0, 0, 0, 1].into(),
         endpoints: vec![parsed("gw.example.net:51820"), parsed("198.51.100.1:51820")],
+        streams: vec![parsed("gw.example.net:443"), parsed("198.51.100.1:443")],
     });
     let addresses = [
         TargetAddress::Tcp(parsed("localhost:8080")),
