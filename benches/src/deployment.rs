@@ -23,12 +23,13 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Starts the three, enrols gateway and agent, and waits until all say that they are ready.
+    /// Starts the three, enrols gateway and agent, and waits until all say that they are ready. The agent is
+    /// given further flags.
     ///
     /// # Errors
     ///
     /// [`Trouble::NotBuilt`] without the binaries; whatever keeps them from starting.
-    pub fn start() -> Result<Self, Trouble> {
+    pub fn start(flags: &[&str]) -> Result<Self, Trouble> {
         let scratch = Scratch::new("deployment")?;
         let role = |name: &str| sibling(&format!("kakuremichi-{name}"));
         let data = |name: &str| scratch.path().join(name);
@@ -77,7 +78,11 @@ impl Deployment {
         )?;
         let (agent, agent_ready) = start(
             "agent",
-            &["--control", &url, "--token", &agent_token, "--name", AGENT],
+            &[
+                &["--control", &url, "--token", &agent_token, "--name", AGENT],
+                flags,
+            ]
+            .concat(),
         )?;
         gateway_ready.wait("the gateway")?;
         agent_ready.wait("the agent")?;

@@ -33,10 +33,12 @@ mod incoming;
 mod lanes;
 mod listener;
 mod service;
+mod streams;
 mod table;
 mod view;
 mod visitor;
 
+pub use crate::lane::LanePreference;
 pub use builder::AgentBuilder;
 pub use check::CheckError;
 pub use handle::{Agent, ShutdownReport};

@@ -10,7 +10,7 @@ use crate::{
     agent::ServiceError,
     engine,
     keys::KeyError,
-    link::{LinkEnd, SetupError},
+    link::{EgressProxyError, LinkEnd, SetupError},
     state::StateError,
 };
 
@@ -28,6 +28,9 @@ pub enum SpawnError {
     /// The name that it should have is none.
     #[error("the agent's name is unusable: {0}")]
     Name(#[source] NameError),
+    /// The proxy that it should leave through is none.
+    #[error(transparent)]
+    EgressProxy(#[from] EgressProxyError),
     /// The system gave no random bytes.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -42,7 +45,7 @@ impl SpawnError {
     pub const fn code(&self) -> Option<Code> {
         match self {
             Self::Setup(error) => error.code(),
-            Self::Name(_) | Self::State(_) | Self::Key(_) | Self::Engine(_) => None,
+            Self::Name(_) | Self::State(_) | Self::EgressProxy(_) | Self::Key(_) | Self::Engine(_) => None,
         }
     }
 }

@@ -38,6 +38,8 @@ pub mod status;
 pub mod engine;
 #[cfg(feature = "engine")]
 pub mod stream;
+#[cfg(feature = "link")]
+mod streams;
 
 #[cfg(feature = "gateway")]
 pub mod gateway;

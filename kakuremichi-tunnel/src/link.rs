@@ -14,6 +14,7 @@
 mod control;
 pub(crate) mod dial;
 mod driver;
+mod egress;
 mod fixed;
 mod session;
 mod socket;
@@ -26,6 +27,7 @@ pub use control::ControlLink;
 pub use dial::DialError;
 #[cfg(feature = "gateway")]
 pub(crate) use driver::on_disk;
+pub use egress::{EgressProxy, EgressProxyError, ProxyFailure};
 pub use fixed::FixedPlan;
 pub use socket::ConnectError;
 pub use status::{LinkEnd, LinkError, LinkStatus, SetupError};

@@ -14,6 +14,8 @@ use kakuremichi_proto::flow::FlowReply;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::engine::{EndReason, Link};
+#[cfg(feature = "link")]
+use crate::streams::flow::LaneFlow;
 
 /// A TCP flow through a tunnel.
 ///
@@ -35,9 +37,19 @@ use crate::engine::{EndReason, Link};
 /// ```
 #[derive(Debug)]
 pub struct TunnelStream {
-    shared: Arc<Shared>,
+    carrier: Carrier,
     local: SocketAddr,
     remote: SocketAddr,
+}
+
+/// What carries a flow.
+#[derive(Debug)]
+enum Carrier {
+    /// WireGuard, through the engine.
+    Engine(Engine),
+    /// A connection of a lane of TLS streams.
+    #[cfg(feature = "link")]
+    Lane(Box<LaneFlow>),
 }
 
 /// The other end refused the flow.
@@ -51,7 +63,7 @@ pub struct FlowRefused(
 /// The flow ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-enum FlowEnded {
+pub(crate) enum FlowEnded {
     #[error("the peer reset the flow")]
     Reset,
     #[error("the peer fell silent")]
@@ -69,7 +81,16 @@ enum FlowEnded {
 impl TunnelStream {
     pub(crate) const fn new(shared: Arc<Shared>, local: SocketAddr, remote: SocketAddr) -> Self {
         Self {
-            shared,
+            carrier: Carrier::Engine(Engine(shared)),
+            local,
+            remote,
+        }
+    }
+
+    #[cfg(feature = "link")]
+    pub(crate) fn over_lane(flow: LaneFlow, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self {
+            carrier: Carrier::Lane(Box::new(flow)),
             local,
             remote,
         }
@@ -93,24 +114,78 @@ impl TunnelStream {
     /// # Errors
     /// When it refuses, or the flow ends before.
     pub async fn connected(&mut self) -> io::Result<()> {
-        poll_fn(|cx| {
-            let mut state = self.shared.lock();
-            if state.connected {
-                return Poll::Ready(Ok(()));
-            }
-            if let Some(end) = state.end {
-                return Poll::Ready(ended(end).and_then(|()| Err(io::ErrorKind::UnexpectedEof.into())));
-            }
-            register(&mut state.reader, cx);
-            Poll::Pending
+        poll_fn(|cx| match &mut self.carrier {
+            Carrier::Engine(engine) => engine.poll_connected(cx),
+            #[cfg(feature = "link")]
+            Carrier::Lane(flow) => flow.poll_connected(cx),
         })
         .await
     }
 }
 
 impl AsyncRead for TunnelStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.shared.lock();
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.carrier {
+            Carrier::Engine(engine) => engine.poll_read(cx, out),
+            #[cfg(feature = "link")]
+            Carrier::Lane(flow) => flow.poll_read(cx, out),
+        }
+    }
+}
+
+impl AsyncWrite for TunnelStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.carrier {
+            Carrier::Engine(engine) => engine.poll_write(cx, data),
+            #[cfg(feature = "link")]
+            Carrier::Lane(flow) => flow.poll_write(cx, data),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.carrier {
+            // What was written is on its way: the engine waits for nothing to send it.
+            Carrier::Engine(_) => Poll::Ready(Ok(())),
+            #[cfg(feature = "link")]
+            Carrier::Lane(flow) => flow.poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.carrier {
+            Carrier::Engine(engine) => {
+                engine.shutdown();
+                Poll::Ready(Ok(()))
+            }
+            #[cfg(feature = "link")]
+            Carrier::Lane(flow) => flow.poll_shutdown(cx),
+        }
+    }
+}
+
+/// A flow of the engine's, given up when it is dropped.
+#[derive(Debug)]
+struct Engine(Arc<Shared>);
+
+impl Engine {
+    fn poll_connected(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock();
+        if state.connected {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(end) = state.end {
+            return Poll::Ready(ended(end).and_then(|()| Err(io::ErrorKind::UnexpectedEof.into())));
+        }
+        register(&mut state.reader, cx);
+        Poll::Pending
+    }
+
+    fn poll_read(&self, cx: &Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock();
         let length = state.received.len().min(out.remaining());
         if length > 0 {
             let (first, second) = state.received.as_slices();
@@ -119,13 +194,13 @@ impl AsyncRead for TunnelStream {
             out.put_slice(&second[..length - head]);
             state.received.drain(..length);
             // Half a buffer of room, so that a fast reader does not ask for every byte.
-            let ask = state.starved && state.received.len() <= self.shared.bound / 2;
+            let ask = state.starved && state.received.len() <= self.0.bound / 2;
             if ask {
                 state.starved = false;
             }
             drop(state);
             if ask {
-                self.shared.link.touch();
+                self.0.link.touch();
             }
             return Poll::Ready(Ok(()));
         }
@@ -138,11 +213,9 @@ impl AsyncRead for TunnelStream {
         register(&mut state.reader, cx);
         Poll::Pending
     }
-}
 
-impl AsyncWrite for TunnelStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let mut state = self.shared.lock();
+    fn poll_write(&self, cx: &Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.0.lock();
         if let Some(end) = state.end {
             return Poll::Ready(ended(end).and_then(|()| Err(io::ErrorKind::BrokenPipe.into())));
         }
@@ -152,32 +225,26 @@ impl AsyncWrite for TunnelStream {
                 FlowEnded::Shutdown,
             )));
         }
-        let length = data.len().min(self.shared.bound - state.sent.len());
+        let length = data.len().min(self.0.bound - state.sent.len());
         if length == 0 && !data.is_empty() {
             register(&mut state.writer, cx);
             return Poll::Pending;
         }
         state.sent.extend(&data[..length]);
         drop(state);
-        self.shared.link.touch();
+        self.0.link.touch();
         Poll::Ready(Ok(length))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What was written is on its way: the engine waits for nothing to send it.
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.lock().sent_end = true;
-        self.shared.link.touch();
-        Poll::Ready(Ok(()))
+    fn shutdown(&self) {
+        self.0.lock().sent_end = true;
+        self.0.link.touch();
     }
 }
 
-impl Drop for TunnelStream {
+impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.link.cancel();
+        self.0.link.cancel();
     }
 }
 

@@ -2,7 +2,12 @@
 
 use std::path::PathBuf;
 
-use kakuremichi_bins_common::{Setting, settings::FirstSecret};
+use kakuremichi_bins_common::{
+    Setting,
+    settings::{self, FirstSecret},
+};
+use kakuremichi_core::secret::Secret;
+use kakuremichi_tunnel::agent::LanePreference;
 use serde::Deserialize;
 
 /// What an agent can be told, besides what every role can.
@@ -29,6 +34,17 @@ pub const SETTINGS: &[Setting] = &[
         "NAME",
         "The name that it would like to have; Control finds another if it is taken",
     ),
+    Setting::text(
+        "lane",
+        "auto|wireguard|tls",
+        "The lane that carries flows: TLS streams where WireGuard does not get through, without",
+    ),
+    Setting::secret(
+        "egress-proxy",
+        "egress-proxy-file",
+        "URL",
+        "The proxy through which Control and TLS streams are reached: http://[USER:PASSWORD@]HOST:PORT or socks5://...",
+    ),
 ];
 
 /// The settings as they were given.
@@ -43,4 +59,33 @@ pub struct Settings {
     pub data: PathBuf,
     /// The name that it would like to have.
     pub name: Option<String>,
+    /// The lane that carries flows.
+    #[serde(default)]
+    pub lane: Lane,
+    /// The proxy through which Control and TLS streams are reached.
+    #[serde(default, deserialize_with = "settings::optional_secret")]
+    pub egress_proxy: Option<Secret<String>>,
+}
+
+/// The lane that carries flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// WireGuard, and TLS streams for as long as it does not get through.
+    #[default]
+    Auto,
+    /// WireGuard only.
+    WireGuard,
+    /// TLS streams only.
+    Tls,
+}
+
+impl From<Lane> for LanePreference {
+    fn from(lane: Lane) -> Self {
+        match lane {
+            Lane::Auto => Self::Auto,
+            Lane::WireGuard => Self::WireGuard,
+            Lane::Tls => Self::Tls,
+        }
+    }
 }

@@ -5,6 +5,6 @@ mod config;
 mod role;
 mod source;
 
-pub use config::{SETTINGS, Settings};
+pub use config::{Lane, SETTINGS, Settings};
 pub use role::play;
 pub use source::Source;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kakuremichi_bins_common::{AdminSource, Exposition, MetricKind, Readiness};
 use kakuremichi_core::plan::Revision;
-use kakuremichi_tunnel::status::{AgentStatus, LaneState, Phase, ServiceState};
+use kakuremichi_tunnel::status::{AgentStatus, LaneKind, LaneState, Phase, ServiceState};
 use tokio::sync::watch;
 
 /// Answers from the agent's status.
@@ -60,6 +60,18 @@ impl AdminSource for Source {
                 "kakuremichi_lane_up",
                 &[("gateway", lane.name.as_str())],
                 flag(up),
+            );
+        }
+        page.family(
+            "kakuremichi_lane_over_tls",
+            "Whether new flows take TLS streams; over WireGuard otherwise.",
+            gauge,
+        );
+        for lane in &status.lanes {
+            page.sample(
+                "kakuremichi_lane_over_tls",
+                &[("gateway", lane.name.as_str())],
+                flag(lane.kind == LaneKind::TlsStream),
             );
         }
         page.family(

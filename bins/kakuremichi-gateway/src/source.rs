@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kakuremichi_bins_common::{AdminSource, Exposition, MetricKind, Readiness};
 use kakuremichi_tunnel::engine::Metrics;
-use kakuremichi_tunnel::gateway::{Gateway, GatewayMetrics, GatewayStatus, PeerState, Phase};
+use kakuremichi_tunnel::gateway::{Gateway, GatewayMetrics, GatewayStatus, LaneKind, PeerState, Phase};
 use tokio::sync::watch;
 
 /// Answers from the gateway's status and counters.
@@ -114,6 +114,31 @@ const COUNTERS: &[Counter] = &[
         |count| count.throttled,
     ),
     (
+        "kakuremichi_lane_connections_total",
+        "Connections of TLS stream lanes that were taken.",
+        |count| count.lanes_accepted,
+    ),
+    (
+        "kakuremichi_lane_connections_refused_total",
+        "Connections of TLS stream lanes refused because of a bound.",
+        |count| count.lanes_refused,
+    ),
+    (
+        "kakuremichi_lane_connections_failed_total",
+        "Connections of TLS stream lanes whose proof of identity failed.",
+        |count| count.lanes_failed,
+    ),
+    (
+        "kakuremichi_lane_flows_total",
+        "Flows over TLS streams.",
+        |count| count.lane_flows,
+    ),
+    (
+        "kakuremichi_lane_overflows_total",
+        "Flows refused because too many waited for a connection of a lane.",
+        |count| count.lane_overflows,
+    ),
+    (
         "kakuremichi_visitor_bytes_in_total",
         "Bytes that visitors sent.",
         |count| count.bytes_in,
@@ -208,6 +233,18 @@ impl AdminSource for Source {
         for peer in &status.peers {
             let up = matches!(peer.state, PeerState::Up { .. });
             page.sample("kakuremichi_peer_up", &[("peer", peer.name.as_str())], flag(up));
+        }
+        page.family(
+            "kakuremichi_peer_over_tls",
+            "Whether new flows to the peer take TLS streams; over WireGuard otherwise.",
+            gauge,
+        );
+        for peer in &status.peers {
+            page.sample(
+                "kakuremichi_peer_over_tls",
+                &[("peer", peer.name.as_str())],
+                flag(peer.kind == LaneKind::TlsStream),
+            );
         }
         page.family(
             "kakuremichi_port_open",

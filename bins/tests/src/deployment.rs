@@ -70,7 +70,17 @@ impl Deployment {
     /// Something does not come up.
     #[must_use]
     pub fn with(families: Families, gateways: usize) -> Option<Self> {
-        Self::build(families, gateways, Control::start)
+        Self::build(families, gateways, &[], Control::start)
+    }
+
+    /// One gateway, and an agent that is started with further flags.
+    ///
+    /// # Panics
+    ///
+    /// Something does not come up.
+    #[must_use]
+    pub fn with_agent(flags: &[&str]) -> Option<Self> {
+        Self::build(Families::Both, 1, flags, Control::start)
     }
 
     /// One gateway, and a Control that is known by its address: nodes inside the test cannot resolve its name.
@@ -80,12 +90,13 @@ impl Deployment {
     /// Something does not come up.
     #[must_use]
     pub fn by_address() -> Option<Self> {
-        Self::build(Families::Both, 1, Control::start_by_address)
+        Self::build(Families::Both, 1, &[], Control::start_by_address)
     }
 
     fn build(
         families: Families,
         gateways: usize,
+        flags: &[&str],
         start_control: impl FnOnce(Host, &Path) -> Control,
     ) -> Option<Self> {
         if !component::have(&net::COMPONENTS) {
@@ -97,7 +108,8 @@ impl Deployment {
         let visitors = network.host("visitors");
         let token = control.token("agent", &[]);
         let edge = network.host_behind_nat(AGENT);
-        let agent = start_agent(edge, &control, &directory.path().join(AGENT), AGENT, &token);
+        let data = directory.path().join(AGENT);
+        let agent = start_agent_with(edge, &control, &data, AGENT, &token, flags);
         let mut deployment = Self {
             agent,
             gateways: Vec::new(),
@@ -259,9 +271,27 @@ pub fn target(port: u16) -> Value {
 /// It cannot be started.
 #[must_use]
 pub fn start_agent(host: Host, control: &Control, data: &Path, name: &str, token: &str) -> Node {
+    start_agent_with(host, control, data, name, token, &[])
+}
+
+/// The same, started with further flags.
+///
+/// # Panics
+///
+/// It cannot be started.
+#[must_use]
+pub fn start_agent_with(
+    host: Host,
+    control: &Control,
+    data: &Path,
+    name: &str,
+    token: &str,
+    flags: &[&str],
+) -> Node {
     control.is_known_on(&host);
     let program = Program::ours("kakuremichi-agent").arg("run");
     let program = program.args(["--control", control.url(), "--token", token, "--name", name]);
+    let program = program.args(flags.iter().copied());
     Node::start(
         host,
         program.args(["--grace", node::GRACE]),

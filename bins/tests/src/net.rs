@@ -269,6 +269,48 @@ impl Host {
         ));
     }
 
+    /// Makes the way to and from it a black hole for UDP, until [`Self::passes_udp`]: nothing is answered or
+    /// refused.
+    ///
+    /// # Panics
+    ///
+    /// The system refuses.
+    pub fn swallows_udp(&self) {
+        self.namespace.nft(
+            "table inet udp_hole {
+                chain coming { type filter hook input priority filter; meta l4proto udp drop; }
+                chain going { type filter hook output priority filter; meta l4proto udp drop; }
+            }",
+        );
+    }
+
+    /// Lets UDP through again.
+    ///
+    /// # Panics
+    ///
+    /// The system refuses, or UDP is not held up.
+    pub fn passes_udp(&self) {
+        self.namespace.nft("delete table inet udp_hole");
+    }
+
+    /// Lets nothing leave it but TCP to this port, and what stays on it.
+    ///
+    /// # Panics
+    ///
+    /// The system refuses.
+    pub fn leaves_only_to(&self, port: u16) {
+        self.namespace.nft(&format!(
+            "table inet cage {{
+                chain leaving {{
+                    type filter hook output priority filter; policy drop;
+                    oifname \"lo\" accept
+                    tcp dport {port} accept
+                    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+                }}
+            }}"
+        ));
+    }
+
     /// A program that will run on this host, as root.
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {

@@ -13,18 +13,22 @@ use kakuremichi_core::{
     plan::AgentRecord,
 };
 use kakuremichi_proto::report::NodeInfo;
+use rustls::crypto::CryptoProvider;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{
     Agent,
     conductor::{Conductor, Parts},
+    lanes::StreamSetup,
+    streams::Dialling,
     view,
 };
 use crate::{
     engine::{ShardConfig, ShardHandle},
     error::SpawnError,
     keys::{self, NodeKeys},
-    link::{self, ControlLink, PlanSource},
+    lane::LanePreference,
+    link::{self, ControlLink, EgressProxy, EgressProxyError, PlanSource},
     state::StateDir,
     status::EVENTS,
 };
@@ -35,11 +39,21 @@ const REQUESTS: usize = 64;
 /// What an agent is made of; see [`Agent::builder`].
 #[derive(Debug)]
 pub struct AgentBuilder {
-    source: Arc<dyn PlanSource<AgentRecord>>,
+    source: Source,
     state: State,
     name: Option<Result<Label, NameError>>,
     bind: Vec<SocketAddr>,
+    lane: LanePreference,
+    egress: Option<Result<EgressProxy, EgressProxyError>>,
+    provider: Option<Arc<CryptoProvider>>,
     software: String,
+}
+
+/// Where the plan comes from.
+#[derive(Debug)]
+enum Source {
+    Control(ControlLink),
+    Other(Arc<dyn PlanSource<AgentRecord>>),
 }
 
 #[derive(Debug)]
@@ -50,20 +64,27 @@ enum State {
 
 impl AgentBuilder {
     pub(super) fn new(source: impl PlanSource<AgentRecord>) -> Self {
+        Self::from_source(Source::Other(Arc::new(source)))
+    }
+
+    pub(super) fn control(url: impl Into<String>, token: impl Into<String>) -> Self {
+        Self::from_source(Source::Control(ControlLink::new(url, token)))
+    }
+
+    fn from_source(source: Source) -> Self {
         Self {
-            source: Arc::new(source),
+            source,
             state: State::Open(StateDir::memory()),
             name: None,
             bind: vec![
                 (Ipv6Addr::UNSPECIFIED, 0).into(),
                 (Ipv4Addr::UNSPECIFIED, 0).into(),
             ],
+            lane: LanePreference::Auto,
+            egress: None,
+            provider: None,
             software: concat!("kakuremichi ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
-    }
-
-    pub(super) fn control(url: impl Into<String>, token: impl Into<String>) -> Self {
-        Self::new(ControlLink::new(url, token))
     }
 
     // What everybody should say.
@@ -99,6 +120,31 @@ impl AgentBuilder {
     #[must_use]
     pub fn wireguard(mut self, addresses: Vec<SocketAddr>) -> Self {
         self.bind = addresses;
+        self
+    }
+
+    /// Which lane takes flows. By itself the agent takes TLS streams while WireGuard does not get through.
+    #[must_use]
+    pub const fn lane(mut self, preference: LanePreference) -> Self {
+        self.lane = preference;
+        self
+    }
+
+    /// The proxy through which TCP connections leave: `http://proxy:3128` or `socks5://proxy:1080`, with
+    /// `user:password@` where it asks for a login; see [`EgressProxy`]. It is used for TLS streams, and for
+    /// the link to Control if the builder was given Control's URL; a source that was set up by hand has its
+    /// own. No environment is read for it.
+    #[must_use]
+    pub fn egress_proxy(mut self, url: &str) -> Self {
+        self.egress = Some(url.parse());
+        self
+    }
+
+    /// The cryptography of TLS streams; ring's, without. It is used for this agent, and not installed
+    /// process-wide.
+    #[must_use]
+    pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        self.provider = Some(provider);
         self
     }
 
@@ -148,7 +194,24 @@ impl AgentBuilder {
             gateway: None,
         };
         let (supply, node) = link::supply(Role::Agent, name, keys.clone(), state, info);
-        let source = self.source.open(supply)?;
+        let egress = self.egress.transpose()?;
+        let source = match self.source {
+            Source::Control(link) => match &egress {
+                Some(proxy) => link.egress_proxy(proxy.clone()).open(supply)?,
+                None => link.open(supply)?,
+            },
+            Source::Other(source) => source.open(supply)?,
+        };
+        let streams = StreamSetup {
+            preference: self.lane,
+            keys: keys.clone(),
+            dialling: Dialling {
+                egress,
+                provider: self
+                    .provider
+                    .unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider())),
+            },
+        };
         let (requests, requested) = mpsc::channel(REQUESTS);
         let (status, statuses) = watch::channel(view::initial());
         let (events, _) = broadcast::channel(EVENTS);
@@ -160,6 +223,7 @@ impl AgentBuilder {
                 status,
                 events,
                 requests: requested,
+                streams,
             };
             let conductor = Conductor::new(local.clone(), parts);
             local.spawn(conductor.run());

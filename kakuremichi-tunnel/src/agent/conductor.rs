@@ -31,7 +31,7 @@ use super::{
     exposure::{Answer, Exposures, News},
     feed,
     incoming::{PREFACE, Shared},
-    lanes::{FOUND, Found, Lanes, Turn},
+    lanes::{FOUND, Found, Lanes, StreamSetup, Turn},
     table::Table,
     view,
 };
@@ -92,6 +92,7 @@ pub(super) struct Parts {
     pub(super) status: watch::Sender<Arc<AgentStatus>>,
     pub(super) events: broadcast::Sender<AgentEvent>,
     pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) streams: StreamSetup,
 }
 
 impl Conductor {
@@ -105,7 +106,14 @@ impl Conductor {
         let shared = Rc::new(Shared::new(ends, parts.events.clone()));
         let handler = Rc::clone(&shared);
         local.on_incoming(move |flow| handler.incoming(flow));
-        let lanes = Lanes::new(find, local.watch_peers(), local.shard().clone(), reports);
+        let lanes = Lanes::new(
+            find,
+            local.watch_peers(),
+            local.shard().clone(),
+            reports,
+            parts.streams,
+            Rc::clone(&shared),
+        );
         Self {
             local,
             node: parts.node,

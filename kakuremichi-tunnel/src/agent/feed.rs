@@ -54,7 +54,7 @@ impl Report {
         changed
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let health = |(target, passing): (&TargetId, &bool)| TargetHealth {
             target: *target,
             passing: *passing,

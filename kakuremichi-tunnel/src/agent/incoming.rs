@@ -5,7 +5,9 @@
 use std::{
     cell::{Cell, Ref, RefCell, RefMut},
     collections::BTreeMap,
+    future::Future,
     io,
+    net::TcpStream,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -27,9 +29,10 @@ use super::{
     visitor::{Visitor, VisitorStream},
 };
 use crate::{
-    engine::{IncomingFlow, Meter, PrefaceLength, proxy_v2_length},
+    engine::{IncomingFlow, Meter, PrefaceLength, SpliceEnd, proxy_v2_length},
     link::dial::{self, DialError},
     status::AgentEvent,
+    stream::TunnelStream,
 };
 
 /// How long a target has to accept a connection.
@@ -38,6 +41,50 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_DIALS: usize = 1024;
 /// How flows to the agent's targets begin.
 pub(super) const PREFACE: PrefaceLength = proxy_v2_length;
+
+/// A flow that a gateway opened, over whichever lane.
+pub(super) trait Incoming: Sized + 'static {
+    /// What was opened, and by whom.
+    fn opened(&self) -> Opened;
+
+    /// What it begins with.
+    fn preface(&self) -> &[u8];
+
+    /// Tells the gateway why not.
+    fn refuse(self, reply: FlowReply);
+
+    /// Takes the flow as a stream; the gateway is told that it is connected.
+    fn accept_stream(self, meter: Arc<Meter>) -> TunnelStream;
+
+    /// Serves a connected socket with the flow; the gateway is told that it is connected.
+    fn accept_socket(self, socket: TcpStream, meter: Arc<Meter>) -> impl Future<Output = SpliceEnd>;
+}
+
+impl Incoming for IncomingFlow {
+    fn opened(&self) -> Opened {
+        Opened {
+            peer: self.peer,
+            local: self.local,
+            remote: self.remote,
+        }
+    }
+
+    fn preface(&self) -> &[u8] {
+        &self.preface
+    }
+
+    fn refuse(self, reply: FlowReply) {
+        self.refuse(reply);
+    }
+
+    fn accept_stream(self, meter: Arc<Meter>) -> TunnelStream {
+        self.accept_stream(meter)
+    }
+
+    async fn accept_socket(self, socket: TcpStream, meter: Arc<Meter>) -> SpliceEnd {
+        self.accept_socket(socket, meter).await
+    }
+}
 
 /// What incoming flows are judged and served by. It lives on the shard's thread.
 #[derive(Debug)]
@@ -103,12 +150,13 @@ impl Shared {
     }
 
     /// Takes a flow: serves it, or refuses it with a reason.
-    pub(super) fn incoming(self: &Rc<Self>, flow: IncomingFlow) {
+    pub(super) fn incoming(self: &Rc<Self>, flow: impl Incoming) {
         let (admitted, preface) = match self.judge(&flow) {
             Ok(good) => good,
             Err(denial) => {
-                let gateway = self.table.borrow().gateway(&flow.peer);
-                tracing::warn!(?gateway, port = flow.local.port(), %denial, "a flow is denied");
+                let opened = flow.opened();
+                let gateway = self.table.borrow().gateway(&opened.peer);
+                tracing::warn!(?gateway, port = opened.local.port(), %denial, "a flow is denied");
                 // Nobody may listen.
                 let _ = self.events.send(AgentEvent::Denied { denial, gateway });
                 return flow.refuse(FlowReply::Denied);
@@ -124,17 +172,12 @@ impl Shared {
         }
     }
 
-    fn judge(&self, flow: &IncomingFlow) -> Result<(Admitted, Preface), FlowDenial> {
-        let (preface, _) = Preface::parse(&flow.preface)
+    fn judge(&self, flow: &impl Incoming) -> Result<(Admitted, Preface), FlowDenial> {
+        let (preface, _) = Preface::parse(flow.preface())
             .ok()
             .flatten()
             .ok_or(FlowDenial::Preface)?;
-        let opened = Opened {
-            peer: flow.peer,
-            local: flow.local,
-            remote: flow.remote,
-        };
-        let admitted = self.table.borrow().admit(opened, &preface)?;
+        let admitted = self.table.borrow().admit(flow.opened(), &preface)?;
         Ok((admitted, preface))
     }
 
@@ -148,7 +191,7 @@ impl Shared {
 
     /// Hands a flow to the listener in this process, without waiting for it (LESSONS: one slow listener
     /// stalls every tunnel).
-    fn hand_over(&self, flow: IncomingFlow, admitted: &Admitted, preface: Preface) {
+    fn hand_over(&self, flow: impl Incoming, admitted: &Admitted, preface: Preface) {
         let inlet = self.inlets.borrow().get(&admitted.target.id).cloned();
         let Some(inlet) = inlet else {
             return flow.refuse(FlowReply::Unknown);
@@ -172,7 +215,7 @@ impl Shared {
         }
     }
 
-    fn begin_dial(self: &Rc<Self>, flow: IncomingFlow, admitted: Admitted) {
+    fn begin_dial(self: &Rc<Self>, flow: impl Incoming, admitted: Admitted) {
         if self.dials.get() >= MAX_DIALS {
             return flow.refuse(FlowReply::Overloaded);
         }
@@ -191,7 +234,7 @@ impl Shared {
 
     async fn dial(
         &self,
-        flow: IncomingFlow,
+        flow: impl Incoming,
         admitted: Admitted,
         dialling: Dialling,
         meter: Arc<Meter>,
@@ -230,7 +273,7 @@ impl Shared {
 }
 
 /// Serves a Unix socket, which the engine does not.
-async fn relay(flow: IncomingFlow, mut socket: UnixStream, meter: Arc<Meter>) -> io::Result<(u64, u64)> {
+async fn relay(flow: impl Incoming, mut socket: UnixStream, meter: Arc<Meter>) -> io::Result<(u64, u64)> {
     let mut stream = flow.accept_stream(meter);
     copy_bidirectional(&mut stream, &mut socket).await
 }
@@ -239,7 +282,9 @@ const fn reply(error: &DialError) -> FlowReply {
     match error {
         DialError::Refused => FlowReply::Refused,
         DialError::TimedOut => FlowReply::TimedOut,
-        DialError::Resolve(_) | DialError::NoAddress | DialError::Unreachable(_) => FlowReply::Unreachable,
+        DialError::Resolve(_) | DialError::NoAddress | DialError::Proxy(_) | DialError::Unreachable(_) => {
+            FlowReply::Unreachable
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,17 +21,23 @@ use kakuremichi_core::{
     plan::{AgentGateway, AgentPlan},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::AbortHandle,
     time,
 };
 
-use super::feed;
+use super::{
+    feed,
+    incoming::Shared,
+    streams::{Dialling, StreamLane, StreamParts},
+};
 use crate::{
     engine::{PeerSettings, PeerView, Peers, Shard},
-    lane::{PathHealth, is_another_round_trip},
+    keys::NodeKeys,
+    lane::{ChoiceTiming, LaneChoice, LanePreference, PathHealth, is_another_round_trip},
     link::dial,
     status::{LaneKind, LaneState, LaneStatus},
+    streams::hello::Ends,
     wg::PeerConfig,
 };
 
@@ -62,11 +69,27 @@ pub(super) struct Lanes {
     peers: watch::Receiver<Arc<Peers>>,
     shard: Shard,
     report: watch::Receiver<feed::Report>,
+    setup: StreamSetup,
+    shared: Rc<Shared>,
+    /// Something about TLS streams has changed.
+    news: Rc<Notify>,
+}
+
+/// How lanes of TLS streams are made.
+#[derive(Debug)]
+pub(super) struct StreamSetup {
+    pub(super) preference: LanePreference,
+    pub(super) keys: NodeKeys,
+    pub(super) dialling: Dialling,
 }
 
 #[derive(Debug)]
 struct Lane {
     gateway: AgentGateway,
+    choice: LaneChoice,
+    /// None while there is nowhere to dial, or WireGuard is pinned.
+    stream: Option<StreamLane>,
+    kind: LaneKind,
     endpoint: Option<SocketAddr>,
     last_error: Option<String>,
     state: LaneState,
@@ -92,11 +115,13 @@ pub(super) enum Turn {
 }
 
 impl Lanes {
-    pub(super) const fn new(
+    pub(super) fn new(
         found: mpsc::Sender<Found>,
         peers: watch::Receiver<Arc<Peers>>,
         shard: Shard,
         report: watch::Receiver<feed::Report>,
+        setup: StreamSetup,
+        shared: Rc<Shared>,
     ) -> Self {
         Self {
             lanes: BTreeMap::new(),
@@ -104,6 +129,9 @@ impl Lanes {
             peers,
             shard,
             report,
+            setup,
+            shared,
+            news: Rc::default(),
         }
     }
 
@@ -114,19 +142,51 @@ impl Lanes {
         for gateway in plan.gateways() {
             let lane = match before.remove(&gateway.id) {
                 Some(lane) if lane.gateway == *gateway => lane,
-                Some(lane) if lane.gateway.wireguard == gateway.wireguard => {
-                    let mut moved = self.begin(gateway);
+                Some(mut lane) if is_same(&lane.gateway, gateway) => {
+                    let stream = lane.stream.take();
+                    if let Some(stream) = &stream {
+                        stream.moved(&gateway.streams);
+                    }
+                    let mut moved = self.begin(gateway, stream);
                     (moved.endpoint, moved.state) = (lane.endpoint, lane.state);
                     (moved.since, moved.turned) = (lane.since, lane.turned);
+                    (moved.choice, moved.kind) = (lane.choice.clone(), lane.kind);
                     moved
                 }
-                _ => self.begin(gateway),
+                _ => {
+                    let stream = self.stream(plan, gateway);
+                    self.begin(gateway, stream)
+                }
             };
             self.lanes.insert(gateway.id, lane);
         }
     }
 
-    fn begin(&self, gateway: &AgentGateway) -> Lane {
+    /// The lane of TLS streams to a gateway, which does nothing yet.
+    fn stream(&self, plan: &AgentPlan, gateway: &AgentGateway) -> Option<StreamLane> {
+        let node = plan.node()?;
+        if self.setup.preference == LanePreference::WireGuard || gateway.streams.is_empty() {
+            return None;
+        }
+        Some(StreamLane::begin(StreamParts {
+            ends: Ends {
+                agent: node.id,
+                gateway: gateway.id,
+                gateway_key: gateway.identity,
+                keys: self.setup.keys.clone(),
+            },
+            peer: gateway.wireguard,
+            local: node.address,
+            remote: gateway.address,
+            endpoints: gateway.streams.clone(),
+            dialling: self.setup.dialling.clone(),
+            shared: Rc::clone(&self.shared),
+            report: self.report.clone(),
+            news: Rc::clone(&self.news),
+        }))
+    }
+
+    fn begin(&self, gateway: &AgentGateway, stream: Option<StreamLane>) -> Lane {
         let seeker = Seeker {
             gateway: gateway.id,
             key: gateway.wireguard,
@@ -141,8 +201,12 @@ impl Lanes {
             self.peers.clone(),
             self.report.clone(),
         );
+        let choice = LaneChoice::new(self.setup.preference, ChoiceTiming::default(), Instant::now());
         Lane {
             gateway: gateway.clone(),
+            kind: choice.chosen(),
+            choice,
+            stream,
             endpoint: None,
             last_error: None,
             state: LaneState::Probing,
@@ -189,11 +253,22 @@ impl Lanes {
         let peers = Arc::clone(&self.peers.borrow_and_update());
         let (mut turns, mut changed) = (Vec::new(), false);
         for (id, lane) in &mut self.lanes {
-            let (state, turned) = state(peers.get(&lane.gateway.wireguard));
+            let wireguard = peers.get(&lane.gateway.wireguard);
+            let wireguard = wireguard.map_or(PathHealth::Unknown, |peer| peer.health);
+            let (health, error) = lane.choose(wireguard);
+            let (state, turned) = state(health);
+            let moved = std::mem::replace(&mut lane.kind, lane.choice.chosen()) != lane.kind;
+            if moved {
+                tracing::info!(gateway = %id, kind = ?lane.kind, "new flows take another lane");
+            }
+            let told = error.is_some() && lane.last_error != error;
+            if told {
+                lane.last_error = error;
+            }
             if turned != lane.turned {
                 lane.turned = turned;
                 lane.since = turned.map_or_else(SystemTime::now, moment);
-            } else if !worth_showing(lane.state, state) {
+            } else if !moved && !told && !worth_showing(lane.state, state) {
                 continue;
             }
             changed = true;
@@ -221,17 +296,27 @@ impl Lanes {
         self.lanes.values().map(|lane| LaneStatus {
             gateway: lane.gateway.id,
             name: lane.gateway.name.clone(),
-            kind: LaneKind::WireGuard,
+            kind: lane.kind,
             state: lane.state,
             since: lane.since,
             last_error: lane.last_error.clone(),
         })
     }
 
-    /// Waits until the engine has news of the peers.
+    /// Waits until there is news of a lane, or time has passed for one.
     pub(super) async fn changed(&mut self) {
-        if self.peers.changed().await.is_err() {
-            std::future::pending().await
+        let now = Instant::now();
+        let due = self
+            .lanes
+            .values()
+            .filter_map(|lane| lane.choice.poll_timeout(now))
+            .min();
+        tokio::select! {
+            changed = self.peers.changed() => if changed.is_err() {
+                std::future::pending().await
+            },
+            () = self.news.notified() => {}
+            () = until(due) => {}
         }
     }
 
@@ -241,11 +326,46 @@ impl Lanes {
     }
 }
 
-fn state(peer: Option<&PeerView>) -> (LaneState, Option<Instant>) {
-    match peer.map(|peer| peer.health) {
-        None | Some(PathHealth::Unknown) => (LaneState::Probing, None),
-        Some(PathHealth::Up { since, rtt }) => (LaneState::Up { rtt }, Some(since)),
-        Some(PathHealth::Down { since }) => (LaneState::Down, Some(since)),
+impl Lane {
+    /// Chooses between the two lanes, by what is known now. Returns what is known of the chosen one, and
+    /// what is wrong with TLS streams.
+    fn choose(&mut self, wireguard: PathHealth) -> (PathHealth, Option<String>) {
+        let now = Instant::now();
+        self.choice.handle_wireguard(wireguard, now);
+        let mut error = None;
+        if let Some(stream) = &self.stream {
+            let view = stream.view();
+            self.choice.handle_tls(view.health, now);
+            error = view.error;
+        }
+        self.choice.handle_timeout(now);
+        if let Some(stream) = &self.stream {
+            stream.order(self.choice.wants_tls(now), self.choice.chosen());
+        }
+        (self.choice.health(), error)
+    }
+}
+
+/// Whether a gateway is the one that it was, wherever it is.
+fn is_same(before: &AgentGateway, now: &AgentGateway) -> bool {
+    before.wireguard == now.wireguard
+        && before.identity == now.identity
+        && before.address == now.address
+        && before.streams.is_empty() == now.streams.is_empty()
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn state(health: PathHealth) -> (LaneState, Option<Instant>) {
+    match health {
+        PathHealth::Unknown => (LaneState::Probing, None),
+        PathHealth::Up { since, rtt } => (LaneState::Up { rtt }, Some(since)),
+        PathHealth::Down { since } => (LaneState::Down, Some(since)),
     }
 }
 

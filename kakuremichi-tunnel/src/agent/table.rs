@@ -159,6 +159,7 @@ mod tests {
     use super::*;
     use kakuremichi_core::{
         id::{AgentId, OrganizationId},
+        key::IdentityKey,
         model::VirtualPort,
         plan::{AgentGateway, AgentNode, AgentRecord, AgentService, Plan, Revision},
     };
@@ -201,9 +202,11 @@ mod tests {
                 AgentRecord::Gateway(AgentGateway {
                     id: GatewayId::from_bytes([2; 16]),
                     name: "gate".parse().unwrap(),
+                    identity: IdentityKey::from_bytes([2; 32]),
                     wireguard: key(2),
                     address: GATEWAY,
                     endpoints: Vec::new(),
+                    streams: Vec::new(),
                 }),
                 service(7, 2000),
                 service(8, 2001),

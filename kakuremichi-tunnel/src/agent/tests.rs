@@ -12,7 +12,7 @@ use std::{future::Future, net::Ipv6Addr, path::Path, time::Duration};
 
 use kakuremichi_core::{
     id::{AgentId, GatewayId, OrganizationId, ServiceId, TargetId},
-    key::WireGuardKey,
+    key::{IdentityKey, WireGuardKey},
     model::{HealthCheck, TargetAddress, VirtualPort},
     plan::{AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, Plan, Revision},
 };
@@ -124,9 +124,11 @@ fn plan(revision: u64, gateway: WireGuardKey, endpoints: &[&str], services: &[Pl
     let gateway = AgentGateway {
         id: gateway_id(),
         name: "gate".parse().unwrap(),
+        identity: IdentityKey::from_bytes([2; 32]),
         wireguard: gateway,
         address: GATEWAY,
         endpoints: endpoints.iter().map(|text| text.parse().unwrap()).collect(),
+        streams: Vec::new(),
     };
     let services = services.iter().map(Planned::record);
     Plan::new(

@@ -39,7 +39,7 @@ impl Meter {
         self.received.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add(&self, sent: usize, received: usize) {
+    pub(crate) fn add(&self, sent: usize, received: usize) {
         if sent > 0 {
             self.sent.fetch_add(sent as u64, Ordering::Relaxed);
         }

@@ -28,6 +28,7 @@ use super::{
     serving::{Numbers, Serving},
     settings::{Limits, Timeouts},
     status::GatewayStatus,
+    streams::{Streams, tend},
     table::RouteTable,
     usage::UsageBook,
 };
@@ -35,6 +36,7 @@ use crate::{
     engine::{LocalShard, ShardSet},
     link::{self, SourceFuture},
     state::StateDir,
+    streams::finish::Returned,
 };
 
 /// What all shards of a gateway share.
@@ -42,6 +44,8 @@ use crate::{
 pub(super) struct Blueprint {
     pub(super) table: Arc<ArcSwap<RouteTable>>,
     pub(super) tls: Arc<ServerConfig>,
+    /// What agents keep open.
+    pub(super) streams: Streams,
     pub(super) target_tls: Arc<TargetTls>,
     pub(super) access: Arc<AccessControl>,
     pub(super) requests: Arc<PerAddress>,
@@ -85,6 +89,8 @@ pub(super) struct Conducting {
     pub(super) status: watch::Sender<Arc<GatewayStatus>>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) last: network::Endpoints,
+    /// Connections whose flow is over.
+    pub(super) returned: mpsc::UnboundedReceiver<Returned>,
 }
 
 impl Blueprint {
@@ -109,6 +115,7 @@ impl Blueprint {
             serving: Rc::clone(&serving),
             admissions: Arc::clone(&self.admissions),
             tls: self.tls,
+            streams: self.streams,
             drain: self.drain.clone(),
             public_port: self.public_port,
         });
@@ -128,7 +135,9 @@ impl Blueprint {
                     status,
                     requests,
                     last,
+                    returned,
                 } = *conducting;
+                local.spawn(tend(serving.upstream.streams().clone(), returned));
                 let parts = Parts {
                     shards,
                     node,

@@ -95,6 +95,8 @@ pub(super) struct Conductor {
     open: Total,
     begin: BeginDrain,
     peers: WatchPeers,
+    /// Something about TLS streams has changed.
+    streams: watch::Receiver<()>,
     status: watch::Sender<Arc<GatewayStatus>>,
     requests: mpsc::Receiver<Request>,
     phase: Phase,
@@ -123,6 +125,7 @@ impl Conductor {
         let awaited = Some(parts.last.clone()).filter(|last| !last.is_empty());
         Self {
             peers: parts.shards.watch_peers(),
+            streams: parts.serving.upstream.streams().watch(),
             shards: parts.shards,
             local,
             node: parts.node,
@@ -160,6 +163,7 @@ impl Conductor {
         loop {
             let settle = self.awaited.as_ref().map(|(_, until)| *until);
             tokio::select! {
+                Ok(()) = self.streams.changed() => self.observe(),
                 Some(request) = self.requests.recv() => {
                     let Request::Shutdown(grace, answer) = request;
                     return self.shutdown(grace, answer).await;
@@ -259,6 +263,7 @@ impl Conductor {
     /// Looks at the lanes.
     fn observe(&mut self) {
         let peers = self.peers.latest();
+        self.streams.mark_unchanged();
         let now = SystemTime::now();
         let mut seen = Vec::with_capacity(self.seen.len());
         let mut before = self.seen.iter().peekable();
@@ -266,7 +271,11 @@ impl Conductor {
             // Both are in the order of the identifiers.
             while before.next_if(|before| before.id < peer.id).is_some() {}
             let was = before.next_if(|before| before.id == peer.id);
-            let is = PeerStatus::observe(peer, peers.get(&peer.wireguard), was, now);
+            let stream = match peer.id {
+                PeerId::Agent(agent) => self.serving.upstream.streams().view(agent),
+                PeerId::Site(_) => None,
+            };
+            let is = PeerStatus::observe(peer, peers.get(&peer.wireguard), stream, was, now);
             if was.is_some_and(|was| was.state.is_other(is.state)) {
                 self.turned(&is);
             }
@@ -407,6 +416,7 @@ impl Conductor {
                 // Who is revoked now does not stay until the end.
                 Ok(()) = self.node.plan.changed() => self.take_plan(),
                 () = self.peers.changed() => self.observe(),
+                Ok(()) = self.streams.changed() => self.observe(),
                 () = &mut over => break,
             }
         }
@@ -425,6 +435,7 @@ impl Conductor {
         let _ = time::timeout(talk, dropped).await;
         self.count();
         self.remembered().await;
+        self.serving.upstream.streams().close();
         self.node.stop();
         let _ = time::timeout(talk, &mut self.source).await;
         self.phase = Phase::Closed;

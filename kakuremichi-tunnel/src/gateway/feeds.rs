@@ -10,11 +10,14 @@ use kakuremichi_core::{
     key::WireGuardKey,
     plan::GatewayPlan,
 };
-use kakuremichi_proto::lane::{FEED_PORT, FeedFrame, MAX_FEED_FRAME, parse};
+use kakuremichi_proto::lane::{FEED_PORT, FeedError, FeedFrame, parse};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::{http::TaskGuard, serving::Serving, upstream::Upstream};
 use crate::engine::{IncomingFlow, LocalShard};
+
+/// What is read of a feed at once, in bytes. With it, a frame that is not complete is all that is kept.
+const PIECE: usize = 4 * 1024;
 
 /// The feeds of all agents, at most one of each: a newer one replaces the older.
 #[derive(Debug, Default)]
@@ -62,27 +65,59 @@ impl Feeds {
     }
 }
 
-/// Reads a feed until it ends or breaks the protocol. What was said stands until something else is:
-/// an agent that is gone is told by its lane.
-async fn listen<U: Upstream>(mut stream: impl AsyncRead + Unpin, agent: AgentId, serving: &Serving<U>) {
-    // Whoever opens a feed is there to serve, unless it says otherwise.
-    serving.draining.set(agent, false);
-    let mut bytes = Vec::with_capacity(1024);
-    loop {
-        loop {
-            let (frame, length) = match parse(&bytes) {
-                Ok(Some(found)) => found,
-                Ok(None) => break,
+/// A feed that comes in pieces: what was said stands until something else is. An agent that is gone is
+/// told by its lane.
+#[derive(Debug)]
+pub(super) struct FeedReader {
+    /// The beginning of a frame.
+    bytes: Vec<u8>,
+}
+
+impl FeedReader {
+    /// A feed that begins. Whoever opens one is there to serve, unless it says otherwise.
+    pub(super) fn open<U: Upstream>(agent: AgentId, serving: &Serving<U>) -> Self {
+        serving.draining.set(agent, false);
+        Self { bytes: Vec::new() }
+    }
+
+    /// Takes the next bytes. An error is the end of the feed.
+    pub(super) fn push<U: Upstream>(
+        &mut self,
+        bytes: &[u8],
+        agent: AgentId,
+        serving: &Serving<U>,
+    ) -> Result<(), FeedError> {
+        self.bytes.extend_from_slice(bytes);
+        let mut read = 0;
+        let end = loop {
+            match parse(&self.bytes[read..]) {
+                Ok(Some((frame, length))) => {
+                    read += length;
+                    take(frame, agent, serving);
+                }
+                Ok(None) => break Ok(()),
                 Err(error) => {
                     tracing::warn!(%agent, %error, "an agent's feed is damaged");
-                    return;
+                    break Err(error);
                 }
-            };
-            bytes.drain(..length);
-            take(frame, agent, serving);
+            }
+        };
+        self.bytes.drain(..read);
+        end
+    }
+}
+
+/// Reads a feed until it ends or breaks the protocol.
+async fn listen<U: Upstream>(mut stream: impl AsyncRead + Unpin, agent: AgentId, serving: &Serving<U>) {
+    let mut feed = FeedReader::open(agent, serving);
+    let mut piece = Vec::with_capacity(PIECE);
+    loop {
+        piece.clear();
+        let room = PIECE as u64;
+        if !matches!((&mut stream).take(room).read_buf(&mut piece).await, Ok(1..)) {
+            return;
         }
-        let room = MAX_FEED_FRAME.saturating_sub(bytes.len()) as u64;
-        if !matches!((&mut stream).take(room).read_buf(&mut bytes).await, Ok(1..)) {
+        if feed.push(&piece, agent, serving).is_err() {
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! The way to targets through the engine: lanes to agents and sites.
+//! The way to targets: through the engine to agents and sites, or over TLS streams to agents.
 
 #![expect(
     clippy::disallowed_methods,
@@ -7,23 +7,30 @@
 
 use std::{
     collections::BTreeMap,
+    future::Future,
     io,
     net::{Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use kakuremichi_core::{
-    id::{GatewayId, PeerId},
+    id::{AgentId, GatewayId, PeerId},
     key::WireGuardKey,
     plan::{GatewayPlan, Via},
 };
-use kakuremichi_proto::preface::{Preface, PrefaceError};
+use kakuremichi_proto::{
+    lane::record::Record,
+    preface::{Preface, PrefaceError},
+    report::LaneKind,
+};
 use tokio::time::sleep;
 
 use super::{
     balance::Reach,
+    streams::{StreamView, Streams},
     upstream::{FlowError, FlowRequest, SpliceOutcome, Upstream},
     usage::ServiceUsage,
 };
@@ -31,6 +38,7 @@ use crate::{
     engine::{Connect, EndReason, Meter, ShardSet},
     lane::PathHealth,
     stream::TunnelStream,
+    streams::{connection::Connection, flow::LaneFlow, splice::LaneSplice},
 };
 
 /// How often an open connection to a TCP service is counted.
@@ -39,10 +47,12 @@ const COUNT: Duration = Duration::from_secs(5);
 /// How long an agent takes at most to say that it has reached a target, or not.
 const DIALLED: Duration = Duration::from_secs(15);
 
-/// Opens flows through the engine: on the shard that owns the agent, from whichever they are asked for.
+/// Opens flows: through the engine on the shard that owns the agent, or over TLS streams, from whichever
+/// shard they are asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Lanes {
     shards: ShardSet,
+    streams: Streams,
     known: Arc<ArcSwap<Known>>,
     connect: Duration,
     idle: Duration,
@@ -57,9 +67,10 @@ struct Known {
 
 impl Lanes {
     /// Gives a flow `connect` to be connected; a spliced one ends when nothing moves for `idle`.
-    pub(crate) fn new(shards: ShardSet, connect: Duration, idle: Duration) -> Self {
+    pub(crate) fn new(shards: ShardSet, streams: Streams, connect: Duration, idle: Duration) -> Self {
         Self {
             shards,
+            streams,
             known: Arc::default(),
             connect,
             idle,
@@ -68,6 +79,7 @@ impl Lanes {
 
     /// Follows a new plan.
     pub(crate) fn apply(&self, plan: &GatewayPlan) {
+        self.streams.apply(plan);
         self.known.store(Arc::new(Known {
             gateway: plan.node().map(|node| node.id),
             peers: plan
@@ -77,6 +89,115 @@ impl Lanes {
         }));
     }
 
+    /// What agents keep open.
+    pub(crate) const fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// The agent to whose TLS streams a flow goes: where it wants them, or where WireGuard does not carry.
+    fn over_streams(&self, via: &Via) -> Option<AgentId> {
+        let Via::Agent { agent, .. } = via else {
+            return None;
+        };
+        let view = self.streams.view(*agent).filter(StreamView::is_up)?;
+        let wireguard = self.health(PeerId::Agent(*agent));
+        let takes = view.choice == LaneKind::TlsStream || !matches!(wireguard, Some(PathHealth::Up { .. }));
+        takes.then_some(*agent)
+    }
+
+    /// What is known of the WireGuard lane to a peer.
+    fn health(&self, peer: PeerId) -> Option<PathHealth> {
+        let known = self.known.load();
+        let (key, _) = known.peers.get(&peer)?;
+        self.shards.peer(key).map(|view| view.health)
+    }
+
+    /// Takes a connection for a flow to an agent, with the flow's beginning queued.
+    async fn begin(&self, agent: AgentId, request: &FlowRequest<'_>) -> Result<Connection, FlowError> {
+        let gateway = self.known.load().gateway.ok_or(FlowError::Offline)?;
+        let preface = encoded(request, gateway)?;
+        let Via::Agent { port, .. } = request.target.via else {
+            return Err(FlowError::Broken);
+        };
+        let mut connection = self.streams.take(agent, self.connect).await?;
+        connection.queue(Record::Begin {
+            port: port.get(),
+            preface: &preface,
+        });
+        Ok(connection)
+    }
+
+    async fn open_over_streams(
+        &self,
+        agent: AgentId,
+        request: &FlowRequest<'_>,
+    ) -> Result<TunnelStream, FlowError> {
+        let connection = self.begin(agent, request).await?;
+        let flow = LaneFlow::opened(connection, self.streams.home(), Arc::default());
+        let (local, remote) = (request.visitor.local, request.visitor.address);
+        let mut stream = TunnelStream::over_lane(flow, local, remote);
+        if request.wait {
+            stream.connected().await.map_err(|error| reason(&error))?;
+        }
+        Ok(stream)
+    }
+
+    async fn splice_over_streams(
+        &self,
+        agent: AgentId,
+        socket: std::net::TcpStream,
+        request: &FlowRequest<'_>,
+    ) -> SpliceOutcome {
+        let connection = match self.begin(agent, request).await {
+            Ok(connection) => connection,
+            Err(error) => return SpliceOutcome::failed(error, Some(socket)),
+        };
+        let Ok(mut splice) = LaneSplice::new(socket, connection, self.streams.home()) else {
+            return SpliceOutcome::failed(FlowError::Broken, None);
+        };
+        let meter: Arc<Meter> = Arc::default();
+        let counted = Counted::new(Arc::clone(&meter), request.usage);
+        let served = {
+            let serving = pin!(splice.serve(&meter));
+            self.watched(serving, counted, || {}).await
+        };
+        match served {
+            Some(end) => {
+                let spare = splice.finish(end.fate, end.reason);
+                outcome(&meter, end.reason, |again| spare.filter(|_| again))
+            }
+            // Dropping it resets both ends.
+            None => SpliceOutcome::failed(FlowError::TimedOut, None),
+        }
+    }
+
+    /// Waits for the end of a splice, and charges the service meanwhile; tells when a target has it, so that
+    /// there will be no other. `None` when nothing moved for too long.
+    async fn watched<T>(
+        &self,
+        mut splice: impl Future<Output = T> + Unpin,
+        mut counted: Counted<'_>,
+        mut settled: impl FnMut(),
+    ) -> Option<T> {
+        let (mut quiet, mut age) = (Duration::ZERO, Duration::ZERO);
+        loop {
+            tokio::select! {
+                end = &mut splice => return Some(end),
+                () = sleep(COUNT) => {
+                    quiet = if counted.count() { Duration::ZERO } else { quiet + COUNT };
+                    age += COUNT;
+                    // Descriptors are few.
+                    if quiet.is_zero() || age >= self.connect + DIALLED {
+                        settled();
+                    }
+                    if quiet >= self.idle {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
     fn connect(&self, request: &FlowRequest<'_>) -> Result<Connect, FlowError> {
         let known = self.known.load();
         let peer = peer(&request.target.via);
@@ -84,10 +205,7 @@ impl Lanes {
         let mut connect = match request.target.via {
             Via::Agent { port, .. } => {
                 let gateway = known.gateway.ok_or(FlowError::Offline)?;
-                let preface = preface(request, gateway).map_err(|error| {
-                    tracing::warn!(%error, "the visitor cannot be described to the agent");
-                    FlowError::Broken
-                })?;
+                let preface = encoded(request, gateway)?;
                 let mut connect = Connect::new(key, SocketAddr::from((address, port.get())));
                 connect.preface = Some(preface);
                 connect.expect_reply = true;
@@ -105,6 +223,13 @@ const fn peer(via: &Via) -> PeerId {
         Via::Agent { agent, .. } => PeerId::Agent(*agent),
         Via::Site { site, .. } => PeerId::Site(*site),
     }
+}
+
+fn encoded(request: &FlowRequest<'_>, gateway: GatewayId) -> Result<Vec<u8>, FlowError> {
+    preface(request, gateway).map_err(|error| {
+        tracing::warn!(%error, "the visitor cannot be described to the agent");
+        FlowError::Broken
+    })
 }
 
 fn preface(request: &FlowRequest<'_>, gateway: GatewayId) -> Result<Vec<u8>, PrefaceError> {
@@ -128,6 +253,9 @@ impl Upstream for Lanes {
     type Stream = TunnelStream;
 
     async fn open(&self, request: FlowRequest<'_>) -> Result<TunnelStream, FlowError> {
+        if let Some(agent) = self.over_streams(&request.target.via) {
+            return self.open_over_streams(agent, &request).await;
+        }
         let connect = self.connect(&request)?;
         let mut stream = self.shards.connect(connect).await?;
         if request.wait {
@@ -137,64 +265,34 @@ impl Upstream for Lanes {
     }
 
     async fn splice(&self, socket: std::net::TcpStream, request: FlowRequest<'_>) -> SpliceOutcome {
-        let failed = |error, returned| SpliceOutcome {
-            sent: 0,
-            received: 0,
-            error: Some(error),
-            returned,
-        };
+        if let Some(agent) = self.over_streams(&request.target.via) {
+            return self.splice_over_streams(agent, socket, &request).await;
+        }
         let mut connect = match self.connect(&request) {
             Ok(connect) => connect,
-            Err(error) => return failed(error, Some(socket)),
+            Err(error) => return SpliceOutcome::failed(error, Some(socket)),
         };
         // Another descriptor of the socket outlives the engine's, in case another target is to be asked.
         let mut spare = socket.try_clone().ok();
         let meter: Arc<Meter> = Arc::default();
         connect.meter = Arc::clone(&meter);
-        let mut counted = Counted::new(meter, request.usage);
-        let mut splice = self.shards.splice(socket, connect);
-        let (mut quiet, mut age) = (Duration::ZERO, Duration::ZERO);
-        let end = loop {
-            tokio::select! {
-                end = &mut splice => break end,
-                () = sleep(COUNT) => {
-                    quiet = if counted.count() { Duration::ZERO } else { quiet + COUNT };
-                    age += COUNT;
-                    // A target has it by now: there will be no other, and descriptors are few.
-                    if quiet.is_zero() || age >= self.connect + DIALLED {
-                        spare = None;
-                    }
-                    if quiet >= self.idle {
-                        return failed(FlowError::TimedOut, None);
-                    }
-                }
-            }
-        };
-        counted.count();
-        let untouched = end.sent == 0 && end.received == 0;
-        let (error, again) = match end.reason {
-            EndReason::Finished | EndReason::Socket(_) | EndReason::Cancelled => (None, false),
-            EndReason::NotConnected(error) => (Some(error.into()), true),
-            EndReason::Refused(reply) => (Some(reply.into()), untouched),
-            // An end of the target's own making.
-            EndReason::Reset => (None, false),
-            EndReason::TimedOut => (Some(FlowError::TimedOut), false),
-            EndReason::PeerGone => (Some(FlowError::Offline), false),
-            EndReason::Protocol | EndReason::Stopped => (Some(FlowError::Broken), false),
-        };
-        let spare = spare.filter(|_| again).filter(|spare| {
-            // The engine let go of it with a reset in mind.
-            socket2::SockRef::from(spare).set_linger(None).is_ok()
-        });
-        SpliceOutcome {
-            sent: end.sent,
-            received: end.received,
-            error,
-            returned: spare,
+        let counted = Counted::new(Arc::clone(&meter), request.usage);
+        let splice = self.shards.splice(socket, connect);
+        match self.watched(splice, counted, || drop(spare.take())).await {
+            Some(end) => outcome(&meter, end.reason, |again| {
+                spare.filter(|_| again).filter(|spare| {
+                    // The engine let go of it with a reset in mind.
+                    socket2::SockRef::from(spare).set_linger(None).is_ok()
+                })
+            }),
+            None => SpliceOutcome::failed(FlowError::TimedOut, None),
         }
     }
 
     fn reach(&self, via: &Via) -> Reach {
+        if self.over_streams(via).is_some() {
+            return Reach::Online;
+        }
         let Some((key, _)) = self.known.load().peers.get(&peer(via)).copied() else {
             return Reach::Offline;
         };
@@ -211,6 +309,33 @@ impl Upstream for Lanes {
                 None => Reach::Offline,
             },
         }
+    }
+}
+
+/// What became of a spliced connection. `again` gives its socket back if it may be offered to another
+/// target.
+fn outcome(
+    meter: &Meter,
+    reason: EndReason,
+    again: impl FnOnce(bool) -> Option<std::net::TcpStream>,
+) -> SpliceOutcome {
+    let (sent, received) = (meter.sent(), meter.received());
+    let untouched = sent == 0 && received == 0;
+    let (error, may) = match reason {
+        EndReason::Finished | EndReason::Socket(_) | EndReason::Cancelled => (None, false),
+        EndReason::NotConnected(error) => (Some(error.into()), true),
+        EndReason::Refused(reply) => (Some(reply.into()), untouched),
+        // An end of the target's own making.
+        EndReason::Reset => (None, false),
+        EndReason::TimedOut => (Some(FlowError::TimedOut), false),
+        EndReason::PeerGone => (Some(FlowError::Offline), false),
+        EndReason::Protocol | EndReason::Stopped => (Some(FlowError::Broken), false),
+    };
+    SpliceOutcome {
+        sent,
+        received,
+        error,
+        returned: again(may),
     }
 }
 

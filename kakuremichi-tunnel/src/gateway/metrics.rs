@@ -73,6 +73,16 @@ counters! {
     bytes_in,
     /// The same toward visitors.
     bytes_out,
+    /// Connections of TLS stream lanes that were taken.
+    lanes_accepted,
+    /// The same that were refused at a bound.
+    lanes_refused,
+    /// The same of which none came: TLS failed, or the proof of identity, or it took too long.
+    lanes_failed,
+    /// Flows over TLS streams.
+    lane_flows,
+    /// Flows refused because too many waited for a connection.
+    lane_overflows,
     /// Exchanges that began.
     opened,
     /// Exchanges that ended.

@@ -115,6 +115,7 @@ mod tests {
         GatewayRecord::Peer(GatewayPeer {
             id,
             name: "peer".parse().unwrap(),
+            identity: None,
             wireguard: key(number),
             address: format!("fd00::{number}").parse().unwrap(),
             allowed_ips: vec![format!("fd00::{number}/128").parse().unwrap()],

@@ -75,6 +75,11 @@ pub struct Limits {
     pub judgements: usize,
     /// Verified credentials that are remembered. Beyond, the oldest is forgotten.
     pub remembered: usize,
+    /// Connections of one agent's TLS stream lane. Beyond, a new one is refused, and flows wait.
+    pub lane_connections: usize,
+    /// Connections of TLS stream lanes whose ends have not proven who they are. Beyond, a new one is closed
+    /// at once.
+    pub lane_handshakes: usize,
     /// Certificates of the local CA that are kept. Beyond, the one made first is dropped and made
     /// again when wanted.
     pub certificates: usize,
@@ -93,6 +98,8 @@ impl Default for Limits {
             waiting_verifications: 64,
             judgements: 1_024,
             remembered: 4_096,
+            lane_connections: 512,
+            lane_handshakes: 256,
             certificates: 1_024,
         }
     }

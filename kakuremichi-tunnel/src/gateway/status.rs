@@ -11,9 +11,11 @@ use kakuremichi_core::{
     name::{HostPattern, Label},
     plan::{GatewayPeer, GatewayPlan, PlannedKind, Revision},
 };
-use kakuremichi_proto::report::{self, LaneEnd, LaneKind};
+pub use kakuremichi_proto::report::LaneKind;
+use kakuremichi_proto::report::{self, LaneEnd};
 
 pub use super::ingress::tcp::PortStatus;
+use super::streams::StreamView;
 use crate::{
     engine::PeerView,
     lane::{PathHealth, is_another_round_trip},
@@ -70,6 +72,8 @@ pub struct PeerStatus {
     pub id: PeerId,
     /// Its name.
     pub name: Label,
+    /// What the lane is made of: the one that takes new flows.
+    pub kind: LaneKind,
     /// Whether the lane carries.
     pub state: PeerState,
     /// Since when it is in this state.
@@ -108,9 +112,9 @@ pub struct ServiceStatus {
 }
 
 impl PeerState {
-    /// What the engine knows, without the time.
-    pub(super) fn of(view: Option<&PeerView>) -> Self {
-        match view.map(|view| view.health) {
+    /// What is known of a path, without the time.
+    pub(super) const fn of(health: Option<PathHealth>) -> Self {
+        match health {
             None | Some(PathHealth::Unknown) => Self::Probing,
             Some(PathHealth::Up { rtt, .. }) => Self::Up { rtt },
             Some(PathHealth::Down { .. }) => Self::Down,
@@ -128,10 +132,20 @@ impl PeerStatus {
     pub(super) fn observe(
         peer: &GatewayPeer,
         view: Option<&PeerView>,
+        stream: Option<StreamView>,
         before: Option<&Self>,
         now: SystemTime,
     ) -> Self {
-        let state = PeerState::of(view);
+        let wireguard = view.map(|view| view.health);
+        let up = matches!(wireguard, Some(PathHealth::Up { .. }));
+        let stream = stream
+            .filter(StreamView::is_up)
+            .filter(|stream| !up || stream.choice == LaneKind::TlsStream);
+        let (kind, health) = match stream {
+            Some(stream) => (LaneKind::TlsStream, Some(stream.health)),
+            None => (LaneKind::WireGuard, wireguard),
+        };
+        let state = PeerState::of(health);
         // A round trip that is almost the one that was told is that.
         let state = match (before.map(|before| before.state), state) {
             (Some(told @ PeerState::Up { rtt: was }), PeerState::Up { rtt })
@@ -147,6 +161,7 @@ impl PeerStatus {
         Self {
             id: peer.id,
             name: peer.name.clone(),
+            kind,
             state,
             since,
             endpoint: view.and_then(|view| view.endpoint),
@@ -165,7 +180,7 @@ impl PeerStatus {
                 PeerId::Agent(agent) => LaneEnd::Agent(agent),
                 PeerId::Site(site) => LaneEnd::Site(site),
             },
-            kind: LaneKind::WireGuard,
+            kind: self.kind,
             state,
             rtt,
             since: self.since.into(),
@@ -211,6 +226,7 @@ mod tests {
         let peer = GatewayPeer {
             id: PeerId::Agent(AgentId::from_bytes([1; 16])),
             name: "edge".parse().unwrap(),
+            identity: None,
             wireguard: WireGuardKey::from_bytes([1; 32]),
             address: std::net::Ipv6Addr::LOCALHOST,
             allowed_ips: Vec::new(),
@@ -227,11 +243,12 @@ mod tests {
             received_bytes: 0,
             sent_bytes: 0,
         };
-        let observe = |rtt, before| PeerStatus::observe(&peer, Some(&view(rtt)), before, SystemTime::now());
+        let observe =
+            |rtt, before| PeerStatus::observe(&peer, Some(&view(rtt)), None, before, SystemTime::now());
         let first = observe(20_000, None);
         assert_eq!(observe(24_000, Some(&first)), first);
         assert_ne!(observe(26_000, Some(&first)), first);
-        let down = PeerStatus::observe(&peer, None, Some(&first), SystemTime::now());
+        let down = PeerStatus::observe(&peer, None, None, Some(&first), SystemTime::now());
         assert!(down.state.is_other(first.state));
     }
 }

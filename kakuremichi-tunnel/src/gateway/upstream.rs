@@ -189,6 +189,18 @@ pub(crate) struct SpliceOutcome {
     pub(crate) returned: Option<std::net::TcpStream>,
 }
 
+impl SpliceOutcome {
+    /// A connection on which nothing moved.
+    pub(crate) const fn failed(error: FlowError, returned: Option<std::net::TcpStream>) -> Self {
+        Self {
+            sent: 0,
+            received: 0,
+            error: Some(error),
+            returned,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use kakuremichi_proto::{
 use rustls::{RootCertStore, crypto::CryptoProvider};
 
 use super::{
-    ControlUrl, NodeRecord, PlanSource, SetupError, SourceFuture, Supply,
+    ControlUrl, EgressProxy, NodeRecord, PlanSource, SetupError, SourceFuture, Supply,
     driver::{Driver, Known},
     tls::Trust,
 };
@@ -37,6 +37,7 @@ pub struct ControlLink {
     token: Secret<String>,
     roots: Option<Arc<RootCertStore>>,
     provider: Option<Arc<CryptoProvider>>,
+    egress: Option<EgressProxy>,
 }
 
 impl ControlLink {
@@ -49,6 +50,7 @@ impl ControlLink {
             token: Secret::new(token.into()),
             roots: None,
             provider: None,
+            egress: None,
         }
     }
 
@@ -64,6 +66,13 @@ impl ControlLink {
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.provider = Some(provider);
+        self
+    }
+
+    /// Reaches Control through a proxy. A Control on this machine is reached without it.
+    #[must_use]
+    pub fn egress_proxy(mut self, proxy: EgressProxy) -> Self {
+        self.egress = Some(proxy);
         self
     }
 
@@ -136,7 +145,7 @@ impl<R: NodeRecord> PlanSource<R> for ControlLink {
             Some(provider) => Arc::clone(provider),
             None => Arc::new(rustls::crypto::ring::default_provider()),
         };
-        let driver = Driver::new(supply, client, url, trust, provider, known);
+        let driver = Driver::new(supply, client, url, trust, provider, self.egress.clone(), known);
         Ok(Box::pin(driver.run()))
     }
 }

@@ -15,6 +15,8 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use kakuremichi_core::net::{Endpoint, Host};
 use tokio::{net::TcpStream, time};
 
+use super::egress::ProxyFailure;
+
 /// How long one address has a head start before the next (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 /// The most addresses of one name that are tried; the rest are left out.
@@ -36,6 +38,9 @@ pub enum DialError {
     /// No address answered in time.
     #[error("no answer in time")]
     TimedOut,
+    /// The proxy does not lead there.
+    #[error(transparent)]
+    Proxy(#[from] ProxyFailure),
     /// There is no way to the address, or the system has no socket left.
     #[error("the address cannot be reached")]
     Unreachable(#[source] io::Error),

@@ -23,7 +23,7 @@ use rustls::crypto::CryptoProvider;
 use tokio::time;
 
 use super::{
-    ControlUrl, LinkEnd, LinkError, LinkStatus, NodeRecord, Supply,
+    ControlUrl, EgressProxy, LinkEnd, LinkError, LinkStatus, NodeRecord, Supply,
     session::SessionEnd,
     socket,
     status::{FIRST_PAUSE, LONGEST_PAUSE},
@@ -48,6 +48,7 @@ pub(super) struct Driver<R: NodeRecord> {
     pub(super) url: ControlUrl,
     trust: Trust,
     provider: Arc<CryptoProvider>,
+    egress: Option<EgressProxy>,
     known: Known,
     /// The wishes that the client knows, by their numbers.
     wished: BTreeMap<Label, u64>,
@@ -65,6 +66,7 @@ impl<R: NodeRecord> Driver<R> {
         url: ControlUrl,
         trust: Trust,
         provider: Arc<CryptoProvider>,
+        egress: Option<EgressProxy>,
         known: Known,
     ) -> Self {
         Self {
@@ -74,6 +76,7 @@ impl<R: NodeRecord> Driver<R> {
             url,
             trust,
             provider,
+            egress,
             known,
             wished: BTreeMap::new(),
             postponed: Vec::new(),
@@ -94,7 +97,8 @@ impl<R: NodeRecord> Driver<R> {
     async fn live(&mut self) -> LinkEnd {
         loop {
             self.supply.set_status(LinkStatus::Connecting);
-            let connecting = socket::connect(&self.url, self.trust.clone(), &self.provider);
+            let egress = self.egress.as_ref();
+            let connecting = socket::connect(&self.url, self.trust.clone(), &self.provider, egress);
             let stop = self.supply.stop.clone();
             let (error, retry_after) = tokio::select! {
                 biased;

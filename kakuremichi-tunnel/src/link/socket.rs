@@ -26,6 +26,7 @@ use tokio_tungstenite::{
 
 use super::{
     dial::{self, DialError},
+    egress::EgressProxy,
     tls::{self, Trust},
     url::ControlUrl,
 };
@@ -85,8 +86,9 @@ pub(super) async fn connect(
     url: &ControlUrl,
     trust: Trust,
     provider: &Arc<CryptoProvider>,
+    egress: Option<&EgressProxy>,
 ) -> Result<Socket, ConnectError> {
-    let connecting = pin!(open(url, trust, provider));
+    let connecting = pin!(open(url, trust, provider, egress));
     time::timeout(CONNECT_TIMEOUT, connecting)
         .await
         .unwrap_or(Err(ConnectError::TimedOut))
@@ -96,8 +98,13 @@ async fn open(
     url: &ControlUrl,
     trust: Trust,
     provider: &Arc<CryptoProvider>,
+    egress: Option<&EgressProxy>,
 ) -> Result<Socket, ConnectError> {
-    let stream = dial::connect(url.endpoint(), CONNECT_TIMEOUT, |address| url.permits(address)).await?;
+    // What is not encrypted stays on this machine.
+    let stream = match egress.filter(|_| url.is_secure()) {
+        Some(proxy) => proxy.connect(url.endpoint(), CONNECT_TIMEOUT).await?,
+        None => dial::connect(url.endpoint(), CONNECT_TIMEOUT, |address| url.permits(address)).await?,
+    };
     let stream: Box<dyn Io> = if url.is_secure() {
         let provider = Arc::clone(provider);
         // Reading the system's roots takes long enough to hold up packets on this thread.

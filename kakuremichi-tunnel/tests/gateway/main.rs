@@ -10,7 +10,9 @@
 mod http;
 mod ingress;
 mod life;
+mod middlebox;
 mod scene;
 mod shards;
 mod site;
+mod streams;
 mod tcp;

@@ -11,6 +11,7 @@ use std::{
 
 use kakuremichi_core::{
     id::{AgentId, GatewayId, OrganizationId, PeerId, RouteId, ServiceId, TargetId},
+    key::IdentityKey,
     model::{HealthCheck, TargetAddress, TargetScheme, VirtualPort},
     net::Cidr,
     plan::{
@@ -21,7 +22,7 @@ use kakuremichi_core::{
     policy::Policy,
 };
 use kakuremichi_tunnel::{
-    agent::Agent,
+    agent::{Agent, LanePreference},
     gateway::{Gateway, GatewayBuilder, GatewayStatus},
     link::{FixedPlan, LinkEnd, LinkStatus, NodeRecord, PlanSource, SetupError, SourceFuture, Supply},
     state::StateDir,
@@ -185,6 +186,36 @@ impl Published {
     }
 }
 
+/// How the agent differs from an ordinary one.
+struct Variant {
+    lane: LanePreference,
+    /// Who stands before the gateway's HTTPS port.
+    between: Option<fn(SocketAddr) -> SocketAddr>,
+    /// The gateway's plan has the agent's own identity.
+    known: bool,
+    comes_up: bool,
+}
+
+impl Default for Variant {
+    fn default() -> Self {
+        Self {
+            lane: LanePreference::Auto,
+            between: None,
+            known: true,
+            comes_up: true,
+        }
+    }
+}
+
+impl Variant {
+    fn tls() -> Self {
+        Self {
+            lane: LanePreference::Tls,
+            ..Self::default()
+        }
+    }
+}
+
 /// A gateway and an agent.
 pub(crate) struct Scene {
     pub(crate) gateway: Gateway,
@@ -192,6 +223,7 @@ pub(crate) struct Scene {
     gateway_plan: watch::Sender<GatewayPlan>,
     agent_plan: watch::Sender<AgentPlan>,
     peers: Vec<GatewayRecord>,
+    streams: SocketAddr,
     revision: Mutex<u64>,
     directory: TempDir,
 }
@@ -206,9 +238,51 @@ impl Scene {
         services: &[Published],
         set: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
     ) -> Self {
+        Self::prepared(services, set, Variant::default()).await
+    }
+
+    /// Both, with an agent that takes its flows over TLS streams only.
+    pub(crate) async fn over_tls(services: &[Published]) -> Self {
+        Self::prepared(services, |gateway| gateway, Variant::tls()).await
+    }
+
+    /// The same, with somebody between the agent and the gateway's HTTPS port.
+    pub(crate) async fn over_tls_by(services: &[Published], between: fn(SocketAddr) -> SocketAddr) -> Self {
+        let variant = Variant {
+            between: Some(between),
+            ..Variant::tls()
+        };
+        Self::prepared(services, |gateway| gateway, variant).await
+    }
+
+    /// The same, where no lane will ever be up.
+    pub(crate) async fn intercepted(between: fn(SocketAddr) -> SocketAddr) -> Self {
+        let variant = Variant {
+            between: Some(between),
+            comes_up: false,
+            ..Variant::tls()
+        };
+        Self::prepared(&[], |gateway| gateway, variant).await
+    }
+
+    /// Both, with a gateway that takes the agent for somebody else. No lane will ever be up.
+    pub(crate) async fn with_a_stranger() -> Self {
+        let variant = Variant {
+            known: false,
+            comes_up: false,
+            ..Variant::tls()
+        };
+        Self::prepared(&[], |gateway| gateway, variant).await
+    }
+
+    async fn prepared(
+        services: &[Published],
+        set: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
+        variant: Variant,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (gateway_state, agent_state) = (state(&directory, "gateway"), state(&directory, "agent"));
-        let agent_key = agent_state.keys().unwrap().wireguard();
+        let agent_keys = agent_state.keys().unwrap();
         let peers = vec![
             GatewayRecord::Node(GatewayNode {
                 id: GATEWAY,
@@ -220,7 +294,12 @@ impl Scene {
             GatewayRecord::Peer(GatewayPeer {
                 id: PeerId::Agent(AGENT),
                 name: "edge".parse().unwrap(),
-                wireguard: agent_key,
+                identity: Some(if variant.known {
+                    agent_keys.identity()
+                } else {
+                    IdentityKey::from_bytes([9; 32])
+                }),
+                wireguard: agent_keys.wireguard(),
                 address: AGENT_ADDRESS,
                 allowed_ips: vec![Cidr::host(AGENT_ADDRESS.into())],
                 endpoint: None,
@@ -234,8 +313,11 @@ impl Scene {
                 .chain(services.iter().map(Published::for_gateway)),
         ));
         let gateway = set(builder(plans)).state(gateway_state).spawn().await.unwrap();
-        let (agent_plan, plans) = watch::channel(agent_records(1, &gateway, services));
+        let streams = gateway.https_address();
+        let streams = variant.between.map_or(streams, |between| between(streams));
+        let (agent_plan, plans) = watch::channel(agent_records(1, &gateway, streams, services));
         let agent = Agent::with_source(Changing(plans))
+            .lane(variant.lane)
             .state(agent_state)
             .spawn()
             .await
@@ -246,10 +328,13 @@ impl Scene {
             gateway_plan,
             agent_plan,
             peers,
+            streams,
             revision: Mutex::new(1),
             directory,
         };
-        scene.online().await;
+        if variant.comes_up {
+            scene.online().await;
+        }
         scene
     }
 
@@ -269,8 +354,22 @@ impl Scene {
     pub(crate) async fn publish(&self, services: &[Published]) {
         let revision = self.next();
         self.agent_plan
-            .send_replace(agent_records(revision, &self.gateway, services));
+            .send_replace(agent_records(revision, &self.gateway, self.streams, services));
         self.publish_gateway(revision, services.iter().map(Published::for_gateway))
+            .await;
+    }
+
+    /// Takes the agent out of the gateway's plan.
+    pub(crate) async fn revoke(&self, services: &[Published]) {
+        let revision = self.next();
+        let node = self
+            .peers
+            .iter()
+            .filter(|record| matches!(record, GatewayRecord::Node(_)));
+        let services = services.iter().map(Published::for_gateway);
+        let plan = GatewayPlan::new(Revision(revision), node.cloned().chain(services));
+        self.gateway_plan.send_replace(plan);
+        self.status(|status| status.revision == Some(Revision(revision)))
             .await;
     }
 
@@ -349,7 +448,7 @@ pub(crate) async fn again(plan: GatewayPlan, path: &Path, wireguard: SocketAddr)
     soon(builder.state_dir(path).spawn()).await.unwrap()
 }
 
-fn agent_records(revision: u64, gateway: &Gateway, services: &[Published]) -> AgentPlan {
+fn agent_records(revision: u64, gateway: &Gateway, streams: SocketAddr, services: &[Published]) -> AgentPlan {
     let node = AgentNode {
         id: AGENT,
         organization: ORGANIZATION,
@@ -359,9 +458,11 @@ fn agent_records(revision: u64, gateway: &Gateway, services: &[Published]) -> Ag
     let gateway = AgentGateway {
         id: GATEWAY,
         name: "gate".parse().unwrap(),
+        identity: gateway.identity(),
         wireguard: gateway.wireguard_key(),
         address: GATEWAY_ADDRESS,
         endpoints: vec![gateway.wireguard_addresses()[0].to_string().parse().unwrap()],
+        streams: vec![streams.to_string().parse().unwrap()],
     };
     let records = [AgentRecord::Node(node), AgentRecord::Gateway(gateway)];
     AgentPlan::new(

@@ -87,6 +87,7 @@ async fn a_target_behind_a_stock_device_is_served() {
     let peer = GatewayPeer {
         id: PeerId::Site(site),
         name: "office".parse().unwrap(),
+        identity: None,
         wireguard: public,
         address: "fd00::9".parse().unwrap(),
         allowed_ips: vec!["100.64.0.9/32".parse().unwrap()],

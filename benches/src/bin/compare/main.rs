@@ -40,7 +40,8 @@ fn run() -> Result<Table, Trouble> {
         System::direct(&origin),
         System::two_hops(&origin)?,
         System::ssh(&origin)?,
-        System::kakuremichi(&origin)?,
+        System::wireguard_lane(&origin)?,
+        System::tls_lane(&origin)?,
     ];
     for system in &systems {
         load::wait_until_served(system)?;

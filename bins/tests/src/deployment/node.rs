@@ -91,6 +91,12 @@ impl Node {
         self.process.kill();
     }
 
+    /// Starts it again, with further flags from now on. Nothing is waited for.
+    pub fn start_again_with(&mut self, flags: &[&str]) {
+        let program = self.process.program().clone();
+        self.process = program.args(flags.iter().copied()).start();
+    }
+
     /// Starts it again, as it was. Nothing is waited for.
     pub fn start_again(&mut self) {
         self.process = self.process.program().start();

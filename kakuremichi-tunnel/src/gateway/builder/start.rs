@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use data_encoding::BASE32_NOPAD;
 use kakuremichi_core::{
     model::Role,
-    name::{Label, NameError},
+    name::{Hostname, Label, NameError},
     net::Endpoint,
 };
 use kakuremichi_proto::report::{GatewayInfo, NodeInfo};
@@ -35,11 +35,13 @@ use crate::{
         serving::Numbers,
         settings::Limits,
         status::{GatewayStatus, Phase},
+        streams::Streams,
         table::RouteTable,
     },
     keys::{self, NodeKeys},
     link::{self, LinkStatus},
     state::{PEERS, StateDir},
+    streams::tls,
 };
 
 /// The requests of handles that wait for the gateway; further ones wait with their callers.
@@ -76,6 +78,7 @@ impl GatewayBuilder {
             .unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
         let table: Arc<ArcSwap<RouteTable>> = Arc::default();
         let (certificates, ca) = certificates(self.certificates, &state, &self.limits)?;
+        let lane_tls = tls::server_configs(&provider)?;
         let tls = Resolver::server_config(Arc::clone(&table), certificates, Arc::clone(&provider))?;
         let target_tls = TargetTls::new(provider, self.roots.unwrap_or_else(link::system_roots))?;
         // The system may choose the port, which agents are told: the socket comes before them.
@@ -95,9 +98,17 @@ impl GatewayBuilder {
             Arc::clone(&counters),
         );
         let (begin, drain) = drain();
+        let (streams, returned) = Streams::new(
+            keys.clone(),
+            lane_tls,
+            names(&self.public),
+            &self.limits,
+            Arc::clone(&counters),
+        );
         let blueprint = Blueprint {
             table,
             tls,
+            streams: streams.clone(),
             target_tls: Arc::new(target_tls),
             access: Arc::new(access),
             requests: PerAddress::new(self.limits.requests_per_address),
@@ -153,11 +164,12 @@ impl GatewayBuilder {
             status,
             requests: requested,
             last,
+            returned,
         };
         let parts = [Part::Conduct(Box::new(conducting))]
             .into_iter()
             .chain(followers.into_iter().map(Part::Follow));
-        let lanes = Lanes::new(shards.downgrade(), timeouts.connect, timeouts.tcp_idle);
+        let lanes = Lanes::new(shards.downgrade(), streams, timeouts.connect, timeouts.tcp_idle);
         let mut http = http.unwrap_or_default().into_iter();
         for ((wire, part), https) in wires.into_iter().zip(parts).zip(https) {
             let http = http.next().map(|bound| (bound, Spoken::Http));
@@ -227,6 +239,15 @@ fn endpoints(public: &[String], bound: &[SocketAddr]) -> Result<Vec<Endpoint>, S
             Endpoint::parse_with_port(text, port).map_err(|_| SpawnError::PublicAddress(text.clone()))
         })
         .collect()
+}
+
+/// The names among the public addresses.
+fn names(public: &[String]) -> Vec<Hostname> {
+    let host = |text: &String| match Endpoint::parse_with_port(text, WIREGUARD).ok()?.host {
+        kakuremichi_core::net::Host::Name(name) => Some(name),
+        kakuremichi_core::net::Host::Address(_) => None,
+    };
+    public.iter().filter_map(host).collect()
 }
 
 /// `gateway-` and the start of the node's identity: another name for each gateway.

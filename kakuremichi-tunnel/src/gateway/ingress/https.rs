@@ -7,25 +7,30 @@
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
+use kakuremichi_core::name::Hostname;
 use kakuremichi_proto::preface::TlsFacts;
-use rustls::ServerConfig;
+use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
 use super::{
     Admissions, Entry,
     detect::{Opening, opening},
     http,
 };
-use crate::gateway::{
-    drain::Drain,
-    http::connection::{self, Protocol},
-    serving::Serving,
-    upstream::{Upstream, VisitorFacts},
+use crate::{
+    gateway::{
+        drain::Drain,
+        http::connection::{self, Protocol},
+        serving::Serving,
+        streams::{self, Streams, Wanted},
+        upstream::{Upstream, VisitorFacts},
+    },
+    streams::socket::Socket,
 };
 
 /// The pause of an accept loop when the system cannot give it a connection.
@@ -40,6 +45,8 @@ pub(crate) struct Door<U> {
     pub(crate) admissions: Arc<Admissions>,
     /// TLS toward visitors.
     pub(crate) tls: Arc<ServerConfig>,
+    /// What agents keep open.
+    pub(crate) streams: Streams,
     /// Tells when the gateway stops.
     pub(crate) drain: Drain,
     /// The port at which visitors reach HTTPS.
@@ -117,20 +124,33 @@ async fn handshake<U: Upstream>(door: Rc<Door<U>>, stream: TcpStream, peer: Sock
     let opened = timeout(patience, async {
         let mut first = [0];
         match stream.peek(&mut first).await? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
             _ => match opening(first[0]) {
-                Opening::Tls => TlsAcceptor::from(Arc::clone(&door.tls))
-                    .accept(stream)
-                    .await
-                    .map(|stream| Opened::Tls(Box::new(stream))),
+                Opening::Tls => {
+                    let acceptor = LazyConfigAcceptor::new(Acceptor::default(), Socket::new(stream));
+                    let start = acceptor.await?;
+                    let served = |name: &Hostname| door.serving.table.load().pattern(name).is_some();
+                    let wanted = streams::wanted(&start.client_hello(), &door.streams, served);
+                    if matches!(wanted, Wanted::Lane | Wanted::OwnName) {
+                        return Ok(Opened::Lane(Box::new(start), wanted));
+                    }
+                    let stream = start.into_stream(Arc::clone(&door.tls)).await?;
+                    Ok(Opened::Tls(Box::new(stream), wanted))
+                }
                 Opening::PlainHttp => Ok(Opened::Plain(stream)),
                 Opening::Unknown => Err(io::ErrorKind::InvalidData.into()),
             },
         }
     });
-    let stream = match opened.await {
-        Ok(Ok(Opened::Tls(stream))) => *stream,
+    let (mut stream, wanted) = match opened.await {
+        Ok(Ok(Opened::Tls(stream, wanted))) => (*stream, wanted),
         Ok(Ok(Opened::Plain(stream))) => return http::connection(door, stream, peer, entry).await,
+        Ok(Ok(Opened::Lane(start, wanted))) => {
+            // The bound per address holds until the agent is known; then the one per agent does.
+            let _entry = entry;
+            let (streams, serving) = (door.streams.clone(), Rc::clone(&door.serving));
+            return streams::accept(*start, wanted, patience, streams, serving).await;
+        }
         Ok(Err(error)) => {
             door.serving.counters.handshakes_failed.one();
             tracing::debug!(%error, "a handshake failed");
@@ -142,6 +162,22 @@ async fn handshake<U: Upstream>(door: Rc<Door<U>>, stream: TcpStream, peer: Sock
             return;
         }
     };
+    if wanted == Wanted::Http1 {
+        let mut drain = door.drain.clone();
+        let begun = tokio::select! {
+            begun = timeout(door.serving.timeouts.head, streams::begins_as_lane(&mut stream)) => begun,
+            () = drain.begun() => Ok(Ok(false)),
+        };
+        match begun {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => {
+                let (streams, serving) = (door.streams.clone(), Rc::clone(&door.serving));
+                return streams::accept_websocket(stream, patience, streams, serving).await;
+            }
+            // Nothing came, as far as a request can be told.
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
     let (protocol, tls) = facts(&stream);
     let visitor = VisitorFacts {
         address: peer,
@@ -161,11 +197,12 @@ async fn handshake<U: Upstream>(door: Rc<Door<U>>, stream: TcpStream, peer: Sock
 }
 
 enum Opened {
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>, Wanted),
+    Lane(Box<StartHandshake<Socket>>, Wanted),
     Plain(TcpStream),
 }
 
-fn facts(stream: &TlsStream<TcpStream>) -> (Protocol, TlsFacts) {
+fn facts(stream: &TlsStream<Socket>) -> (Protocol, TlsFacts) {
     let session = stream.get_ref().1;
     let protocol = match session.alpn_protocol() {
         Some(b"h2") => Protocol::Http2,

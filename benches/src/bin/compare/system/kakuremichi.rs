@@ -1,4 +1,4 @@
-//! kakuremichi over its WireGuard lane, as raw TCP.
+//! kakuremichi over each of its lanes, as raw TCP.
 
 use kakuremichi_benches::{
     deployment::Deployment,
@@ -8,14 +8,24 @@ use kakuremichi_benches::{
 use super::{Origin, Parts, System};
 
 impl System {
+    /// Over WireGuard.
+    pub(crate) fn wireguard_lane(origin: &Origin) -> Result<Self, Trouble> {
+        Self::kakuremichi(origin, "kakuremichi, WireGuard", "wireguard")
+    }
+
+    /// Over TLS streams.
+    pub(crate) fn tls_lane(origin: &Origin) -> Result<Self, Trouble> {
+        Self::kakuremichi(origin, "kakuremichi, TLS streams", "tls")
+    }
+
     /// Control, a gateway and an agent, with a raw TCP service for each of the two.
-    pub(crate) fn kakuremichi(origin: &Origin) -> Result<Self, Trouble> {
-        let deployment = Deployment::start()?;
+    fn kakuremichi(origin: &Origin, name: &'static str, lane: &str) -> Result<Self, Trouble> {
+        let deployment = Deployment::start(&["--lane", lane])?;
         let (bulk_port, http_port) = (free_port()?, free_port()?);
         deployment.publish_tcp("bulk", bulk_port, origin.bulk_port)?;
         deployment.publish_tcp("requests", http_port, origin.http_port)?;
         Ok(Self {
-            name: "kakuremichi, WireGuard",
+            name,
             bulk_port,
             http_port,
             parts: Parts::Kakuremichi(deployment),

@@ -1,0 +1,182 @@
+//! One connection for flows: it waits for one, serves it, and waits for the next.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a connection that retires is closed by the clock"
+)]
+
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use kakuremichi_core::{key::WireGuardKey, net::Endpoint};
+use kakuremichi_proto::{
+    flow::FlowReply,
+    lane::{hello::Purpose, record::Record},
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
+
+use super::{
+    Cuts,
+    dial::{Dialler, StreamError},
+};
+use crate::{
+    agent::{
+        incoming::{Incoming, Shared},
+        table::Opened,
+    },
+    engine::{EndReason, Meter, SpliceEnd},
+    stream::TunnelStream,
+    streams::{
+        connection::{Connection, Signal},
+        finish::finish,
+        flow::LaneFlow,
+        splice::LaneSplice,
+    },
+};
+
+/// How long the gateway has to close a connection that retires.
+const FAREWELL: Duration = Duration::from_secs(30);
+
+/// What happened to a connection.
+#[derive(Debug)]
+pub(super) enum Event {
+    Opened,
+    Failed(StreamError),
+    Begun,
+    Ended,
+    ClosedIdle,
+    ClosedBusy,
+}
+
+/// Where the flows of one lane arrive.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) peer: WireGuardKey,
+    pub(super) local: Ipv6Addr,
+    pub(super) remote: Ipv6Addr,
+    pub(super) shared: Rc<Shared>,
+    /// Tells one of the idle connections to go.
+    pub(super) retire: Notify,
+    pub(super) cuts: Cuts,
+}
+
+/// Makes a connection and serves flows on it to its end. `tell` is not bounded by itself: a connection
+/// tells twice per flow, and has one at a time.
+pub(super) async fn serve(
+    dialler: Rc<Dialler>,
+    place: Rc<Place>,
+    endpoints: Arc<[Endpoint]>,
+    tell: mpsc::UnboundedSender<Event>,
+) {
+    // Where nobody listens the lane begins anew, and so does its count.
+    let (connection, cut) = match dialler.dial(&endpoints, Purpose::Flows).await {
+        Ok(dialled) => dialled,
+        Err(error) => return drop(tell.send(Event::Failed(error))),
+    };
+    let number = place.cuts.0.borrow_mut().insert(cut);
+    let _ = tell.send(Event::Opened);
+    let last = flows(connection, &place, &tell).await;
+    place.cuts.0.borrow_mut().try_remove(number);
+    let _ = tell.send(last);
+}
+
+/// Serves one flow after the other; returns how it ended.
+async fn flows(mut connection: Connection, place: &Rc<Place>, tell: &mpsc::UnboundedSender<Event>) -> Event {
+    let (home, mut returned) = mpsc::unbounded_channel();
+    let mut retiring = false;
+    loop {
+        let signal = if retiring {
+            connection.queue(Record::Retire);
+            let gone = async {
+                connection.drain().await?;
+                connection.next().await
+            };
+            timeout(FAREWELL, gone).await.unwrap_or(Ok(None))
+        } else {
+            tokio::select! {
+                signal = connection.next() => signal,
+                () = place.retire.notified() => {
+                    retiring = true;
+                    continue;
+                }
+            }
+        };
+        let Ok(Some(Signal::Begin(port, preface))) = signal else {
+            return Event::ClosedIdle;
+        };
+        let _ = tell.send(Event::Begun);
+        place.shared.incoming(LaneIncoming {
+            flow: LaneFlow::undecided(connection, home.clone()),
+            local: (place.local, port).into(),
+            remote: (place.remote, 0).into(),
+            peer: place.peer,
+            preface,
+        });
+        // Whoever has the connection gives it back, whatever happens.
+        let Some(one) = returned.recv().await else {
+            return Event::ClosedBusy;
+        };
+        match finish(one).await {
+            Some(free) => connection = free,
+            None => return Event::ClosedBusy,
+        }
+        let _ = tell.send(Event::Ended);
+    }
+}
+
+/// A flow that a gateway began, and that nobody has decided on. Dropping it resets the flow.
+#[derive(Debug)]
+pub(in super::super) struct LaneIncoming {
+    flow: LaneFlow,
+    peer: WireGuardKey,
+    local: SocketAddr,
+    remote: SocketAddr,
+    preface: Vec<u8>,
+}
+
+impl Incoming for LaneIncoming {
+    fn opened(&self) -> Opened {
+        Opened {
+            peer: self.peer,
+            local: self.local,
+            remote: self.remote,
+        }
+    }
+
+    fn preface(&self) -> &[u8] {
+        &self.preface
+    }
+
+    fn refuse(self, reply: FlowReply) {
+        self.flow.refuse(reply);
+    }
+
+    fn accept_stream(mut self, meter: Arc<Meter>) -> TunnelStream {
+        self.flow.accept(meter);
+        TunnelStream::over_lane(self.flow, self.local, self.remote)
+    }
+
+    async fn accept_socket(mut self, socket: std::net::TcpStream, meter: Arc<Meter>) -> SpliceEnd {
+        self.flow.accept(Arc::clone(&meter));
+        let reason = match LaneSplice::taken(socket, self.flow) {
+            Ok(mut splice) => {
+                let end = splice.serve(&meter).await;
+                splice.finish(end.fate, end.reason);
+                end.reason
+            }
+            Err(_) => EndReason::Stopped,
+        };
+        SpliceEnd {
+            sent: meter.sent(),
+            received: meter.received(),
+            reason,
+        }
+    }
+}

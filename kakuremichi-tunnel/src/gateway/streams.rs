@@ -1,0 +1,338 @@
+//! The lanes of TLS streams at the gateway: which agents have one, and their connections.
+
+mod accept;
+mod control;
+mod places;
+
+pub(crate) use accept::{Wanted, accept, accept_websocket, begins_as_lane, wanted};
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use kakuremichi_core::{
+    id::{AgentId, GatewayId, PeerId},
+    key::IdentityKey,
+    name::Hostname,
+    plan::GatewayPlan,
+};
+use kakuremichi_proto::report::LaneKind;
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    task::AbortHandle,
+    time::timeout,
+};
+
+use super::{metrics::Counters, settings::Limits, upstream::FlowError};
+use crate::{
+    keys::NodeKeys,
+    lane::PathHealth,
+    streams::{
+        connection::Connection,
+        finish::{Fate, Home, Returned, finish},
+        socket::Cut,
+        tls::ServerConfigs,
+    },
+};
+
+/// The flows that wait for a connection of one agent. Beyond, a flow is refused as overload.
+const WAITING: usize = 256;
+
+/// What agents keep open. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Streams(Arc<Inner>);
+
+struct Inner {
+    keys: NodeKeys,
+    tls: ServerConfigs,
+    /// The gateway's own names, for which agents ask.
+    names: Vec<Hostname>,
+    /// Connections of one agent. Beyond, a new one is refused.
+    connections: usize,
+    /// Connections whose ends have not proven who they are. Beyond, a new one is closed at once.
+    handshakes: usize,
+    handshaking: AtomicUsize,
+    /// Locked for the beginning and the end of a flow, never for what moves in between. No connection is
+    /// dropped under it: that takes it again.
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+    home: Home,
+    counters: Arc<Counters>,
+}
+
+#[derive(Default)]
+struct State {
+    gateway: Option<GatewayId>,
+    lanes: BTreeMap<AgentId, Lane>,
+    /// The number of the connection that comes next.
+    next: u64,
+}
+
+/// One agent's.
+struct Lane {
+    identity: IdentityKey,
+    /// Every connection of the agent.
+    cuts: BTreeMap<u64, Cut>,
+    /// Those without a flow; the one that was used last is used next.
+    idle: Vec<Connection>,
+    waiting: VecDeque<oneshot::Sender<Connection>>,
+    control: Option<Control>,
+}
+
+/// The connection that concerns a lane as a whole.
+struct Control {
+    /// Tells it from the one before.
+    place: u64,
+    health: PathHealth,
+    choice: LaneKind,
+    demand: Arc<Notify>,
+    task: AbortHandle,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What is known of an agent's lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StreamView {
+    pub(crate) health: PathHealth,
+    /// On which lane the agent wants its flows.
+    pub(crate) choice: LaneKind,
+}
+
+impl StreamView {
+    pub(crate) const fn is_up(&self) -> bool {
+        matches!(self.health, PathHealth::Up { .. })
+    }
+}
+
+impl Streams {
+    /// Nobody's. The other half brings flows to their end; see [`tend`].
+    pub(crate) fn new(
+        keys: NodeKeys,
+        tls: ServerConfigs,
+        names: Vec<Hostname>,
+        limits: &Limits,
+        counters: Arc<Counters>,
+    ) -> (Self, mpsc::UnboundedReceiver<Returned>) {
+        let (home, returned) = mpsc::unbounded_channel();
+        let inner = Inner {
+            keys,
+            tls,
+            names,
+            connections: limits.lane_connections,
+            handshakes: limits.lane_handshakes,
+            handshaking: AtomicUsize::new(0),
+            state: Mutex::default(),
+            changed: watch::Sender::default(),
+            home,
+            counters,
+        };
+        (Self(Arc::new(inner)), returned)
+    }
+
+    /// Follows a new plan. Who is no longer in it, or is another, is cut off with everything that is open.
+    pub(crate) fn apply(&self, plan: &GatewayPlan) {
+        let known: BTreeMap<_, _> = plan
+            .peers()
+            .filter_map(|peer| match (peer.id, peer.identity) {
+                (PeerId::Agent(agent), Some(identity)) => Some((agent, identity)),
+                _ => None,
+            })
+            .collect();
+        let mut state = self.lock();
+        state.gateway = plan.node().map(|node| node.id);
+        let before = std::mem::take(&mut state.lanes);
+        let (stay, go): (BTreeMap<_, _>, BTreeMap<_, _>) = before
+            .into_iter()
+            .partition(|(agent, lane)| known.get(agent) == Some(&lane.identity));
+        state.lanes = stay;
+        for (agent, identity) in known {
+            state.lanes.entry(agent).or_insert_with(|| Lane {
+                identity,
+                cuts: BTreeMap::new(),
+                idle: Vec::new(),
+                waiting: VecDeque::new(),
+                control: None,
+            });
+        }
+        drop(state);
+        for (agent, lane) in go {
+            if !lane.cuts.is_empty() {
+                tracing::info!(%agent, connections = lane.cuts.len(), "an agent's streams are cut");
+            }
+            lane.cuts.values().for_each(Cut::cut);
+        }
+    }
+
+    /// Cuts everything.
+    pub(crate) fn close(&self) {
+        self.apply(&GatewayPlan::default());
+    }
+
+    /// What is known of an agent's lane; nothing while there is none.
+    pub(crate) fn view(&self, agent: AgentId) -> Option<StreamView> {
+        let state = self.lock();
+        let control = state.lanes.get(&agent)?.control.as_ref()?;
+        Some(StreamView {
+            health: control.health,
+            choice: control.choice,
+        })
+    }
+
+    /// Tells when something that [`view`](Self::view) says has changed.
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    /// Where connections go when their flow is over.
+    pub(crate) fn home(&self) -> Home {
+        self.0.home.clone()
+    }
+
+    /// A connection to an agent for one flow, within `limit`.
+    pub(crate) async fn take(&self, agent: AgentId, limit: Duration) -> Result<Connection, FlowError> {
+        loop {
+            let found = self.lane(agent, |lane| lane.idle.pop());
+            match found.ok_or(FlowError::Offline)? {
+                Some(mut connection) => {
+                    if is_fresh(&mut connection) {
+                        self.0.counters.lane_flows.one();
+                        return Ok(connection);
+                    }
+                }
+                None => break,
+            }
+        }
+        let waiting = self.lane(agent, |lane| {
+            let control = lane.control.as_ref().ok_or(FlowError::Offline)?;
+            lane.waiting.retain(|waiting| !waiting.is_closed());
+            if lane.waiting.len() >= WAITING {
+                return Err(FlowError::Overloaded);
+            }
+            let (sender, receiver) = oneshot::channel();
+            lane.waiting.push_back(sender);
+            control.demand.notify_one();
+            Ok(receiver)
+        });
+        let waiting = waiting.unwrap_or(Err(FlowError::Offline)).inspect_err(|error| {
+            if *error == FlowError::Overloaded {
+                self.0.counters.lane_overflows.one();
+            }
+        })?;
+        match wait(waiting, limit).await {
+            Some(Ok(connection)) => {
+                self.0.counters.lane_flows.one();
+                Ok(connection)
+            }
+            Some(Err(_)) => Err(FlowError::Offline),
+            None => Err(FlowError::TimedOut),
+        }
+    }
+
+    /// Takes a connection that is free for a flow.
+    fn put(&self, mut connection: Connection) {
+        if !is_fresh(&mut connection) {
+            return;
+        }
+        let agent = connection.agent;
+        let mut offered = Some(connection);
+        self.lane(agent, |lane| {
+            // Without a control connection nobody is told of flows; the agent begins anew.
+            if lane.control.is_none() {
+                return;
+            }
+            while let Some(connection) = offered.take() {
+                let Some(waiting) = lane.waiting.pop_front() else {
+                    lane.idle.push(connection);
+                    return;
+                };
+                offered = waiting.send(connection).err();
+            }
+        });
+    }
+
+    /// Lets go of connections without a flow that have ended, or that the agent is about to end.
+    fn sweep(&self, agent: AgentId) {
+        let mut gone = Vec::new();
+        self.lane(agent, |lane| {
+            for mut connection in std::mem::take(&mut lane.idle) {
+                let place = if is_fresh(&mut connection) {
+                    &mut lane.idle
+                } else {
+                    &mut gone
+                };
+                place.push(connection);
+            }
+        });
+        // Not under the lock.
+        drop(gone);
+    }
+
+    fn lane<R>(&self, agent: AgentId, work: impl FnOnce(&mut Lane) -> R) -> Option<R> {
+        self.lock().lanes.get_mut(&agent).map(work)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that is done under the lock panics half way.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams")
+            .field("handshaking", &self.0.handshaking.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a flow waits for a connection, within a time"
+)]
+async fn wait<T>(
+    waiting: oneshot::Receiver<T>,
+    limit: Duration,
+) -> Option<Result<T, oneshot::error::RecvError>> {
+    timeout(limit, waiting).await.ok()
+}
+
+/// Whether a connection without a flow can have one: nothing was said on it. An agent that is about to
+/// close it has said so.
+fn is_fresh(connection: &mut Connection) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    connection.is_drained() && connection.poll_signal(&mut cx).is_pending()
+}
+
+/// Brings flows to their end, and connections back, for as long as the shard lives.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a flow whose other direction is open ends as a task of the shard, within a time"
+)]
+pub(crate) async fn tend(streams: Streams, mut returned: mpsc::UnboundedReceiver<Returned>) {
+    while let Some(one) = returned.recv().await {
+        match one.fate {
+            Fate::Clean if one.connection.is_drained() => streams.put(one.connection),
+            Fate::Broken => {}
+            Fate::Clean | Fate::Ended | Fate::Reset(_) => {
+                let streams = streams.clone();
+                tokio::task::spawn_local(async move {
+                    if let Some(connection) = finish(one).await {
+                        streams.put(connection);
+                    }
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Bounds: how many connections there are, before and after their ends are known.
+
+use std::sync::{Arc, Weak, atomic::Ordering};
+
+use kakuremichi_core::id::AgentId;
+
+use super::{Inner, Streams};
+use crate::streams::socket::Cut;
+
+/// A connection whose ends have not proven who they are, until this is dropped.
+pub(super) struct Handshaking(Streams);
+
+impl Handshaking {
+    /// Counts one more; `None` at the bound.
+    pub(super) fn begin(streams: &Streams) -> Option<Self> {
+        let inner = &streams.0;
+        let before = inner.handshaking.fetch_add(1, Ordering::Relaxed);
+        // From here on it is counted off again.
+        let this = Self(streams.clone());
+        if before >= inner.handshakes {
+            inner.counters.lanes_refused.one();
+            return None;
+        }
+        Some(this)
+    }
+}
+
+impl Drop for Handshaking {
+    fn drop(&mut self) {
+        self.0.0.handshaking.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The place of a connection among those of its agent, until this is dropped.
+pub(super) struct Place {
+    inner: Weak<Inner>,
+    pub(super) agent: AgentId,
+    pub(super) number: u64,
+}
+
+impl Place {
+    /// Finds room for one more; `None` at the bound, and for an agent that is not in the plan.
+    pub(super) fn find(streams: &Streams, agent: AgentId, cut: Cut) -> Option<Self> {
+        let inner = &streams.0;
+        let mut state = streams.lock();
+        let number = state.next;
+        state.next += 1;
+        let lane = state.lanes.get_mut(&agent)?;
+        if lane.cuts.len() >= inner.connections {
+            inner.counters.lanes_refused.one();
+            return None;
+        }
+        lane.cuts.insert(number, cut);
+        Some(Self {
+            inner: Arc::downgrade(inner),
+            agent,
+            number,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.upgrade() {
+            Streams(inner).lane(self.agent, |lane| lane.cuts.remove(&self.number));
+        }
+    }
+}
