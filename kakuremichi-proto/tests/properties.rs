@@ -9,7 +9,9 @@ use kakuremichi_core::{
     plan::{GatewayRecord, Revision},
 };
 use kakuremichi_proto::{
+    flow::FlowReply,
     frame::{self, Incoming, MAX_FRAME, Message},
+    lane::record::Record,
     message::{self, MAX_USAGE_ENTRIES},
     plan::{RecordKey, WirePlan, WireRecord},
     preface::{ConnectionId, Preface, TlsFacts},
@@ -134,6 +136,31 @@ proptest! {
     fn random_bytes_harm_nothing(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         fuzzing::frame(&bytes);
         fuzzing::proxy_header(&bytes);
+        fuzzing::lane(&bytes);
+    }
+
+    #[test]
+    fn perturbed_records_of_lanes_harm_nothing(
+        flows in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let mut bytes = vec![0];
+        for data in flows {
+            Record::Begin { port: 2000, preface: &data }.encode(&mut bytes);
+            Record::Reply(FlowReply::Connected).encode(&mut bytes);
+            if !data.is_empty() {
+                Record::Data(data.len()).encode(&mut bytes);
+                bytes.extend(&data);
+            }
+            Record::End.encode(&mut bytes);
+        }
+        for (at, byte) in edits {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        // The first byte only says where the stream is cut.
+        fuzzing::lane(&bytes[1..]);
+        fuzzing::lane(&bytes);
     }
 
     #[test]
