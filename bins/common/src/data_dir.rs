@@ -103,7 +103,8 @@ impl DataDir {
     /// Those of [`open`](Self::open), but for [`DataDirError::InUse`].
     pub fn visit(path: &Path) -> Result<Self, DataDirError> {
         let mode = own_directory(path)?;
-        if mode & 0o077 != 0 {
+        // Where nobody has run there is nothing to be read by others; the command finds out by itself.
+        if mode & 0o077 != 0 && path.join(LOCK).is_file() {
             return Err(DataDirError::OpenToOthers {
                 path: path.to_owned(),
                 mode,
