@@ -53,20 +53,9 @@ enum Step {
     Other,
 }
 
+/// A flow that the gateway has begun.
+#[cfg(feature = "agent")]
 impl LaneFlow {
-    /// A flow that this end begins, with a [`Record::Begin`] that is queued already; the other end replies.
-    pub(crate) const fn opened(connection: Connection, home: Home, meter: Arc<Meter>) -> Self {
-        Self {
-            connection: Some(connection),
-            home,
-            meter,
-            connected: false,
-            sent_end: false,
-            received_end: false,
-            end: None,
-        }
-    }
-
     /// A flow that the other end has begun, and that this end has yet to [accept](Self::accept) or
     /// [refuse](Self::refuse).
     pub(crate) fn undecided(connection: Connection, home: Home) -> Self {
@@ -94,6 +83,21 @@ impl LaneFlow {
     /// The connection, for who serves the flow otherwise, and where it goes then.
     pub(super) fn into_parts(mut self) -> (Option<Connection>, Home) {
         (self.connection.take(), self.home.clone())
+    }
+}
+
+impl LaneFlow {
+    /// A flow that this end begins, with a [`Record::Begin`] that is queued already; the other end replies.
+    pub(crate) const fn opened(connection: Connection, home: Home, meter: Arc<Meter>) -> Self {
+        Self {
+            connection: Some(connection),
+            home,
+            meter,
+            connected: false,
+            sent_end: false,
+            received_end: false,
+            end: None,
+        }
     }
 
     /// Sends what is queued, while somebody waits for something else. Where that fails, what comes from the

@@ -6,10 +6,11 @@ use kakuremichi_proto::lane::record::ResetCode;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+#[cfg(feature = "agent")]
+use super::flow::LaneFlow;
 use super::{
     connection::Connection,
     finish::{Fate, Home, Returned},
-    flow::LaneFlow,
     pump::{PumpEnd, pump},
 };
 use crate::engine::{EndReason, Meter};
@@ -45,6 +46,7 @@ impl LaneSplice {
     ///
     /// # Errors
     /// As [`new`](Self::new).
+    #[cfg(feature = "agent")]
     pub(crate) fn taken(socket: std::net::TcpStream, flow: LaneFlow) -> io::Result<Self> {
         let (connection, home) = flow.into_parts();
         let connection = connection.ok_or(io::ErrorKind::NotConnected)?;

@@ -6,20 +6,7 @@
 
 use std::sync::Arc;
 
-use kakuremichi_proto::lane::record::ALPN;
-use rustls::{
-    CipherSuite, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-    version::TLS13,
-};
-
-/// The sessions of one lane that are kept for resumption. Beyond, the oldest is forgotten.
-const SESSIONS: usize = 64;
+use rustls::{CipherSuite, crypto::CryptoProvider};
 
 /// The provider with the ciphers in the order that a lane prefers: AES-GCM is what processors help with.
 fn ordered(provider: &CryptoProvider) -> Arc<CryptoProvider> {
@@ -32,69 +19,91 @@ fn ordered(provider: &CryptoProvider) -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// The agent's side, for one lane. `alpn` is the lane's own protocol, or HTTP/1.1 for a WebSocket.
-///
-/// # Errors
-/// When the provider cannot speak TLS 1.3.
-pub(crate) fn client_config(provider: &CryptoProvider, alpn: &[u8]) -> Result<Arc<ClientConfig>, Error> {
-    let provider = ordered(provider);
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![alpn.to_vec()];
-    config.resumption = Resumption::in_memory_sessions(SESSIONS);
-    Ok(Arc::new(config))
-}
-
-/// The protocol's name in TLS.
-pub(crate) const LANE: &[u8] = ALPN;
-/// The same of what a WebSocket begins with.
+/// What a WebSocket begins with, as TLS names it.
 pub(crate) const HTTP: &[u8] = b"http/1.1";
 
-/// Accepts any certificate, and verifies that the other end has its key.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("a lane speaks TLS 1.3".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
+#[cfg(feature = "agent")]
+pub(crate) use client::{LANE, client_config};
 #[cfg(feature = "gateway")]
 pub(crate) use server::{ServerConfigs, server_configs};
+
+#[cfg(feature = "agent")]
+mod client {
+    use std::sync::Arc;
+
+    use kakuremichi_proto::lane::record::ALPN;
+    use rustls::{
+        ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+        client::{
+            Resumption,
+            danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        },
+        crypto::{CryptoProvider, verify_tls13_signature},
+        pki_types::{CertificateDer, ServerName, UnixTime},
+        version::TLS13,
+    };
+
+    /// The protocol's name in TLS.
+    pub(crate) const LANE: &[u8] = ALPN;
+    /// The sessions of one lane that are kept for resumption. Beyond, the oldest is forgotten.
+    const SESSIONS: usize = 64;
+
+    /// The agent's side, for one lane. `alpn` is the lane's own protocol, or HTTP/1.1 for a WebSocket.
+    ///
+    /// # Errors
+    /// When the provider cannot speak TLS 1.3.
+    pub(crate) fn client_config(provider: &CryptoProvider, alpn: &[u8]) -> Result<Arc<ClientConfig>, Error> {
+        let provider = super::ordered(provider);
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Ok(Arc::new(config))
+    }
+
+    /// Accepts any certificate, and verifies that the other end has its key.
+    #[derive(Debug)]
+    struct AnyCertificate(Arc<CryptoProvider>);
+
+    impl ServerCertVerifier for AnyCertificate {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::General("a lane speaks TLS 1.3".to_owned()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let algorithms = &self.0.signature_verification_algorithms;
+            verify_tls13_signature(message, certificate, signature, algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.signature_verification_algorithms.supported_schemes()
+        }
+    }
+}
 
 #[cfg(feature = "gateway")]
 mod server {

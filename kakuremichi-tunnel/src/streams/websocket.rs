@@ -7,11 +7,11 @@ use std::{
 };
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use kakuremichi_proto::lane::record::{HEADER, MAX_DATA, WEBSOCKET_PATH, WEBSOCKET_PROTOCOL};
+use kakuremichi_proto::lane::record::{HEADER, MAX_DATA};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
-    tungstenite::{self, Bytes, ClientRequestBuilder, Message, http::Uri, protocol::WebSocketConfig},
+    WebSocketStream,
+    tungstenite::{self, Bytes, Message, protocol::WebSocketConfig},
 };
 
 /// The most bytes of one message: a record of data fills one.
@@ -24,12 +24,14 @@ const WRITE_BOUND: usize = 4 * MESSAGE;
 #[non_exhaustive]
 pub(crate) enum WebSocketError {
     /// Something answered, but not with a WebSocket.
+    #[cfg(feature = "agent")]
     #[error("the gateway's address answered with HTTP status {0} instead of a WebSocket")]
     Http(u16),
     /// What answers does not speak WebSocket, or not for lanes.
     #[error("the other end does not speak WebSocket for lanes: {0}")]
     Protocol(#[source] Box<tungstenite::Error>),
     /// The address cannot stand in a request.
+    #[cfg(feature = "agent")]
     #[error("the gateway's address cannot stand in a request")]
     Uri,
 }
@@ -49,21 +51,6 @@ fn config() -> WebSocketConfig {
         .max_write_buffer_size(WRITE_BOUND)
         .max_message_size(Some(2 * MESSAGE))
         .max_frame_size(Some(2 * MESSAGE))
-}
-
-/// The agent's part of the handshake; `authority` is the gateway's address.
-pub(crate) async fn ask<T>(stream: T, authority: &str) -> Result<WebSocketIo<T>, WebSocketError>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    let uri = format!("wss://{authority}{WEBSOCKET_PATH}");
-    let uri = uri.parse::<Uri>().map_err(|_| WebSocketError::Uri)?;
-    let request = ClientRequestBuilder::new(uri).with_sub_protocol(WEBSOCKET_PROTOCOL);
-    match client_async_with_config(request, stream, Some(config())).await {
-        Ok((socket, _)) => Ok(WebSocketIo::new(socket)),
-        Err(tungstenite::Error::Http(answer)) => Err(WebSocketError::Http(answer.status().as_u16())),
-        Err(error) => Err(WebSocketError::Protocol(Box::new(error))),
-    }
 }
 
 impl<T> WebSocketIo<T> {
@@ -126,11 +113,42 @@ fn failed(error: tungstenite::Error) -> io::Error {
     }
 }
 
+#[cfg(feature = "agent")]
+pub(crate) use client::ask;
+
+#[cfg(feature = "agent")]
+mod client {
+    use kakuremichi_proto::lane::record::{WEBSOCKET_PATH, WEBSOCKET_PROTOCOL};
+    use tokio::io::{AsyncRead, AsyncWrite};
+    use tokio_tungstenite::{
+        client_async_with_config,
+        tungstenite::{self, ClientRequestBuilder, http::Uri},
+    };
+
+    use super::{WebSocketError, WebSocketIo, config};
+
+    /// The agent's part of the handshake; `authority` is the gateway's address.
+    pub(crate) async fn ask<T>(stream: T, authority: &str) -> Result<WebSocketIo<T>, WebSocketError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let uri = format!("wss://{authority}{WEBSOCKET_PATH}");
+        let uri = uri.parse::<Uri>().map_err(|_| WebSocketError::Uri)?;
+        let request = ClientRequestBuilder::new(uri).with_sub_protocol(WEBSOCKET_PROTOCOL);
+        match client_async_with_config(request, stream, Some(config())).await {
+            Ok((socket, _)) => Ok(WebSocketIo::new(socket)),
+            Err(tungstenite::Error::Http(answer)) => Err(WebSocketError::Http(answer.status().as_u16())),
+            Err(error) => Err(WebSocketError::Protocol(Box::new(error))),
+        }
+    }
+}
+
 #[cfg(feature = "gateway")]
 pub(crate) use server::answer;
 
 #[cfg(feature = "gateway")]
 mod server {
+    use kakuremichi_proto::lane::record::{WEBSOCKET_PATH, WEBSOCKET_PROTOCOL};
     use tokio_tungstenite::{
         accept_hdr_async_with_config,
         tungstenite::{
