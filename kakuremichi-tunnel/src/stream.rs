@@ -148,8 +148,7 @@ impl AsyncWrite for TunnelStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.carrier {
-            // What was written is on its way: the engine waits for nothing to send it.
-            Carrier::Engine(_) => Poll::Ready(Ok(())),
+            Carrier::Engine(engine) => engine.poll_flush(cx),
             #[cfg(feature = "link")]
             Carrier::Lane(flow) => flow.poll_flush(cx),
         }
@@ -157,10 +156,7 @@ impl AsyncWrite for TunnelStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.carrier {
-            Carrier::Engine(engine) => {
-                engine.shutdown();
-                Poll::Ready(Ok(()))
-            }
+            Carrier::Engine(engine) => engine.poll_shutdown(cx),
             #[cfg(feature = "link")]
             Carrier::Lane(flow) => flow.poll_shutdown(cx),
         }
@@ -236,9 +232,16 @@ impl Engine {
         Poll::Ready(Ok(length))
     }
 
-    fn shutdown(&self) {
+    /// What was written is on its way: the engine waits for nothing to send it.
+    #[expect(clippy::unused_self, reason = "as the other operations of a stream")]
+    const fn poll_flush(&self, _: &Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(&self, _: &Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().sent_end = true;
         self.0.link.touch();
+        Poll::Ready(Ok(()))
     }
 }
 
