@@ -138,7 +138,7 @@ fn a_gateway_with_a_wrong_key_is_refused() {
 
 /// A gateway that answers at the right address, but cannot prove that it is the one in the plan, gets no flow.
 #[test]
-fn an_agent_makes_no_lane_to_a_gateway_with_another_wireguard_key() {
+fn an_agent_makes_no_lane_to_a_gateway_with_other_keys() {
     let Some(mut world) = Deployment::with(Families::V4, 2) else {
         return;
     };
@@ -151,18 +151,23 @@ fn an_agent_makes_no_lane_to_a_gateway_with_another_wireguard_key() {
     );
     assert!(world.gateways[0].stop().success());
     assert!(world.gateways[1].stop().success());
-    let (key, plan) = ("wireguard.key", "plan");
     assert_ne!(
-        fs::read(first.join(plan)).unwrap(),
-        fs::read(second.join(plan)).unwrap()
+        fs::read(first.join("plan")).unwrap(),
+        fs::read(second.join("plan")).unwrap()
     );
-    let right = fs::read(first.join(key)).unwrap();
-    fs::copy(second.join(key), first.join(key)).unwrap();
+    // A lane over UDP is proven by the one, a lane of TLS streams by the other.
+    let right = ["wireguard.key", "identity.pk8"].map(|key| {
+        let right = fs::read(first.join(key)).unwrap();
+        fs::copy(second.join(key), first.join(key)).unwrap();
+        (key, right)
+    });
     world.gateways[0].start_again();
     let page = world.answered(0, "https://web.test/hello", http::StatusCode::SERVICE_UNAVAILABLE);
     assert!(page.text().contains("KKM-G005"), "{}", page.text());
     assert!(world.gateways[0].stop().success());
-    fs::write(first.join(key), right).unwrap();
+    for (key, right) in right {
+        fs::write(first.join(key), right).unwrap();
+    }
     world.gateways[0].start_again();
     world.answered(0, "https://web.test/hello", http::StatusCode::OK);
 }
