@@ -37,12 +37,12 @@ async fn services_are_served_over_tls_and_the_status_says_so() {
         Published::tcp(2, port, echoing().await),
     ];
     let scene = Scene::over_tls(&services).await;
-    assert!(scene.get("/").await.contains("over tls"));
-    scene.status(|status| status.ports.len() == 1).await;
-    echo(port, b"hello").await.unwrap();
     scene
         .status(|status| status.peers[0].kind == LaneKind::TlsStream)
         .await;
+    assert!(scene.get("/").await.contains("over tls"));
+    scene.status(|status| status.ports.len() == 1).await;
+    echo(port, b"hello").await.unwrap();
     let status = scene.agent.as_ref().unwrap().watch_status().borrow().clone();
     assert_eq!(status.lanes[0].kind, LaneKind::TlsStream);
     assert!(matches!(status.lanes[0].state, LaneState::Up { .. }));
@@ -54,6 +54,9 @@ async fn services_are_served_over_tls_and_the_status_says_so() {
 async fn one_flow_after_the_other_uses_the_same_few_connections() {
     let port = free_port().await;
     let scene = Scene::over_tls(&[Published::tcp(1, port, echoing().await)]).await;
+    scene
+        .status(|status| status.peers[0].kind == LaneKind::TlsStream)
+        .await;
     for _ in 0..50 {
         echo(port, b"short").await.unwrap();
     }
