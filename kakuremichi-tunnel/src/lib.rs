@@ -19,6 +19,8 @@ pub mod packet;
 pub mod peer;
 pub mod wg;
 
+#[cfg(feature = "agent")]
+mod any_certificate;
 mod random;
 
 #[cfg(feature = "agent")]

@@ -140,7 +140,7 @@ impl AgentBuilder {
         self
     }
 
-    /// The cryptography of TLS streams; ring's, without. It is used for this agent, and not installed
+    /// The cryptography of TLS streams, and of health checks inside TLS; ring's, without. It is used for this agent, and not installed
     /// process-wide.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {

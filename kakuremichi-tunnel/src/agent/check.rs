@@ -4,6 +4,8 @@
 
 mod tls;
 
+pub(super) use tls::CheckTls;
+
 use std::{io, path::Path, time::Duration};
 
 use kakuremichi_core::{
@@ -51,10 +53,14 @@ pub enum CheckError {
 
 /// Checks a target outside this process.
 ///
-/// A target that speaks TLS is asked inside TLS. Its certificate is not verified here: it is the
+/// A target that speaks TLS is asked inside `tls`. Its certificate is not verified here: it is the
 /// gateway's to verify, which alone has the names and roots for it. What is wrong with it shows there, as
 /// `KKM-G009`.
-pub(super) async fn check(address: &TargetAddress, tls: bool, check: &HealthCheck) -> Result<(), CheckError> {
+pub(super) async fn check(
+    address: &TargetAddress,
+    tls: Option<&CheckTls>,
+    check: &HealthCheck,
+) -> Result<(), CheckError> {
     let checking = async {
         match address {
             TargetAddress::Tcp(endpoint) => {
@@ -63,7 +69,14 @@ pub(super) async fn check(address: &TargetAddress, tls: bool, check: &HealthChec
                     Host::Name(name) => name.to_string(),
                     Host::Address(address) => address.to_string(),
                 };
-                ask(stream, tls, &check.check, &host_header(endpoint, tls), &name).await
+                ask(
+                    stream,
+                    tls,
+                    &check.check,
+                    &host_header(endpoint, tls.is_some()),
+                    &name,
+                )
+                .await
             }
             TargetAddress::Unix(path) => {
                 let stream = connect_unix(path, check.timeout).await?;
@@ -97,7 +110,7 @@ fn host_header(endpoint: &Endpoint, tls: bool) -> String {
 /// Does with a connection what the check says.
 async fn ask(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    tls: bool,
+    tls: Option<&CheckTls>,
     health: &Health,
     own_host: &str,
     own_name: &str,
@@ -105,11 +118,11 @@ async fn ask(
     let Health::Http { path, host } = health else {
         return Ok(());
     };
-    if !tls {
+    let Some(tls) = tls else {
         return talk(stream, path, host.as_ref(), own_host).await;
-    }
+    };
     let name = host.as_ref().map_or(own_name, |host| host.as_str());
-    let stream = tls::wrap(stream, name).await.map_err(CheckError::Tls)?;
+    let stream = tls.wrap(stream, name).await.map_err(CheckError::Tls)?;
     talk(stream, path, host.as_ref(), own_host).await
 }
 
@@ -176,6 +189,8 @@ fn status(head: &[u8]) -> Result<Option<u16>, CheckError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use proptest::prelude::*;
     use tokio::net::{TcpListener, UnixListener};
@@ -193,8 +208,12 @@ mod tests {
         }
     }
 
+    fn tls() -> CheckTls {
+        CheckTls::new(&Arc::new(rustls::crypto::ring::default_provider()))
+    }
+
     /// Checks a server that answers with `answer`; returns the outcome and what it was asked.
-    async fn against(answer: &'static [u8], tls: bool) -> (Result<(), CheckError>, String) {
+    async fn against(answer: &'static [u8], tls: Option<&CheckTls>) -> (Result<(), CheckError>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = async {
@@ -217,19 +236,19 @@ mod tests {
 
     #[tokio::test]
     async fn an_http_check_wants_a_good_status() {
-        let (outcome, asked) = against(b"HTTP/1.1 204 No Content\r\n\r\n", false).await;
+        let (outcome, asked) = against(b"HTTP/1.1 204 No Content\r\n\r\n", None).await;
         outcome.unwrap();
         assert!(
             asked.starts_with("GET /healthz?x=1 HTTP/1.1\r\nHost: app.example\r\n"),
             "{asked}"
         );
-        let (outcome, _) = against(b"HTTP/1.0 302 Found\r\n\r\n", false).await;
+        let (outcome, _) = against(b"HTTP/1.0 302 Found\r\n\r\n", None).await;
         outcome.unwrap();
-        let (outcome, _) = against(b"HTTP/1.1 503 Busy\r\n\r\n", false).await;
+        let (outcome, _) = against(b"HTTP/1.1 503 Busy\r\n\r\n", None).await;
         assert!(matches!(outcome, Err(CheckError::Status(503))));
-        let (outcome, _) = against(b"SSH-2.0-OpenSSH_9.2\r\n", false).await;
+        let (outcome, _) = against(b"SSH-2.0-OpenSSH_9.2\r\n", None).await;
         assert!(matches!(outcome, Err(CheckError::NotHttp)));
-        let (outcome, _) = against(b"", false).await;
+        let (outcome, _) = against(b"", None).await;
         assert!(matches!(outcome, Err(CheckError::Broken(_))));
     }
 
@@ -239,14 +258,14 @@ mod tests {
         let params = rcgen::CertificateParams::new(vec!["other.example".to_owned()]).unwrap();
         let leaf = params.self_signed(&key).unwrap().der().clone();
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![leaf], key.into())
             .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = async {
@@ -258,8 +277,8 @@ mod tests {
             stream.write_all(answer).await.unwrap();
         };
         let target = TargetAddress::Tcp(address.parse().unwrap());
-        let health = http("/healthz");
-        tokio::join!(check(&target, true, &health), server).0
+        let (health, tls) = (http("/healthz"), tls());
+        tokio::join!(check(&target, Some(&tls), &health), server).0
     }
 
     /// An https target that answers with an error is no healthy one.
@@ -268,7 +287,7 @@ mod tests {
         against_tls(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
         let outcome = against_tls(b"HTTP/1.1 500 Broken\r\n\r\n").await;
         assert!(matches!(outcome, Err(CheckError::Status(500))), "{outcome:?}");
-        let (outcome, _) = against(b"HTTP/1.1 200 OK\r\n\r\n", true).await;
+        let (outcome, _) = against(b"HTTP/1.1 200 OK\r\n\r\n", Some(&tls())).await;
         assert!(matches!(outcome, Err(CheckError::Tls(_))), "{outcome:?}");
     }
 
@@ -282,14 +301,14 @@ mod tests {
         };
         let target = TargetAddress::Unix(path.clone());
         assert!(matches!(
-            check(&target, false, &tcp).await,
+            check(&target, None, &tcp).await,
             Err(CheckError::Connect(DialError::Unreachable(_)))
         ));
         let listener = UnixListener::bind(&path).unwrap();
-        check(&target, false, &tcp).await.unwrap();
+        check(&target, None, &tcp).await.unwrap();
         drop(listener);
         assert!(matches!(
-            check(&target, false, &tcp).await,
+            check(&target, None, &tcp).await,
             Err(CheckError::Connect(DialError::Refused))
         ));
     }
@@ -307,7 +326,7 @@ mod tests {
             ..http("/")
         };
         tokio::select! {
-            outcome = check(&target, false, &short) => {
+            outcome = check(&target, None, &short) => {
                 assert!(matches!(outcome, Err(CheckError::TimedOut)), "{outcome:?}");
             }
             () = silent => {}

@@ -21,7 +21,7 @@ use kakuremichi_proto::report::TargetState;
 use tokio::{sync::mpsc, task::AbortHandle, time};
 
 use super::{
-    check::{self, CheckError},
+    check::{self, CheckError, CheckTls},
     health::Tally,
     incoming::Shared,
 };
@@ -43,6 +43,7 @@ pub(super) struct Outcome {
 pub(super) struct Checks {
     entries: BTreeMap<TargetId, Entry>,
     outcomes: mpsc::Sender<Outcome>,
+    tls: CheckTls,
     next_number: u64,
 }
 
@@ -73,10 +74,12 @@ pub(super) struct Checked {
 }
 
 impl Checks {
-    pub(super) const fn new(outcomes: mpsc::Sender<Outcome>) -> Self {
+    /// Targets that speak TLS are asked inside `tls`.
+    pub(super) const fn new(outcomes: mpsc::Sender<Outcome>, tls: CheckTls) -> Self {
         Self {
             entries: BTreeMap::new(),
             outcomes,
+            tls,
             next_number: 0,
         }
     }
@@ -100,6 +103,7 @@ impl Checks {
         let task = run(
             target.clone(),
             health.clone(),
+            self.tls.clone(),
             number,
             self.outcomes.clone(),
             Rc::clone(shared),
@@ -155,6 +159,7 @@ impl Entry {
 async fn run(
     target: AgentTarget,
     health: HealthCheck,
+    tls: CheckTls,
     number: u64,
     outcomes: mpsc::Sender<Outcome>,
     shared: Rc<Shared>,
@@ -164,7 +169,7 @@ async fn run(
             TargetAddress::InProcess if shared.has_inlet(target.id) => Ok(()),
             TargetAddress::InProcess => Err(CheckError::NoListener),
             TargetAddress::Tcp(_) | TargetAddress::Unix(_) => {
-                check::check(&target.address, target.tls, &health).await
+                check::check(&target.address, target.tls.then_some(&tls), &health).await
             }
         };
         let outcome = Outcome {

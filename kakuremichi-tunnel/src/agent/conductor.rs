@@ -27,6 +27,7 @@ use tokio::{
 };
 
 use super::{
+    check::CheckTls,
     checks::{Checks, OUTCOMES, Outcome},
     exposure::{Answer, Exposures, News},
     feed,
@@ -106,6 +107,7 @@ impl Conductor {
         let shared = Rc::new(Shared::new(ends, parts.events.clone()));
         let handler = Rc::clone(&shared);
         local.on_incoming(move |flow| handler.incoming(flow));
+        let checks = Checks::new(outcome, CheckTls::new(&parts.streams.dialling.provider));
         let lanes = Lanes::new(
             find,
             local.watch_peers(),
@@ -122,7 +124,7 @@ impl Conductor {
             shared,
             exposures: Exposures::default(),
             lanes,
-            checks: Checks::new(outcome),
+            checks,
             phase: Phase::Running,
             status: parts.status,
             report,

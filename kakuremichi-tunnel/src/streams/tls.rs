@@ -32,16 +32,9 @@ mod client {
     use std::sync::Arc;
 
     use kakuremichi_proto::lane::record::ALPN;
-    use rustls::{
-        ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-        client::{
-            Resumption,
-            danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        },
-        crypto::{CryptoProvider, verify_tls13_signature},
-        pki_types::{CertificateDer, ServerName, UnixTime},
-        version::TLS13,
-    };
+    use rustls::{ClientConfig, Error, client::Resumption, crypto::CryptoProvider, version::TLS13};
+
+    use crate::any_certificate::AnyCertificate;
 
     /// The protocol's name in TLS.
     pub(crate) const LANE: &[u8] = ALPN;
@@ -57,51 +50,11 @@ mod client {
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(provider)))
             .with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         Ok(Arc::new(config))
-    }
-
-    /// Accepts any certificate, and verifies that the other end has its key.
-    #[derive(Debug)]
-    struct AnyCertificate(Arc<CryptoProvider>);
-
-    impl ServerCertVerifier for AnyCertificate {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Err(Error::General("a lane speaks TLS 1.3".to_owned()))
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            let algorithms = &self.0.signature_verification_algorithms;
-            verify_tls13_signature(message, certificate, signature, algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
     }
 }
 
