@@ -152,6 +152,8 @@ pub(super) enum Task {
     Ping(PeerId, IpAddr, Probe),
     /// Begin a handshake: the peer may have lost its session.
     Initiate(PeerId),
+    /// Close its flows that are not connected: nobody would get a new one, either.
+    GiveUp(PeerId),
     /// Close its flows.
     Abandon(PeerId),
 }
@@ -210,8 +212,7 @@ impl PeerTable {
     /// Whether the lane is known to be down. Of a peer that is not probed it is only known that it has
     /// been silent: it may answer when spoken to.
     pub(super) fn is_down(&self, id: PeerId) -> bool {
-        self.entry(id)
-            .is_some_and(|entry| entry.probe.is_some() && matches!(entry.health, PathHealth::Down { .. }))
+        self.entry(id).is_some_and(Entry::is_down)
     }
 
     pub(super) fn handle_pong(&mut self, id: PeerId, sequence: u16, payload: [u8; 8], now: Instant) {
@@ -305,12 +306,18 @@ impl Entry {
         true
     }
 
+    /// The lane is known to be down.
+    const fn is_down(&self) -> bool {
+        self.probe.is_some() && matches!(self.health, PathHealth::Down { .. })
+    }
+
     /// Judges the path as of now; returns whether it went up or down.
     fn check(&mut self, device: &Device, peer_lost: Duration, now: Instant, tasks: &mut Vec<Task>) -> bool {
         let Some(status) = device.status(self.id).filter(|status| status.owned) else {
             return false;
         };
         let before = self.health;
+        let was_down = self.is_down();
         match &mut self.probe {
             Some((address, path)) if status.endpoint.is_some() => {
                 let misses = path.misses();
@@ -332,6 +339,9 @@ impl Entry {
             // Nowhere to send a probe to.
             Some(_) => {}
             None => self.health = by_session(before, &status, now),
+        }
+        if self.is_down() && !was_down {
+            tasks.push(Task::GiveUp(self.id));
         }
         if let PathHealth::Down { since } = self.health
             && !self.abandoned

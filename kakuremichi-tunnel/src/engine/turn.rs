@@ -242,6 +242,7 @@ impl Engine {
                     }
                 }
                 Task::Initiate(peer) => self.device.initiate(peer, &mut self.udp, now),
+                Task::GiveUp(peer) => self.stack.remove_connecting(peer),
                 Task::Abandon(peer) => self.stack.remove_peer(peer),
             }
         }

@@ -331,6 +331,15 @@ impl Table {
         self.peers.get(&peer).map(|peer| peer.first)
     }
 
+    /// The slots of the flows to a peer that it has not answered yet.
+    pub(super) fn connecting_to(&self, peer: PeerId) -> Vec<u32> {
+        let named = |slot: u32| self.at(slot).map(|flow| (slot, flow));
+        let first = self.first_of(peer).and_then(named);
+        std::iter::successors(first, |(_, flow)| named(flow.next))
+            .filter_map(|(slot, flow)| (flow.stage == Stage::Connecting).then_some(slot))
+            .collect()
+    }
+
     /// The slots in use.
     pub(super) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
         self.slots

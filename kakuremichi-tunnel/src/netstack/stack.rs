@@ -316,6 +316,14 @@ impl Stack {
         }
     }
 
+    /// Drops those flows to a peer that it has not answered yet, sending nothing;
+    /// [`CloseReason::PeerGone`] is told for each.
+    pub fn remove_connecting(&mut self, peer: PeerId) {
+        for slot in self.table.connecting_to(peer) {
+            self.drop_flow(slot, CloseReason::PeerGone);
+        }
+    }
+
     /// Drops all flows of a peer at once, sending nothing; [`CloseReason::PeerGone`] is told for each.
     pub fn remove_peer(&mut self, peer: PeerId) {
         while let Some(slot) = self.table.first_of(peer) {

@@ -42,6 +42,17 @@ async fn a_peer_that_vanishes_goes_offline_and_its_flows_end() {
     one.has_flows(0).await;
 }
 
+/// A flow that is being connected while the lane goes down ends with it, long before its own time is up.
+#[tokio::test]
+async fn whoever_connects_hears_that_the_peer_is_offline() {
+    let (one, two) = pair(echo).await;
+    two.shard.configure(Network::default());
+    let refused = within(one.shard.connect(to(PLAIN))).await.map(drop);
+    // Its own timer would have said that the time is up.
+    assert_eq!(refused, Err(ConnectError::Offline));
+    one.has_flows(0).await;
+}
+
 #[tokio::test]
 async fn a_peer_that_restarts_is_back_soon() {
     let (one, two) = pair(echo).await;

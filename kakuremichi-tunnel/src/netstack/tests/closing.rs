@@ -303,6 +303,12 @@ fn a_removed_peer_takes_its_flows_with_it() {
         .collect();
     let stays = net.connect_to(0, second, to(3), keep.clone());
     net.run_for(SECOND);
+    let given_up = net.connect_to(0, first, to(2), keep.clone());
+    net.nodes[0].stack.remove_connecting(first);
+    assert_eq!(net.nodes[0].stack.flows(), 11, "the connected ones stay");
+    net.step();
+    assert_eq!(net.program(0, given_up).closed, Some(CloseReason::PeerGone));
+    net.nodes[0].stack.release(given_up);
     let opening = net.connect_to(0, first, to(2), keep);
     let accepted_before = net.nodes[1].stack.flows();
     assert_eq!(accepted_before, 10);
