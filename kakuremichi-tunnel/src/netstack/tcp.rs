@@ -58,6 +58,8 @@ pub(super) struct Tcp {
     first_flight: bool,
     /// Bytes that went through the rings since their pages were given back.
     moved: u64,
+    /// Our direction is to end, and smoltcp was not told yet.
+    ending: bool,
 }
 
 /// What a connection needs in order to do something: the stack's parts, its peer, and the time.
@@ -138,6 +140,7 @@ impl Tcp {
             track: Track::default(),
             first_flight: true,
             moved: 0,
+            ending: false,
         })
     }
 
@@ -238,6 +241,9 @@ impl Tcp {
 
     /// Sends one segment, if there is one to send; returns its length, or zero.
     pub(super) fn egress(&mut self, way: &mut Way<'_, impl PacketSink + ?Sized>) -> usize {
+        if self.ending {
+            self.end();
+        }
         let time = way.host.time(way.now);
         let track = &mut self.track;
         let before = way.rim.bytes;
@@ -361,6 +367,22 @@ impl Tcp {
 
     /// Sends a FIN behind what was sent.
     pub(super) fn shutdown(&mut self) {
+        self.ending = true;
+        self.end();
+    }
+
+    /// Lets smoltcp send a FIN, unless the peer ended before us and has yet to make room for what is sent:
+    /// once both have ended, smoltcp does not listen to a window that only opens (LAST-ACK; RFC 9293
+    /// section 3.10.7.4 has it go on), and the rest would never leave. The FIN follows the last
+    /// acknowledgement then, or the window that has room for all.
+    fn end(&mut self) {
+        let (waits, queued) = self.get(|socket| (socket.state() == State::CloseWait, socket.send_queue()));
+        // A segment more: the end of a window moves by a few bytes, as it is told in units of some.
+        let needed = queued + usize::from(self.track.mss());
+        if waits && queued > 0 && needed > self.track.window() as usize {
+            return;
+        }
+        self.ending = false;
         self.with(|socket| socket.close());
     }
 

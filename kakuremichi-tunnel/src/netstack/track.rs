@@ -186,6 +186,11 @@ impl Track {
         self.unacknowledged
     }
 
+    /// The peer's window, in bytes.
+    pub(super) fn window(&self) -> u32 {
+        self.window
+    }
+
     pub(super) fn is_congested(&self) -> bool {
         self.congested
     }

@@ -51,6 +51,43 @@ fn the_peers_direction_ends_and_ours_goes_on() {
     net.run_until(SECOND, |net| net.program(0, flow).closed.is_some());
 }
 
+/// Found by the simulation: smoltcp takes no notice of a window that opens once both ends are done.
+#[test]
+fn a_slow_reader_that_ended_first_gets_everything() {
+    for ring in [16 * 1024, 256 * 1024] {
+        let mut small = settings(1);
+        small.ring = ring;
+        let mut net = Net::pair_of(Link::default(), small, settings(2));
+        net.nodes[1].server = Program {
+            to_send: 230_000,
+            shut: true,
+            ..Program::default()
+        };
+        let flow = net.connect(Program {
+            to_send: 10,
+            shut: true,
+            take: Some(0),
+            ..Program::default()
+        });
+        net.run_for(30 * SECOND);
+        let accepted = net.accepted();
+        assert_eq!(net.program(1, accepted).sent, 230_000);
+        for part in 1..=23 {
+            net.nodes[0].programs.get_mut(&flow).unwrap().take = Some(10_000);
+            net.step();
+            net.nodes[0].programs.get_mut(&flow).unwrap().take = Some(0);
+            net.run_for(SECOND);
+            assert_eq!(net.program(0, flow).received, part * 10_000);
+        }
+        net.nodes[0].programs.get_mut(&flow).unwrap().take = None;
+        net.run_until(SECOND, |net| {
+            net.program(0, flow).closed.is_some() && net.program(1, accepted).closed.is_some()
+        });
+        assert_eq!(net.program(0, flow).closed, Some(CloseReason::Finished));
+        assert_eq!(net.program(1, accepted).closed, Some(CloseReason::Finished));
+    }
+}
+
 #[test]
 fn both_end_at_the_same_moment() {
     let mut net = Net::pair(Link::default());
