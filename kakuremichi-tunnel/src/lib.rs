@@ -22,6 +22,8 @@ pub mod wg;
 #[cfg(feature = "agent")]
 mod any_certificate;
 mod random;
+#[cfg(all(test, target_os = "linux"))]
+mod virtual_clock;
 
 #[cfg(feature = "agent")]
 pub mod agent;

@@ -4,4 +4,6 @@ mod bulk;
 mod flows;
 mod peers;
 mod shards;
+#[cfg(target_os = "linux")]
+mod simulation;
 mod support;

@@ -2,10 +2,19 @@
 
 use std::io::{self, IoSliceMut};
 
-use mio::{Interest, Registry, Token, net::UdpSocket};
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use mio::{Interest, Registry, Token};
+use quinn_udp::{RecvMeta, Transmit};
 
 use crate::wg::{DatagramSink, OuterPath};
+
+mod system;
+#[cfg(test)]
+pub(super) mod wire;
+
+#[cfg(not(test))]
+use system::System as Io;
+#[cfg(test)]
+use wire::Io;
 
 /// Receive buffers. Each takes what GRO joined: up to 64 datagrams of one sender.
 const BUFFERS: usize = 4;
@@ -43,8 +52,7 @@ pub(super) struct UdpCounters {
 
 struct Socket {
     token: Token,
-    io: UdpSocket,
-    state: UdpSocketState,
+    io: Io,
     v6: bool,
     readable: bool,
     blocked: bool,
@@ -65,18 +73,20 @@ impl Udp {
         let mut ready = Vec::new();
         for (at, socket) in sockets.into_iter().enumerate() {
             let v6 = socket.local_addr()?.is_ipv6();
-            let mut io = UdpSocket::from_std(socket);
-            let state = UdpSocketState::new((&io).into())?;
-            registry.register(&mut io, Token(at), Interest::READABLE)?;
-            ready.push(Socket {
-                token: Token(at),
-                io,
-                state,
-                v6,
-                readable: true,
-                blocked: false,
-            });
+            ready.push((v6, Io::new(socket, Token(at), &registry)?));
         }
+        Ok(Self::over(ready, registry))
+    }
+
+    /// Over sockets of which it is known whether they are of IPv6.
+    fn over(sockets: Vec<(bool, Io)>, registry: Registry) -> Self {
+        let socket = |(at, (v6, io))| Socket {
+            token: Token(at),
+            io,
+            v6,
+            readable: true,
+            blocked: false,
+        };
         let buffer = vec![0; MAX_BATCH + SLACK].into_boxed_slice();
         let batch = Batch {
             buffer,
@@ -86,12 +96,12 @@ impl Udp {
             count: 0,
             closed: false,
         };
-        Ok(Self {
-            sockets: ready,
+        Self {
+            sockets: sockets.into_iter().enumerate().map(socket).collect(),
             registry,
             batch,
             counters: UdpCounters::default(),
-        })
+        }
     }
 
     /// How many sockets there are: their tokens are dense from zero.
@@ -127,10 +137,7 @@ impl Udp {
         let mut rest = buffers.storage.chunks_exact_mut(BUFFER);
         let mut slices: [IoSliceMut<'_>; BUFFERS] =
             std::array::from_fn(|_| IoSliceMut::new(rest.next().unwrap_or_default()));
-        match socket
-            .state
-            .recv((&socket.io).into(), &mut slices, &mut buffers.meta)
-        {
+        match socket.io.receive(&mut slices, &mut buffers.meta) {
             Ok(count) => {
                 // On Linux one call takes all there is: what comes later is told anew.
                 socket.readable = !cfg!(target_os = "linux") || count == BUFFERS;
@@ -220,7 +227,7 @@ impl Udp {
             .sockets
             .iter()
             .find(|socket| socket.v6 == to.remote.is_ipv6());
-        socket.map_or(1, |socket| socket.state.max_gso_segments().min(MAX_SEGMENTS))
+        socket.map_or(1, |socket| socket.io.max_segments().min(MAX_SEGMENTS))
     }
 }
 
@@ -235,7 +242,7 @@ impl DatagramSink for Udp {
 
 impl Socket {
     fn listen(&mut self, registry: &Registry, interest: Interest) {
-        if let Err(error) = registry.reregister(&mut self.io, self.token, interest) {
+        if let Err(error) = self.io.watch(registry, self.token, interest) {
             // Cannot be for a socket that is registered; a full one is then tried again at once.
             tracing::warn!(%error, "a UDP socket cannot be watched");
             self.blocked = false;
@@ -281,7 +288,7 @@ fn send(socket: &Socket, to: OuterPath, contents: &[u8], segment: Option<usize>)
         segment_size: segment,
         src_ip: to.local,
     };
-    socket.state.try_send((&socket.io).into(), &transmit)
+    socket.io.send(&transmit)
 }
 
 /// Where datagrams are received to.
