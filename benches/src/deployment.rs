@@ -24,13 +24,13 @@ pub struct Deployment {
 
 impl Deployment {
     /// Starts the three, enrols gateway and agent, and waits until all say that they are ready. The agent is
-    /// given further flags.
+    /// given further flags; `name` tells this deployment from others of the same program.
     ///
     /// # Errors
     ///
     /// [`Trouble::NotBuilt`] without the binaries; whatever keeps them from starting.
-    pub fn start(flags: &[&str]) -> Result<Self, Trouble> {
-        let scratch = Scratch::new("deployment")?;
+    pub fn start(name: &str, flags: &[&str]) -> Result<Self, Trouble> {
+        let scratch = Scratch::new(&format!("deployment-{name}"))?;
         let role = |name: &str| sibling(&format!("kakuremichi-{name}"));
         let data = |name: &str| scratch.path().join(name);
         let made = |words: &[&str]| {
@@ -113,10 +113,10 @@ impl Deployment {
         self.rest.post("/api/v1/services", &service).map(drop)
     }
 
-    /// Seconds of processor time of the gateway and the agent so far.
+    /// The gateway and the agent, each by its process identifier.
     #[must_use]
-    pub fn cpu_seconds(&self) -> f64 {
-        self.gateway.cpu_seconds() + self.agent.cpu_seconds()
+    pub fn ends(&self) -> [u32; 2] {
+        [self.gateway.id(), self.agent.id()]
     }
 }
 

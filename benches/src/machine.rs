@@ -9,6 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod namespace;
+
+pub use namespace::Namespace;
+
 /// How long something may take until it serves.
 const START: Duration = Duration::from_secs(60);
 /// How often it is asked whether it does.
@@ -34,6 +38,9 @@ pub enum Trouble {
     /// A binary that is measured was not built.
     #[error("{} is missing: build it first, as benches/README.md says", .0.display())]
     NotBuilt(PathBuf),
+    /// A program of others that is measured was not installed.
+    #[error("{} is missing: `cargo xtask setup --benches` installs it", .0.display())]
+    NotInstalled(PathBuf),
     /// A program ended with an error.
     #[error("{program} failed: {said}")]
     Failed {
@@ -165,10 +172,38 @@ impl Process {
         self.0.id()
     }
 
-    /// Seconds of processor time so far, user and system.
+    /// The process and all that it started, each by its identifier.
     #[must_use]
-    pub fn cpu_seconds(&self) -> f64 {
-        cpu_seconds(self.0.id())
+    pub fn tree(&self) -> Vec<u32> {
+        let mut found = vec![self.0.id()];
+        let mut at = 0;
+        while let Some(parent) = found.get(at).copied() {
+            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+            let children = children.unwrap_or_default();
+            found.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<u32>().ok()),
+            );
+            at += 1;
+        }
+        found
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Failed`] unless it ends well.
+    pub fn finish(mut self, program: &str) -> Result<(), Trouble> {
+        let status = self.0.wait().map_err(Trouble::io(program))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Trouble::Failed {
+            program: program.to_owned(),
+            said: status.to_string(),
+        })
     }
 }
 
@@ -197,6 +232,15 @@ pub fn cpu_seconds(pid: u32) -> f64 {
             .unwrap_or(0.0)
     };
     (ticks(11) + ticks(12)) / TICKS
+}
+
+/// Bytes of resident memory of a process; 0 when it is gone.
+#[must_use]
+pub fn resident_bytes(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.unwrap_or(0.0) * 1024.0
 }
 
 /// Runs a program to its end and gives back what it printed.
@@ -273,6 +317,21 @@ pub fn sibling(name: &str) -> Result<PathBuf, Trouble> {
         return Ok(path);
     }
     Err(Trouble::NotBuilt(path))
+}
+
+/// A program that others wrote, which `cargo xtask setup --benches` installed beside the build.
+///
+/// # Errors
+///
+/// [`Trouble::NotInstalled`].
+pub fn peer(name: &str) -> Result<PathBuf, Trouble> {
+    let this = std::env::current_exe().map_err(Trouble::io("where is this program"))?;
+    let target = this.ancestors().nth(2).unwrap_or(&this);
+    let path = target.join("peers/bin").join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Trouble::NotInstalled(path))
 }
 
 /// The middle one of some figures, the upper one of two; not a number when there are none.

@@ -43,7 +43,7 @@ fn run() -> Result<String, Trouble> {
             .map_err(|_| Trouble::Usage("time-to-serve [SERVICES]"))?,
     };
     let origin = origin()?;
-    let deployment = Deployment::start(&[])?;
+    let deployment = Deployment::start("time-to-serve", &[])?;
     let mut times = Vec::new();
     for number in 0..services {
         let port = free_port()?;

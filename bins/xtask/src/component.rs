@@ -3,6 +3,8 @@
 use std::env;
 use std::path::Path;
 
+use crate::workspace;
+
 /// Who needs a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -21,7 +23,20 @@ pub(crate) enum Source {
     Apt(&'static str),
     /// A program on crates.io.
     Cargo(&'static str),
+    /// A program on crates.io that is measured: as its authors build it, and apart from the tools.
+    CargoPeer {
+        package: &'static str,
+        /// Its own lock file still builds.
+        locked: bool,
+    },
+    /// A program of the Go module proxy that is measured, with its version.
+    GoPeer(&'static str),
+    /// A Go test binary of this directory of ours that is measured.
+    GoTestPeer(&'static str),
 }
+
+/// Where peers are installed, from the root of the workspace.
+pub(crate) const PEERS: &str = "target/peers";
 
 /// Something that is installed once.
 #[derive(Debug)]
@@ -88,6 +103,86 @@ pub(crate) const ALL: &[Component] = &[
         purpose: "the service that requests go to",
     },
     Component {
+        name: "nginx-stream",
+        programs: &["/usr/lib/nginx/modules/ngx_stream_module.so"],
+        source: Source::Apt("libnginx-mod-stream"),
+        need: Need::Benches,
+        purpose: "one plain hop",
+    },
+    Component {
+        name: "haproxy",
+        programs: &["haproxy"],
+        source: Source::Apt("haproxy"),
+        need: Need::Benches,
+        purpose: "one plain hop",
+    },
+    Component {
+        name: "openssl",
+        programs: &["openssl"],
+        source: Source::Apt("openssl"),
+        need: Need::Benches,
+        purpose: "a certificate for rathole",
+    },
+    Component {
+        name: "libssl-dev",
+        programs: &["/usr/include/openssl/ssl.h"],
+        source: Source::Apt("libssl-dev"),
+        need: Need::Benches,
+        purpose: "what rathole is built with",
+    },
+    Component {
+        name: "pkg-config",
+        programs: &["pkg-config"],
+        source: Source::Apt("pkg-config"),
+        need: Need::Benches,
+        purpose: "finds what rathole is built with",
+    },
+    Component {
+        name: "rathole",
+        programs: &["rathole"],
+        // Its lock file names a release of `time` that today's compiler refuses.
+        source: Source::CargoPeer {
+            package: "rathole",
+            locked: false,
+        },
+        need: Need::Benches,
+        purpose: "a peer",
+    },
+    Component {
+        name: "bore",
+        programs: &["bore"],
+        source: Source::CargoPeer {
+            package: "bore-cli",
+            locked: true,
+        },
+        need: Need::Benches,
+        purpose: "a peer",
+    },
+    Component {
+        name: "dumbpipe",
+        programs: &["dumbpipe"],
+        source: Source::CargoPeer {
+            package: "dumbpipe",
+            locked: true,
+        },
+        need: Need::Benches,
+        purpose: "a peer",
+    },
+    Component {
+        name: "newt",
+        programs: &["newt"],
+        source: Source::GoPeer("github.com/fosrl/newt@latest"),
+        need: Need::Benches,
+        purpose: "a peer",
+    },
+    Component {
+        name: "tsnet",
+        programs: &["tsnet"],
+        source: Source::GoTestPeer("benches/compare/tsnet"),
+        need: Need::Benches,
+        purpose: "a peer",
+    },
+    Component {
         name: "openssh-client",
         programs: &["ssh", "ssh-keygen"],
         source: Source::Apt("openssh-client"),
@@ -117,12 +212,15 @@ impl Component {
     }
 }
 
-/// Looks through PATH, and through the directories of administrators, which are not always in it.
+/// Looks through PATH, through the directories of administrators, which are not always in it, and among the
+/// peers. A whole path is found where it says.
 fn found(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(Into::into);
+    let peers = workspace::root().join(PEERS).join("bin");
     env::split_paths(&path)
         .chain(sbin)
+        .chain([peers])
         .any(|directory| is_file(&directory, program))
 }
 

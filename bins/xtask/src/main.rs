@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask setup`, `test`, `check` and `ci`.
+//! The project's chores: `cargo xtask setup`, `test`, `check`, `ci` and `compare`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -6,6 +6,7 @@
 )]
 
 mod check;
+mod compare;
 mod component;
 mod setup;
 mod step;
@@ -19,11 +20,13 @@ use step::{Error, Steps};
 
 const HELP: &str = "\
 cargo xtask COMMAND [--benches] [--without NAME]...
+cargo xtask compare [ARGUMENT]...
 
   setup    install what the tests need, each only when it is missing
   test     setup, then every test: unit, doc, integration, end to end, fuzz corpora
   check    setup of the tools, then fmt, clippy, docs, cargo deny and the dependency rules
   ci       check, then test
+  compare  setup --benches, a release build, then the comparison, which gets the arguments
 
   --benches        setup: also what the benches measure against
   --without NAME   do without this component; the tests that need it are left out and say so";
@@ -52,12 +55,15 @@ enum Verb {
     Test,
     Check,
     Ci,
+    Compare,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Command {
     verb: Verb,
     benches: bool,
+    /// What the comparison gets.
+    arguments: Vec<String>,
     /// Names of components, each known to `component::ALL`.
     without: Vec<String>,
 }
@@ -68,6 +74,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Command, Error> {
         Some("test") => Verb::Test,
         Some("check") => Verb::Check,
         Some("ci") => Verb::Ci,
+        Some("compare") => Verb::Compare,
         Some("help" | "--help" | "-h") => Verb::Help,
         Some(other) => return Err(Error::Usage(format!("no command `{other}`\n\n{HELP}"))),
         None => return Err(Error::Usage(format!("a command is missing\n\n{HELP}"))),
@@ -75,8 +82,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Command, Error> {
     let mut command = Command {
         verb,
         benches: false,
+        arguments: Vec::new(),
         without: Vec::new(),
     };
+    if command.verb == Verb::Compare {
+        command.arguments = words.collect();
+        return Ok(command);
+    }
     while let Some(word) = words.next() {
         match word.as_str() {
             "--benches" if command.verb == Verb::Setup => command.benches = true,
@@ -117,6 +129,7 @@ fn run(command: &Command, steps: &mut Steps) -> Result<(), Error> {
         }
         Verb::Test => test::run(steps, without),
         Verb::Check => check::run(steps, without),
+        Verb::Compare => compare::run(steps, &command.arguments),
         Verb::Ci => {
             check::run(steps, without)?;
             test::run(steps, without)

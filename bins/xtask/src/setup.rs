@@ -1,9 +1,11 @@
 //! Installs what is missing, and nothing else.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::component::{self, Component, Need, Source};
 use crate::step::{Error, Steps};
+use crate::workspace;
 
 /// Installs the missing components of one kind.
 ///
@@ -28,6 +30,13 @@ fn install(component: &Component) -> Result<(), Error> {
     match component.source {
         Source::Apt(package) => apt(package),
         Source::Cargo(package) => cargo(package),
+        Source::CargoPeer { package, locked } => cargo_peer(package, locked),
+        Source::GoPeer(package) => go(&["install", package]),
+        Source::GoTestPeer(directory) => {
+            let out = peers().join("bin").join(component.name);
+            let out = out.display().to_string();
+            go(&["test", "-C", directory, "-c", "-o", &out, "."])
+        }
     }
     .and_then(|()| {
         if component.present() {
@@ -81,6 +90,32 @@ fn cargo(package: &str) -> Result<(), String> {
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "0"),
     )
+}
+
+/// What is measured is built as its authors build it.
+fn cargo_peer(package: &str, locked: bool) -> Result<(), String> {
+    let mut install = Command::new("cargo");
+    install.args(["install", package, "--root"]).arg(peers());
+    if locked {
+        install.arg("--locked");
+    }
+    run_program(&mut install)
+}
+
+fn go(words: &[&str]) -> Result<(), String> {
+    let bin = peers().join("bin");
+    run_program(
+        Command::new("go")
+            .args(words)
+            .current_dir(workspace::root())
+            .env("GOBIN", bin),
+    )
+}
+
+/// An absolute path, as Go wants it.
+fn peers() -> PathBuf {
+    let peers = workspace::root().join(component::PEERS);
+    std::path::absolute(&peers).unwrap_or(peers)
 }
 
 fn run_program(command: &mut Command) -> Result<(), String> {

@@ -1,118 +1,138 @@
-//! The systems, each a way from a visitor on loopback to the two services.
+//! The systems, each a way from a visitor to the two services.
 
+mod dumbpipe;
 mod kakuremichi;
+mod newt;
+mod origin;
+mod plain;
+mod rathole;
 mod ssh;
+mod tsnet;
 
-use std::process::Command;
+use std::{
+    ffi::OsStr,
+    net::{Ipv4Addr, SocketAddr},
+    process::Command,
+};
 
-use kakuremichi_benches::machine::{Process, Scratch, Trouble, free_port, sibling, wait_for_port};
+use kakuremichi_benches::{
+    deployment::Deployment,
+    machine::{Namespace, Process, Scratch, Trouble, cpu_seconds, resident_bytes},
+};
 
-pub(crate) use ssh::NAME as REFERENCE;
+pub(crate) use self::{
+    dumbpipe::NAME as DUMBPIPE,
+    kakuremichi::{TLS, WIREGUARD},
+    newt::{NAME as NEWT, NATIVE as NEWT_NATIVE},
+    origin::Origin,
+    plain::TWO_HOPS,
+    rathole::{NOISE as RATHOLE_NOISE, PLAIN as RATHOLE_PLAIN, TLS as RATHOLE_TLS},
+    ssh::NAME as SSH,
+    tsnet::NAME as TSNET,
+};
 
-/// The services behind everything: an iperf3 server, and nginx with a file of 1 KB.
-#[derive(Debug)]
-pub(crate) struct Origin {
-    pub(crate) bulk_port: u16,
-    pub(crate) http_port: u16,
-    _processes: [Process; 2],
-    _scratch: Scratch,
-}
+/// How a system is begun.
+pub(crate) type Begin = fn(&Origin) -> Result<System, Trouble>;
 
-impl Origin {
-    pub(crate) fn start() -> Result<Self, Trouble> {
-        let scratch = Scratch::new("origin")?;
-        let (bulk_port, http_port) = (free_port()?, free_port()?);
-        let iperf3 = Process::start(
-            Command::new("iperf3").args(["-s", "-B", "127.0.0.1", "-p", &bulk_port.to_string()]),
-            None,
-        )?;
-        let at = scratch.path().display();
-        scratch.write("index.html", &"k".repeat(1024))?;
-        let config = scratch.write(
-            "nginx.conf",
-            &format!(
-                "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;\n\
-                 events {{ worker_connections 4096; }}\n\
-                 http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {at}/body;\n\
-                 proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi; uwsgi_temp_path {at}/uwsgi;\n\
-                 scgi_temp_path {at}/scgi;\n\
-                 server {{ listen 127.0.0.1:{http_port}; root {at}; }} }}\n"
-            ),
-        )?;
-        // Debian has it where only administrators look.
-        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
-        let nginx = Process::start(
-            Command::new("nginx").env("PATH", path).arg("-c").arg(&config),
-            None,
-        )?;
-        wait_for_port(http_port)?;
-        Ok(Self {
-            bulk_port,
-            http_port,
-            _processes: [iperf3, nginx],
-            _scratch: scratch,
-        })
-    }
-}
+/// All systems, by name, in the order of the table.
+pub(crate) const ALL: [(&str, Begin); 15] = [
+    (plain::DIRECT, plain::direct),
+    (plain::NGINX, plain::nginx),
+    (plain::HAPROXY, plain::haproxy),
+    (TWO_HOPS, plain::two_hops),
+    (SSH, ssh::start),
+    (RATHOLE_PLAIN, rathole::plain),
+    (RATHOLE_NOISE, rathole::noise),
+    (RATHOLE_TLS, rathole::tls),
+    (plain::BORE, plain::bore),
+    (NEWT, newt::netstack),
+    (NEWT_NATIVE, newt::native),
+    (TSNET, tsnet::start),
+    (DUMBPIPE, dumbpipe::start),
+    (WIREGUARD, kakuremichi::wireguard),
+    (TLS, kakuremichi::tls),
+];
 
-/// A way to the services.
+/// A way to the services. It ends with the value.
 #[derive(Debug)]
 pub(crate) struct System {
     pub(crate) name: &'static str,
-    /// Where the visitor finds the iperf3 server.
-    pub(crate) bulk_port: u16,
-    /// Where the visitor finds the HTTP origin.
-    pub(crate) http_port: u16,
-    parts: Parts,
-}
-
-/// What a system consists of.
-#[derive(Debug)]
-enum Parts {
-    Nothing,
-    TwoHops([Process; 2]),
-    Ssh(ssh::Ssh),
-    Kakuremichi(kakuremichi_benches::deployment::Deployment),
+    /// Where visitors find the iperf3 server.
+    pub(crate) bulk: SocketAddr,
+    /// Where visitors find the HTTP origin.
+    pub(crate) http: SocketAddr,
+    /// The first is where the visitors are; without any, they are on the host.
+    namespaces: Vec<Namespace>,
+    /// The ends of the tunnel: what is counted.
+    ends: Vec<Process>,
+    deployment: Option<Deployment>,
+    /// What the ends need besides.
+    beside: Vec<Process>,
+    scratch: Vec<Scratch>,
 }
 
 impl System {
-    /// No system at all.
-    pub(crate) const fn direct(origin: &Origin) -> Self {
+    /// A system of which nothing runs yet, with its two ports on loopback.
+    fn new(name: &'static str, bulk: u16, http: u16) -> Self {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
-            name: "direct",
-            bulk_port: origin.bulk_port,
-            http_port: origin.http_port,
-            parts: Parts::Nothing,
+            name,
+            bulk: at(bulk),
+            http: at(http),
+            namespaces: Vec::new(),
+            ends: Vec::new(),
+            deployment: None,
+            beside: Vec::new(),
+            scratch: Vec::new(),
         }
     }
 
-    /// Two plain TCP copies in a row: what a tunnel costs that does nothing.
-    pub(crate) fn two_hops(origin: &Origin) -> Result<Self, Trouble> {
-        let (bulk_port, http_port) = (free_port()?, free_port()?);
-        let (bulk_middle, http_middle) = (free_port()?, free_port()?);
-        let near = copy([(bulk_port, bulk_middle), (http_port, http_middle)])?;
-        let far = copy([(bulk_middle, origin.bulk_port), (http_middle, origin.http_port)])?;
-        Ok(Self {
-            name: "two plain hops",
-            bulk_port,
-            http_port,
-            parts: Parts::TwoHops([near, far]),
-        })
+    /// Starts one end of the tunnel, with what it says in a file.
+    fn end(&mut self, command: &mut Command) -> Result<(), Trouble> {
+        let process = self.logged(command)?;
+        self.ends.push(process);
+        Ok(())
+    }
+
+    /// Starts what the ends need besides.
+    fn beside(&mut self, command: &mut Command) -> Result<(), Trouble> {
+        let process = self.logged(command)?;
+        self.beside.push(process);
+        Ok(())
+    }
+
+    fn logged(&self, command: &mut Command) -> Result<Process, Trouble> {
+        let log = match self.scratch.first() {
+            Some(scratch) => {
+                let number = self.ends.len() + self.beside.len();
+                Some(scratch.path().join(format!("{number}.log")))
+            }
+            None => None,
+        };
+        Process::start(command, log.as_deref())
+    }
+
+    /// A program that runs where the visitors are.
+    pub(crate) fn visitor(&self, program: impl AsRef<OsStr>) -> Command {
+        match self.namespaces.first() {
+            Some(namespace) => namespace.command(program),
+            None => Command::new(program),
+        }
     }
 
     /// Seconds of processor time that both ends took so far.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        match &self.parts {
-            Parts::Nothing => 0.0,
-            Parts::TwoHops(hops) => hops.iter().map(Process::cpu_seconds).sum(),
-            Parts::Ssh(ssh) => ssh.cpu_seconds(),
-            Parts::Kakuremichi(deployment) => deployment.cpu_seconds(),
-        }
+        self.processes().into_iter().map(cpu_seconds).sum()
     }
-}
 
-/// One hop: this very program's sibling, which copies between ports.
-fn copy(pairs: [(u16, u16); 2]) -> Result<Process, Trouble> {
-    let pairs = pairs.map(|(from, to)| format!("{from}:{to}"));
-    Process::start(Command::new(sibling("plain-copy")?).args(pairs), None)
+    /// Bytes of resident memory of both ends.
+    pub(crate) fn resident_bytes(&self) -> f64 {
+        self.processes().into_iter().map(resident_bytes).sum()
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        let ends = self.ends.iter().flat_map(Process::tree);
+        let ours = self.deployment.iter().flat_map(Deployment::ends);
+        ends.chain(ours).collect()
+    }
 }

@@ -1,12 +1,12 @@
-//! Medians, and ratios to ssh.
+//! Medians, side by side.
 
 use std::fmt;
 
 use kakuremichi_benches::machine::median;
 
-use super::{load::Sample, system::REFERENCE};
+use super::figure::{Figure, Sample};
 
-/// The samples of each system, in the order in which they were first measured.
+/// The samples of each system, in the order in which they were first added.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<(&'static str, Vec<Sample>)>,
@@ -21,79 +21,36 @@ impl Table {
         }
     }
 
-    fn median(&self, system: &str, figure: fn(&Sample) -> f64) -> f64 {
-        let samples = self.rows.iter().filter(|(name, _)| *name == system);
-        median(samples.flat_map(|(_, samples)| samples).map(figure).collect())
+    /// The systems.
+    pub(crate) fn systems(&self) -> impl Iterator<Item = &'static str> {
+        self.rows.iter().map(|(name, _)| *name)
+    }
+
+    /// The middle one of a system's figures, if there is any.
+    pub(crate) fn median(&self, system: &str, figure: Figure) -> Option<f64> {
+        let (_, samples) = self.rows.iter().find(|(name, _)| *name == system)?;
+        let values: Vec<f64> = samples.iter().filter_map(|sample| sample.get(figure)).collect();
+        (!values.is_empty()).then(|| median(values))
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rounds = self.rows.iter().map(|(_, samples)| samples.len()).min();
-        let rounds = rounds.unwrap_or(0);
-        writeln!(
-            f,
-            "\nmedians of {rounds} rounds; in parentheses the ratio to {REFERENCE}\n"
-        )?;
-        write!(f, "| system |")?;
-        for column in &COLUMNS {
-            write!(f, " {} |", column.name)?;
+        write!(f, "\n| system |")?;
+        for figure in Figure::ALL {
+            write!(f, " {} |", figure.name())?;
         }
-        writeln!(f, "\n|---|{}", "---|".repeat(COLUMNS.len()))?;
-        for (system, _) in &self.rows {
+        writeln!(f, "\n|---|{}", "---|".repeat(Figure::ALL.len()))?;
+        for system in self.systems() {
             write!(f, "| {system} |")?;
-            for column in &COLUMNS {
-                let value = self.median(system, column.figure);
-                let ratio = value / self.median(REFERENCE, column.figure);
-                write!(f, " {value:.*} ({ratio:.2}) |", column.digits)?;
+            for figure in Figure::ALL {
+                match self.median(system, figure) {
+                    Some(value) => write!(f, " {value:.*} |", figure.digits())?,
+                    None => write!(f, " – |")?,
+                }
             }
             writeln!(f)?;
         }
         Ok(())
     }
 }
-
-/// A column: its heading, what stands in it, and with how many digits behind the point.
-struct Column {
-    name: &'static str,
-    figure: fn(&Sample) -> f64,
-    digits: usize,
-}
-
-const COLUMNS: [Column; 7] = [
-    Column {
-        name: "up, Gbit/s",
-        figure: |sample| sample.up,
-        digits: 2,
-    },
-    Column {
-        name: "down, Gbit/s",
-        figure: |sample| sample.down,
-        digits: 2,
-    },
-    Column {
-        name: "CPU-s per GB",
-        figure: |sample| sample.cpu_per_gb,
-        digits: 2,
-    },
-    Column {
-        name: "requests/s",
-        figure: |sample| sample.requests.rate,
-        digits: 0,
-    },
-    Column {
-        name: "p50, ms",
-        figure: |sample| sample.requests.p50,
-        digits: 2,
-    },
-    Column {
-        name: "p99, ms",
-        figure: |sample| sample.requests.p99,
-        digits: 2,
-    },
-    Column {
-        name: "CPU-µs per request",
-        figure: |sample| sample.cpu_per_request,
-        digits: 0,
-    },
-];

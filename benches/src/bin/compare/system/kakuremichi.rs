@@ -5,30 +5,27 @@ use kakuremichi_benches::{
     machine::{Trouble, free_port},
 };
 
-use super::{Origin, Parts, System};
+use super::{Origin, System};
 
-impl System {
-    /// Over WireGuard.
-    pub(crate) fn wireguard_lane(origin: &Origin) -> Result<Self, Trouble> {
-        Self::kakuremichi(origin, "kakuremichi, WireGuard", "wireguard")
-    }
+pub(crate) const WIREGUARD: &str = "kakuremichi, WireGuard";
+pub(crate) const TLS: &str = "kakuremichi, TLS streams";
 
-    /// Over TLS streams.
-    pub(crate) fn tls_lane(origin: &Origin) -> Result<Self, Trouble> {
-        Self::kakuremichi(origin, "kakuremichi, TLS streams", "tls")
-    }
+/// Over WireGuard.
+pub(super) fn wireguard(origin: &Origin) -> Result<System, Trouble> {
+    start(origin, WIREGUARD, "wireguard")
+}
 
-    /// Control, a gateway and an agent, with a raw TCP service for each of the two.
-    fn kakuremichi(origin: &Origin, name: &'static str, lane: &str) -> Result<Self, Trouble> {
-        let deployment = Deployment::start(&["--lane", lane])?;
-        let (bulk_port, http_port) = (free_port()?, free_port()?);
-        deployment.publish_tcp("bulk", bulk_port, origin.bulk_port)?;
-        deployment.publish_tcp("requests", http_port, origin.http_port)?;
-        Ok(Self {
-            name,
-            bulk_port,
-            http_port,
-            parts: Parts::Kakuremichi(deployment),
-        })
-    }
+/// Over TLS streams.
+pub(super) fn tls(origin: &Origin) -> Result<System, Trouble> {
+    start(origin, TLS, "tls")
+}
+
+/// Control, a gateway and an agent, with a raw TCP service for each of the two.
+fn start(origin: &Origin, name: &'static str, lane: &str) -> Result<System, Trouble> {
+    let mut system = System::new(name, free_port()?, free_port()?);
+    let deployment = Deployment::start(lane, &["--lane", lane])?;
+    deployment.publish_tcp("bulk", system.bulk.port(), origin.bulk_port)?;
+    deployment.publish_tcp("requests", system.http.port(), origin.http_port)?;
+    system.deployment = Some(deployment);
+    Ok(system)
 }
