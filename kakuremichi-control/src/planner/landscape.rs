@@ -28,7 +28,7 @@ pub struct Touched {
     pub peers: BTreeSet<PeerId>,
     /// Services, in the plan of every gateway.
     pub services: BTreeSet<ServiceId>,
-    /// Gateways, in their own plan and in that of every agent.
+    /// Gateways, in their own plan and in that of every other gateway and every agent.
     pub gateways: BTreeSet<GatewayId>,
     /// Agents whose own plan can differ.
     pub agents: BTreeSet<AgentId>,

@@ -24,6 +24,8 @@ pub(super) struct Plans {
     common: BTreeMap<GatewayKey, Arc<WireRecord>>,
     /// What every agent has.
     gateways: BTreeMap<GatewayId, Arc<WireRecord>>,
+    /// What every other gateway has.
+    siblings: BTreeMap<GatewayId, Arc<WireRecord>>,
     plans: BTreeMap<NodeId, Arc<WirePlan>>,
     touched: Touched,
 }
@@ -34,6 +36,7 @@ impl Plans {
             landscape: Landscape::new(overlay),
             common: BTreeMap::new(),
             gateways: BTreeMap::new(),
+            siblings: BTreeMap::new(),
             plans: BTreeMap::new(),
             touched: Touched::default(),
         }
@@ -65,12 +68,21 @@ impl Plans {
                 Some(record) => self.gateways.insert(*gateway, record),
                 None => self.gateways.remove(gateway),
             };
+            let record = self
+                .landscape
+                .gateway_sibling(*gateway)
+                .map(GatewayRecord::Sibling);
+            match record.as_ref().and_then(encode) {
+                Some(record) => self.siblings.insert(*gateway, record),
+                None => self.siblings.remove(gateway),
+            };
         }
         let (mut gateways, mut agents) = (touched.gateways, touched.agents);
         if !gateways.is_empty() {
             agents.extend(self.landscape.agents());
         }
-        if !touched.peers.is_empty() || !touched.services.is_empty() {
+        // A gateway is in the plan of every other one, too.
+        if !gateways.is_empty() || !touched.peers.is_empty() || !touched.services.is_empty() {
             gateways.extend(self.landscape.gateways());
         }
         self.republish(&gateways, &agents, revision)
@@ -96,7 +108,11 @@ impl Plans {
 
     fn gateway_plan(&self, id: GatewayId, revision: Revision) -> Option<WirePlan> {
         let own = GatewayRecord::Node(self.landscape.gateway_node(id)?);
-        let records = encode(&own).into_iter().chain(self.common.values().cloned());
+        let siblings = self.siblings.iter().filter(|(sibling, _)| **sibling != id);
+        let records = encode(&own)
+            .into_iter()
+            .chain(siblings.map(|(_, record)| Arc::clone(record)))
+            .chain(self.common.values().cloned());
         Some(self.build(id.into(), records, revision))
     }
 
@@ -252,6 +268,9 @@ mod tests {
             assert_eq!(decoded.rejected, []);
             let plan: GatewayPlan = decoded.plan;
             assert_eq!((plan.revision(), plan.peers().count()), (Revision(7), 3));
+            let other = if id == one.id { &two } else { &one };
+            let siblings: Vec<_> = plan.siblings().map(|sibling| NodeId::from(sibling.id)).collect();
+            assert_eq!(siblings, [other.id], "each other one, and not itself");
             assert_eq!(
                 plan.services().map(|service| service.id).collect::<Vec<_>>(),
                 [service.id]

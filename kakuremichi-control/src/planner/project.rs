@@ -9,7 +9,8 @@ use kakuremichi_core::{
     net::{Cidr, Endpoint, Host},
     plan::{
         AgentGateway, AgentNode, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
-        GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Via,
+        GatewayRecord, GatewayService, GatewaySibling, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget,
+        Via,
     },
 };
 use kakuremichi_proto::plan::{EncodePlanError, PlanRecord};
@@ -59,6 +60,20 @@ impl Landscape {
             address: self.overlay.address(id.as_bytes()),
             endpoints: endpoints.to_vec(),
             streams: streams(endpoints, https_port),
+        })
+    }
+
+    /// What gateways are told of each other.
+    pub(super) fn gateway_sibling(&self, id: GatewayId) -> Option<GatewaySibling> {
+        let node = self.active(id.into())?;
+        let (endpoints, _) = gateway_of(node)?;
+        Some(GatewaySibling {
+            id,
+            organization: node.organization,
+            name: node.name.clone(),
+            wireguard: node.wireguard,
+            address: self.overlay.address(id.as_bytes()),
+            endpoints: endpoints.to_vec(),
         })
     }
 

@@ -24,6 +24,8 @@ pub enum GatewayRecord {
     Peer(GatewayPeer),
     /// A service.
     Service(GatewayService),
+    /// Another gateway.
+    Sibling(GatewaySibling),
 }
 
 /// The key of a [`GatewayRecord`].
@@ -35,6 +37,8 @@ pub enum GatewayKey {
     Peer(PeerId),
     /// A service.
     Service(ServiceId),
+    /// Another gateway.
+    Sibling(GatewayId),
 }
 
 impl Record for GatewayRecord {
@@ -45,13 +49,14 @@ impl Record for GatewayRecord {
             Self::Node(_) => GatewayKey::Node,
             Self::Peer(peer) => GatewayKey::Peer(peer.id),
             Self::Service(service) => GatewayKey::Service(service.id),
+            Self::Sibling(sibling) => GatewayKey::Sibling(sibling.id),
         }
     }
 
     fn service(&self) -> Option<ServiceId> {
         match self {
             Self::Service(service) => Some(service.id),
-            Self::Node(_) | Self::Peer(_) => None,
+            Self::Node(_) | Self::Peer(_) | Self::Sibling(_) => None,
         }
     }
 }
@@ -70,7 +75,7 @@ impl GatewayPlan {
     pub fn peers(&self) -> impl Iterator<Item = &GatewayPeer> {
         self.records().filter_map(|record| match record {
             GatewayRecord::Peer(peer) => Some(peer),
-            GatewayRecord::Node(_) | GatewayRecord::Service(_) => None,
+            GatewayRecord::Node(_) | GatewayRecord::Service(_) | GatewayRecord::Sibling(_) => None,
         })
     }
 
@@ -78,7 +83,15 @@ impl GatewayPlan {
     pub fn services(&self) -> impl Iterator<Item = &GatewayService> {
         self.records().filter_map(|record| match record {
             GatewayRecord::Service(service) => Some(service),
-            GatewayRecord::Node(_) | GatewayRecord::Peer(_) => None,
+            GatewayRecord::Node(_) | GatewayRecord::Peer(_) | GatewayRecord::Sibling(_) => None,
+        })
+    }
+
+    /// The other gateways, in the order of their identifiers.
+    pub fn siblings(&self) -> impl Iterator<Item = &GatewaySibling> {
+        self.records().filter_map(|record| match record {
+            GatewayRecord::Sibling(sibling) => Some(sibling),
+            GatewayRecord::Node(_) | GatewayRecord::Peer(_) | GatewayRecord::Service(_) => None,
         })
     }
 
@@ -124,6 +137,24 @@ pub struct GatewayPeer {
     pub allowed_ips: Vec<Cidr>,
     /// Where it listens, if the gateway is to reach out.
     pub endpoint: Option<Endpoint>,
+}
+
+/// Another gateway of the same deployment. The two hold a lane to each other, through which each passes on
+/// flows to agents that only the other one has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewaySibling {
+    /// Its identifier.
+    pub id: GatewayId,
+    /// The owner. It may ask for flows to this organization's services only.
+    pub organization: OrganizationId,
+    /// Its name.
+    pub name: Label,
+    /// Its key.
+    pub wireguard: WireGuardKey,
+    /// Its address in the overlay: the only source from which its packets may come.
+    pub address: Ipv6Addr,
+    /// Where its WireGuard socket is, best first.
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// A service as a gateway serves it.

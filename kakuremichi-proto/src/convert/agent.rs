@@ -62,7 +62,13 @@ impl PlanRecord for AgentRecord {
                     .in_field("body")?
                     .try_into()?,
             ),
-            Some(RecordTag::GatewayNode | RecordTag::GatewayPeer | RecordTag::GatewayService) | None => {
+            Some(
+                RecordTag::GatewayNode
+                | RecordTag::GatewayPeer
+                | RecordTag::GatewayService
+                | RecordTag::GatewaySibling,
+            )
+            | None => {
                 return Ok(None);
             }
         };

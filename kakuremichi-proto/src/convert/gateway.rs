@@ -8,13 +8,16 @@ use kakuremichi_core::{
     model::VirtualPort,
     net::{Cidr, Endpoint},
     plan::{
-        GatewayNode, GatewayPeer, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute,
-        PlannedTarget, Record, Via,
+        GatewayNode, GatewayPeer, GatewayRecord, GatewayService, GatewaySibling, PlannedKind, PlannedPool,
+        PlannedRoute, PlannedTarget, Record, Via,
     },
     policy::Policy,
 };
 
-use super::{Cause, InField, Invalid, key, list, name};
+use super::{
+    Cause, InField, Invalid, key, list, name,
+    net::{endpoints, write_endpoints},
+};
 use crate::{
     codec::{self, List},
     message,
@@ -35,6 +38,10 @@ impl PlanRecord for GatewayRecord {
             Self::Service(service) => {
                 let service = record::GatewayService::try_from(service)?;
                 (RecordTag::GatewayService, codec::encode(&service))
+            }
+            Self::Sibling(sibling) => {
+                let sibling = record::GatewaySibling::try_from(sibling)?;
+                (RecordTag::GatewaySibling, codec::encode(&sibling))
             }
         };
         Ok(WireRecord::new(
@@ -61,6 +68,11 @@ impl PlanRecord for GatewayRecord {
                 let service: record::GatewayService = codec::decode(wire.body()).in_field("body")?;
                 Self::Service(service.try_into()?)
             }
+            Some(RecordTag::GatewaySibling) => Self::Sibling(
+                codec::decode::<record::GatewaySibling>(wire.body())
+                    .in_field("body")?
+                    .try_into()?,
+            ),
             Some(RecordTag::AgentNode | RecordTag::AgentGateway | RecordTag::AgentService) | None => {
                 return Ok(None);
             }
@@ -74,7 +86,7 @@ impl PlanRecord for GatewayRecord {
     fn subject(&self) -> Option<NodeId> {
         match self {
             Self::Node(node) => Some(node.id.into()),
-            Self::Peer(_) | Self::Service(_) => None,
+            Self::Peer(_) | Self::Service(_) | Self::Sibling(_) => None,
         }
     }
 }
@@ -139,6 +151,36 @@ impl TryFrom<record::GatewayPeer> for GatewayPeer {
                 .map(Endpoint::try_from)
                 .transpose()
                 .in_field("endpoint")?,
+        })
+    }
+}
+
+impl TryFrom<&GatewaySibling> for record::GatewaySibling {
+    type Error = Invalid;
+
+    fn try_from(sibling: &GatewaySibling) -> Result<Self, Invalid> {
+        Ok(Self {
+            id: *sibling.id.as_bytes(),
+            organization: *sibling.organization.as_bytes(),
+            name: sibling.name.as_str().to_owned(),
+            wireguard: *sibling.wireguard.as_bytes(),
+            address: sibling.address.octets(),
+            endpoints: write_endpoints(&sibling.endpoints, "endpoints")?,
+        })
+    }
+}
+
+impl TryFrom<record::GatewaySibling> for GatewaySibling {
+    type Error = Invalid;
+
+    fn try_from(sibling: record::GatewaySibling) -> Result<Self, Invalid> {
+        Ok(Self {
+            id: GatewayId::from_bytes(sibling.id),
+            organization: OrganizationId::from_bytes(sibling.organization),
+            name: name(&sibling.name, "name")?,
+            wireguard: WireGuardKey::from_bytes(sibling.wireguard),
+            address: Ipv6Addr::from(sibling.address),
+            endpoints: endpoints(&sibling.endpoints, "endpoints")?,
         })
     }
 }

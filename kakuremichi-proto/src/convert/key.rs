@@ -20,6 +20,7 @@ pub(super) fn gateway(key: GatewayKey) -> Result<RecordKey, PlanError> {
         GatewayKey::Peer(PeerId::Agent(id)) => with(AGENT_PEER, id.as_bytes()),
         GatewayKey::Peer(PeerId::Site(id)) => with(SITE_PEER, id.as_bytes()),
         GatewayKey::Service(id) => with(SERVICE, id.as_bytes()),
+        GatewayKey::Sibling(id) => with(GATEWAY, id.as_bytes()),
     }
 }
 

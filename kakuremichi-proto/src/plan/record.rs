@@ -58,6 +58,8 @@ record_tags! {
     GatewayPeer = 0x0102;
     /// [`GatewayService`].
     GatewayService = 0x0103;
+    /// [`GatewaySibling`].
+    GatewaySibling = 0x0105;
     /// [`AgentNode`].
     AgentNode = 0x0201;
     /// [`AgentGateway`].
@@ -185,6 +187,23 @@ pub enum Via {
     },
 }
 
+/// Another gateway of the same deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewaySibling {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// The owner.
+    pub organization: [u8; 16],
+    /// Its name.
+    pub name: String,
+    /// Its key.
+    pub wireguard: [u8; 32],
+    /// Its address in the overlay.
+    pub address: [u8; 16],
+    /// Where its WireGuard socket is, best first.
+    pub endpoints: List<Endpoint, 16>,
+}
+
 /// An agent itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentNode {
@@ -266,6 +285,7 @@ mod tests {
                 (0x0101, "GatewayNode"),
                 (0x0102, "GatewayPeer"),
                 (0x0103, "GatewayService"),
+                (0x0105, "GatewaySibling"),
                 (0x0201, "AgentNode"),
                 (0x0202, "AgentGateway"),
                 (0x0203, "AgentService"),

@@ -9,8 +9,8 @@ use kakuremichi_core::{
     name::{HostPattern, Label},
     plan::{
         AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
-        GatewayPlan, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget,
-        Revision, Via,
+        GatewayPlan, GatewayRecord, GatewayService, GatewaySibling, PlannedKind, PlannedPool, PlannedRoute,
+        PlannedTarget, Revision, Via,
     },
     policy::{Access, BasicUser, Condition, Effect, Method, Policy, Rule},
     secret::Secret,
@@ -379,7 +379,15 @@ pub fn gateway_plan(revision: u64, services: u32) -> GatewayPlan {
         address: [0xfd01, 0x203, 0x405, 0, 0, 0, 0, 1].into(),
         address_v4: [100, 64, 0, 1].into(),
     });
-    let rest = [node, peer(agent.into(), 2), peer(site.into(), 3), tcp];
+    let sibling = GatewayRecord::Sibling(GatewaySibling {
+        id: GatewayId::from_bytes([0x91; 16]),
+        organization: OrganizationId::from_bytes([9; 16]),
+        name: parsed("other-edge"),
+        wireguard: WireGuardKey::from_bytes([0x24; 32]),
+        address: [0xfd01, 0x203, 0x405, 0, 0, 0, 0, 4].into(),
+        endpoints: vec![parsed("gw2.example.net:51820"), parsed("203.0.113.2:51820")],
+    });
+    let rest = [node, peer(agent.into(), 2), peer(site.into(), 3), tcp, sibling];
     GatewayPlan::new(Revision(revision), rest.into_iter().chain(http))
 }
 
