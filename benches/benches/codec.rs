@@ -100,6 +100,7 @@ fn prefaces(c: &mut Criterion) {
         source: ([198, 51, 100, 7], 40_000).into(),
         destination: ([203, 0, 113, 1], 443).into(),
         gateway: GatewayId::from_bytes([1; 16]),
+        relay: None,
         connection: ConnectionId([2; 16]),
         service: ServiceId::from_bytes([3; 16]),
         target: TargetId::from_bytes([4; 16]),

@@ -1,4 +1,4 @@
-//! The answer to a preface: whether the agent reached the target.
+//! The answer to a preface: whether the agent, or a gateway that passes the flow on, reached the target.
 //!
 //! Between kakuremichi nodes a flow starts with a [preface](crate::preface) from the gateway, and the
 //! stream back starts with two bytes from the agent, before the first byte of the target. The gateway
@@ -32,6 +32,8 @@ pub enum FlowReply {
     Overloaded = 6,
     /// The agent is about to stop: another one is to be asked.
     Draining = 7,
+    /// The gateway that was to pass the flow on has no lane to the agent.
+    Offline = 8,
 }
 
 /// The bytes are not a reply.
@@ -50,6 +52,7 @@ impl FlowReply {
         Self::Unknown,
         Self::Overloaded,
         Self::Draining,
+        Self::Offline,
     ];
 
     /// The two bytes.
@@ -83,7 +86,7 @@ impl FlowReply {
             Self::TimedOut => Some(Code::TARGET_TIMEOUT),
             Self::Denied | Self::Unknown => Some(Code::AGENT_DENIED),
             Self::Overloaded => Some(Code::OVERLOADED),
-            Self::Draining => Some(Code::AGENT_OFFLINE),
+            Self::Draining | Self::Offline => Some(Code::AGENT_OFFLINE),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What crosses a lane beside the bytes of visitors.
 //!
-//! - [`feed`]: what an agent tells a gateway about its targets, over lanes of any kind.
+//! - [`feed`]: what an agent, or another gateway, tells a gateway, over lanes of any kind.
 //! - [`hello`]: how the two ends of a connection of a TLS stream lane prove who they are.
 //! - [`record`]: what such a connection carries from then on.
 
@@ -9,6 +9,6 @@ pub mod hello;
 pub mod record;
 
 pub use feed::{
-    FEED_PORT, FeedError, FeedFrame, MAX_FEED_FRAME, MAX_FEED_TARGETS, TargetHealth, encode_draining,
-    encode_targets, parse,
+    AgentReach, FEED_PORT, FeedError, FeedFrame, MAX_FEED_AGENTS, MAX_FEED_FRAME, MAX_FEED_TARGETS,
+    RELAY_PORT, TargetHealth, encode_agents, encode_draining, encode_targets, parse,
 };

@@ -40,6 +40,7 @@ mod own {
     pub(super) const GATEWAY: u8 = 0xe2;
     pub(super) const AUTHORITY: u8 = 0xe3;
     pub(super) const SUBJECT: u8 = 0xe4;
+    pub(super) const RELAY: u8 = 0xe8;
 }
 
 /// Names one visitor's connection, in the logs of both nodes.
@@ -65,8 +66,11 @@ pub struct Preface {
     pub source: SocketAddr,
     /// The address at which the visitor reached the gateway.
     pub destination: SocketAddr,
-    /// The gateway.
+    /// The gateway that let the visitor in.
     pub gateway: GatewayId,
+    /// The gateway that passes the flow on to the agent, where it is another one. With it a flow has made
+    /// its one hop: no gateway passes it on again.
+    pub relay: Option<GatewayId>,
     /// The visitor's connection.
     pub connection: ConnectionId,
     /// The service.
@@ -165,6 +169,9 @@ impl Preface {
         writer.tlv(own::SERVICE, self.service.as_bytes());
         writer.tlv(own::TARGET, self.target.as_bytes());
         writer.tlv(own::GATEWAY, self.gateway.as_bytes());
+        if let Some(relay) = &self.relay {
+            writer.tlv(own::RELAY, relay.as_bytes());
+        }
         if let Some(principal) = &self.principal {
             let authority = within(principal.authority().as_bytes(), MAX_AUTHORITY, "authority")?;
             writer.tlv(own::AUTHORITY, authority);
@@ -195,6 +202,7 @@ struct Fields<'a> {
     service: Option<&'a [u8]>,
     target: Option<&'a [u8]>,
     gateway: Option<&'a [u8]>,
+    relay: Option<&'a [u8]>,
     authority: Option<&'a [u8]>,
     subject: Option<&'a [u8]>,
 }
@@ -212,6 +220,7 @@ impl<'a> Fields<'a> {
                 own::SERVICE => (&mut fields.service, "service"),
                 own::TARGET => (&mut fields.target, "target"),
                 own::GATEWAY => (&mut fields.gateway, "gateway"),
+                own::RELAY => (&mut fields.relay, "relay"),
                 own::AUTHORITY => (&mut fields.authority, "authority"),
                 own::SUBJECT => (&mut fields.subject, "subject"),
                 _ => continue,
@@ -231,6 +240,10 @@ impl<'a> Fields<'a> {
             service: ServiceId::from_bytes(id(self.service, "service")?),
             target: TargetId::from_bytes(id(self.target, "target")?),
             gateway: GatewayId::from_bytes(id(self.gateway, "gateway")?),
+            relay: self
+                .relay
+                .map(|relay| id(Some(relay), "relay").map(GatewayId::from_bytes))
+                .transpose()?,
             tls: self.tls()?,
             principal: self.principal()?,
         })
@@ -301,6 +314,7 @@ mod tests {
             source: "198.51.100.7:40000".parse().unwrap(),
             destination: "203.0.113.1:443".parse().unwrap(),
             gateway: GatewayId::from_bytes([1; 16]),
+            relay: None,
             connection: ConnectionId([2; 16]),
             service: ServiceId::from_bytes([3; 16]),
             target: TargetId::from_bytes([4; 16]),
@@ -329,7 +343,11 @@ mod tests {
             principal: None,
             ..preface()
         };
-        for preface in [preface(), bare] {
+        let relayed = Preface {
+            relay: Some(GatewayId::from_bytes([5; 16])),
+            ..preface()
+        };
+        for preface in [preface(), bare, relayed] {
             let bytes = encode(&preface);
             for end in 0..bytes.len() {
                 assert_eq!(Preface::parse(&bytes[..end]), Ok(None), "cut at {end}");
@@ -394,6 +412,7 @@ mod tests {
         assert_eq!(out, b"before");
         let longest = Preface {
             source: "[2001:db8::7]:1".parse().unwrap(),
+            relay: Some(GatewayId::from_bytes([5; 16])),
             tls: Some(TlsFacts {
                 version: "v".repeat(MAX_TLS_NAME),
                 cipher: Some("c".repeat(MAX_TLS_NAME)),

@@ -22,7 +22,7 @@ use kakuremichi_proto::{
     frame::{self, Incoming, Tag},
     identity::{ApiKeyText, Signature, SignedProof, TokenText, Transcript},
     lane::{
-        self, TargetHealth,
+        self, AgentReach, TargetHealth,
         hello::{AgentHello, GatewayAnswer, HelloRefusal, LaneTranscript, Purpose, binding},
         record::{Echo, Record, ResetCode},
     },
@@ -136,6 +136,7 @@ fn the_data_path_has_the_bytes_that_were_released() {
         source: "198.51.100.7:40000".parse().unwrap(),
         destination: "203.0.113.1:443".parse().unwrap(),
         gateway: GatewayId::from_bytes([1; 16]),
+        relay: None,
         connection: ConnectionId([2; 16]),
         service: ServiceId::from_bytes([3; 16]),
         target: TargetId::from_bytes([4; 16]),
@@ -160,6 +161,13 @@ fn the_data_path_has_the_bytes_that_were_released() {
     bytes.clear();
     bare.encode(&mut bytes).unwrap();
     golden("preface-v6", &bytes);
+    let relayed = Preface {
+        relay: Some(GatewayId::from_bytes([5; 16])),
+        ..bare
+    };
+    bytes.clear();
+    relayed.encode(&mut bytes).unwrap();
+    golden("preface-relayed", &bytes);
     let replies: Vec<_> = FlowReply::ALL.iter().flat_map(|reply| reply.encode()).collect();
     golden("flow-replies", &replies);
     let states = [true, false].map(|passing| TargetHealth {
@@ -170,6 +178,13 @@ fn the_data_path_has_the_bytes_that_were_released() {
     lane::encode_targets(true, &states, &mut feed);
     lane::encode_draining(true, &mut feed);
     golden("lane-feed", &feed);
+    let reached = [true, false].map(|reached| AgentReach {
+        agent: AgentId::from_bytes([u8::from(reached); 16]),
+        reached,
+    });
+    feed.clear();
+    lane::encode_agents(true, &reached, &mut feed);
+    golden("lane-feed-agents", &feed);
 }
 
 #[test]

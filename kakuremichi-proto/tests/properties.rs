@@ -98,19 +98,23 @@ fn preface() -> impl Strategy<Value = Preface> {
         addresses,
         any::<[u16; 2]>(),
         any::<[[u8; 16]; 4]>(),
+        prop::option::of(any::<[u8; 16]>()),
         prop::option::of(tls()),
         principal,
     )
-        .prop_map(|((source, destination), ports, ids, tls, principal)| Preface {
-            source: (source, ports[0]).into(),
-            destination: (destination, ports[1]).into(),
-            gateway: GatewayId::from_bytes(ids[0]),
-            connection: ConnectionId(ids[1]),
-            service: ServiceId::from_bytes(ids[2]),
-            target: TargetId::from_bytes(ids[3]),
-            tls,
-            principal: principal.map(|(authority, subject)| Principal::new(authority, subject)),
-        })
+        .prop_map(
+            |((source, destination), ports, ids, relay, tls, principal)| Preface {
+                source: (source, ports[0]).into(),
+                destination: (destination, ports[1]).into(),
+                gateway: GatewayId::from_bytes(ids[0]),
+                relay: relay.map(GatewayId::from_bytes),
+                connection: ConnectionId(ids[1]),
+                service: ServiceId::from_bytes(ids[2]),
+                target: TargetId::from_bytes(ids[3]),
+                tls,
+                principal: principal.map(|(authority, subject)| Principal::new(authority, subject)),
+            },
+        )
 }
 
 proptest! {

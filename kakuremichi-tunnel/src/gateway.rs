@@ -33,6 +33,7 @@ mod network;
 mod per_address;
 mod serving;
 mod settings;
+mod siblings;
 mod status;
 mod streams;
 mod table;
@@ -50,4 +51,6 @@ pub use handle::{Gateway, ShutdownReport};
 pub use ingress::BindError;
 pub use metrics::GatewayMetrics;
 pub use settings::{Limits, Timeouts};
-pub use status::{GatewayStatus, LaneKind, PeerState, PeerStatus, Phase, PortStatus, ServiceStatus};
+pub use status::{
+    GatewayStatus, LaneKind, PeerState, PeerStatus, Phase, PortStatus, ServiceStatus, SiblingStatus,
+};

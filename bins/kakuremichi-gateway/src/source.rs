@@ -139,6 +139,41 @@ const COUNTERS: &[Counter] = &[
         |count| count.lane_overflows,
     ),
     (
+        "kakuremichi_relay_flows_total",
+        "Flows to agents without a lane here that another gateway passed on.",
+        |count| count.relay_flows,
+    ),
+    (
+        "kakuremichi_relay_failures_total",
+        "Offers of such flows that another gateway refused or did not answer.",
+        |count| count.relay_failures,
+    ),
+    (
+        "kakuremichi_relayed_flows_total",
+        "Flows passed on for other gateways.",
+        |count| count.relays_taken,
+    ),
+    (
+        "kakuremichi_relayed_flows_refused_total",
+        "Flows not passed on because of a bound.",
+        |count| count.relays_refused,
+    ),
+    (
+        "kakuremichi_relayed_flows_denied_total",
+        "Flows not passed on because the plan does not allow it.",
+        |count| count.relays_denied,
+    ),
+    (
+        "kakuremichi_relayed_bytes_total",
+        "Bytes of ended flows that were passed on for other gateways, both ways.",
+        |count| count.relayed_bytes,
+    ),
+    (
+        "kakuremichi_sibling_overflows_total",
+        "What other gateways said of agents and targets beyond what is kept of it.",
+        |count| count.sibling_overflows,
+    ),
+    (
         "kakuremichi_visitor_bytes_in_total",
         "Bytes that visitors sent.",
         |count| count.bytes_in,
@@ -245,6 +280,25 @@ impl AdminSource for Source {
                 &[("peer", peer.name.as_str())],
                 flag(peer.kind == LaneKind::TlsStream),
             );
+        }
+        page.family(
+            "kakuremichi_sibling_up",
+            "Whether the lane to the other gateway carries.",
+            gauge,
+        );
+        for sibling in &status.siblings {
+            let up = matches!(sibling.state, PeerState::Up { .. });
+            let labels = [("gateway", sibling.name.as_str())];
+            page.sample("kakuremichi_sibling_up", &labels, flag(up));
+        }
+        page.family(
+            "kakuremichi_sibling_agents",
+            "Agents that the other gateway reaches, as it says.",
+            gauge,
+        );
+        for sibling in &status.siblings {
+            let labels = [("gateway", sibling.name.as_str())];
+            page.sample("kakuremichi_sibling_agents", &labels, sibling.agents);
         }
         page.family(
             "kakuremichi_port_open",

@@ -293,6 +293,44 @@ impl Host {
         self.namespace.nft("delete table inet udp_hole");
     }
 
+    /// Makes the way to and from another host a black hole, until [`Self::finds`]: nothing is answered or refused.
+    ///
+    /// # Panics
+    ///
+    /// The system refuses, or a host is lost already.
+    pub fn loses(&self, other: &Self) {
+        let either = |ip: Option<String>, ip6: Option<String>| {
+            let rule = |family: &str, address: Option<String>| {
+                address.map_or_else(String::new, |address| format!("{family} {address} drop;"))
+            };
+            format!("{} {}", rule("ip", ip), rule("ip6", ip6))
+        };
+        let named = |word: &str| {
+            let (v4, v6) = (other.v4, other.v6);
+            either(
+                v4.map(|address| format!("{word} {address}")),
+                v6.map(|address| format!("{word} {address}")),
+            )
+        };
+        self.namespace.nft(&format!(
+            "table inet lost {{
+                chain coming {{ type filter hook input priority filter; {} }}
+                chain going {{ type filter hook output priority filter; {} }}
+            }}",
+            named("saddr"),
+            named("daddr"),
+        ));
+    }
+
+    /// Lets everything through again to and from a host that it [lost](Self::loses).
+    ///
+    /// # Panics
+    ///
+    /// The system refuses, or no host is lost.
+    pub fn finds(&self) {
+        self.namespace.nft("delete table inet lost");
+    }
+
     /// Lets nothing leave it but TCP to this port, and what stays on it.
     ///
     /// # Panics

@@ -1,11 +1,13 @@
-//! The lane feed: what an agent tells a gateway through their lane, so that it works with Control gone.
+//! The lane feed: what an agent, or another gateway, tells a gateway through their lane, so that it works
+//! with Control gone.
 //!
-//! The agent opens a TCP flow to the port [`FEED_PORT`] of the gateway's overlay address as soon as a
-//! lane is up. Frames follow each other: two bytes of length (big endian, of what comes behind them),
+//! Whoever tells opens a TCP flow to the port [`FEED_PORT`] of the gateway's overlay address as soon as a
+//! lane is up. An agent tells of its own targets, a gateway of the agents that it reaches and of their
+//! targets. Frames follow each other: two bytes of length (big endian, of what comes behind them),
 //! two of tag, and a postcard body. Tags are a registry that only grows; one that is not known is
 //! skipped.
 
-use kakuremichi_core::id::TargetId;
+use kakuremichi_core::id::{AgentId, TargetId};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError, List};
@@ -13,16 +15,25 @@ use crate::codec::{self, CodecError, List};
 /// The TCP port of a gateway's overlay address at which it takes feeds. No target has it.
 pub const FEED_PORT: u16 = 1;
 
+/// The TCP port of a gateway's overlay address at which it takes flows that another gateway has it pass on
+/// to an agent. Each begins with a [preface](crate::preface) and is answered with a
+/// [reply](crate::flow::FlowReply). No target has it.
+pub const RELAY_PORT: u16 = 2;
+
 /// The largest frame with its length, in bytes.
 pub const MAX_FEED_FRAME: usize = 16 * 1024;
 
 /// The most targets of one frame. A longer report is sent as several.
 pub const MAX_FEED_TARGETS: usize = 512;
 
+/// The most agents of one frame, the same.
+pub const MAX_FEED_AGENTS: usize = 512;
+
 const LENGTH: usize = 2;
 const TAG: usize = 2;
 const TARGETS: u16 = 1;
 const DRAINING: u16 = 2;
+const AGENTS: u16 = 3;
 
 /// Whether a target passes its check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +42,15 @@ pub struct TargetHealth {
     pub target: TargetId,
     /// Whether it passes.
     pub passing: bool,
+}
+
+/// Whether a gateway passes flows on to an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentReach {
+    /// The agent.
+    pub agent: AgentId,
+    /// Whether it does: their lane is up, and the agent does not drain.
+    pub reached: bool,
 }
 
 /// A frame of the feed.
@@ -46,6 +66,13 @@ pub enum FeedFrame {
     /// Whether the agent is about to stop: it takes no new flows then, and waits for those that are
     /// open.
     Draining(bool),
+    /// The agents that a gateway reaches.
+    Agents {
+        /// Whether what was said before is void; otherwise this adds to it.
+        replace: bool,
+        /// The agents.
+        agents: Vec<AgentReach>,
+    },
     /// A frame of a kind that this build does not know, to be skipped.
     Unknown(u16),
 }
@@ -65,6 +92,12 @@ pub enum FeedError {
 struct Targets {
     replace: bool,
     targets: List<([u8; 16], bool), MAX_FEED_TARGETS>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Agents {
+    replace: bool,
+    agents: List<([u8; 16], bool), MAX_FEED_AGENTS>,
 }
 
 /// Appends the health of targets to a feed, in as many frames as it takes.
@@ -91,6 +124,25 @@ pub fn encode_targets(replace: bool, targets: &[TargetHealth], out: &mut Vec<u8>
 /// Appends to a feed whether the agent is about to stop.
 pub fn encode_draining(draining: bool, out: &mut Vec<u8>) {
     put(DRAINING, &codec::encode(&draining), out);
+}
+
+/// Appends to a feed which agents a gateway reaches, in as many frames as it takes.
+pub fn encode_agents(replace: bool, agents: &[AgentReach], out: &mut Vec<u8>) {
+    let mut pieces = agents.chunks(MAX_FEED_AGENTS);
+    let mut replace = replace;
+    let mut piece = pieces.next().unwrap_or_default();
+    loop {
+        let states = piece.iter().map(|state| (*state.agent.as_bytes(), state.reached));
+        let body = codec::encode(&Agents {
+            replace,
+            agents: List::truncated(states),
+        });
+        put(AGENTS, &body, out);
+        match pieces.next() {
+            Some(next) => (piece, replace) = (next, false),
+            None => return,
+        }
+    }
 }
 
 fn put(tag: u16, body: &[u8], out: &mut Vec<u8>) {
@@ -133,6 +185,17 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(FeedFrame, usize)>, FeedError> {
             }
         }
         DRAINING => FeedFrame::Draining(codec::decode(body)?),
+        AGENTS => {
+            let Agents { replace, agents } = codec::decode(body)?;
+            let reach = |(agent, reached)| AgentReach {
+                agent: AgentId::from_bytes(agent),
+                reached,
+            };
+            FeedFrame::Agents {
+                replace,
+                agents: agents.into_vec().into_iter().map(reach).collect(),
+            }
+        }
         unknown => FeedFrame::Unknown(unknown),
     };
     Ok(Some((frame, LENGTH + length)))
@@ -183,6 +246,29 @@ mod tests {
             targets: vec![],
         };
         assert_eq!(parse(&bytes), Ok(Some((nothing, bytes.len()))));
+    }
+
+    #[test]
+    fn agents_are_told_in_frames() {
+        let told: Vec<_> = (0..700_u16)
+            .map(|number| AgentReach {
+                agent: AgentId::from_bytes([number as u8; 16]),
+                reached: number % 2 == 0,
+            })
+            .collect();
+        let mut bytes = Vec::new();
+        encode_agents(true, &told, &mut bytes);
+        let (mut rest, mut read) = (bytes.as_slice(), Vec::new());
+        while let Some((frame, length)) = parse(rest).unwrap() {
+            assert!(length <= MAX_FEED_FRAME);
+            let FeedFrame::Agents { replace, agents } = frame else {
+                panic!("{frame:?}");
+            };
+            assert_eq!(replace, read.is_empty());
+            read.extend(agents);
+            rest = &rest[length..];
+        }
+        assert_eq!((read, rest.len()), (told, 0));
     }
 
     #[test]

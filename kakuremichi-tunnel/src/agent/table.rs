@@ -36,6 +36,8 @@ pub(super) struct Grant {
     peer: WireGuardKey,
     gateway: GatewayId,
     remote: IpAddr,
+    /// The one that let the visitor in, if it is another one.
+    entry: Option<GatewayId>,
     /// What it opened.
     port: u16,
     pub(super) service: ServiceId,
@@ -52,6 +54,7 @@ impl Grant {
             peer: WireGuardKey::from_bytes([0; 32]),
             gateway: GatewayId::from_bytes([0; 16]),
             remote: IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+            entry: None,
             port: 0,
             service,
             target: TargetId::from_bytes([0; 16]),
@@ -119,7 +122,13 @@ impl Table {
     /// both ends, not the session that carries it).
     pub(super) fn admit(&self, opened: Opened, preface: &Preface) -> Result<Admitted, FlowDenial> {
         let (gateway, address) = self.gateways.get(&opened.peer).ok_or(FlowDenial::Gateway)?;
-        if opened.remote.ip() != *address || preface.gateway != *gateway {
+        // Who passes a flow on says so in its own name, and for another gateway of the plan.
+        let (speaker, entry) = match preface.relay {
+            Some(relay) => (relay, Some(preface.gateway)),
+            None => (preface.gateway, None),
+        };
+        let known = entry.is_none_or(|entry| entry != *gateway && self.has_gateway(entry));
+        if opened.remote.ip() != *address || speaker != *gateway || !known {
             return Err(FlowDenial::Gateway);
         }
         let (owner, target) = self.targets.get(&opened.local.port()).ok_or(FlowDenial::Port)?;
@@ -133,6 +142,7 @@ impl Table {
                 peer: opened.peer,
                 gateway: *gateway,
                 remote: *address,
+                entry,
                 port: opened.local.port(),
                 service: *owner,
                 target: target.id,
@@ -141,11 +151,16 @@ impl Table {
         })
     }
 
+    fn has_gateway(&self, id: GatewayId) -> bool {
+        self.gateways.values().any(|(gateway, _)| *gateway == id)
+    }
+
     /// Whether a flow that was admitted would be admitted now, to the same place.
     pub(super) fn grants(&self, grant: &Grant) -> bool {
         let gateway = self.gateways.get(&grant.peer);
         let target = self.targets.get(&grant.port);
         gateway == Some(&(grant.gateway, grant.remote))
+            && grant.entry.is_none_or(|entry| self.has_gateway(entry))
             && target.is_some_and(|(service, target)| {
                 *service == grant.service && target.id == grant.target && target.address == grant.address
             })
@@ -189,8 +204,8 @@ mod tests {
         })
     }
 
-    fn table() -> Table {
-        Table::new(&Plan::new(
+    fn plan() -> AgentPlan {
+        Plan::new(
             Revision(1),
             [
                 AgentRecord::Node(AgentNode {
@@ -211,7 +226,24 @@ mod tests {
                 service(7, 2000),
                 service(8, 2001),
             ],
-        ))
+        )
+    }
+
+    fn table() -> Table {
+        Table::new(&plan())
+    }
+
+    fn with_another_gateway(plan: &AgentPlan) -> AgentPlan {
+        let other = AgentRecord::Gateway(AgentGateway {
+            id: GatewayId::from_bytes([4; 16]),
+            name: "other".parse().unwrap(),
+            identity: IdentityKey::from_bytes([4; 32]),
+            wireguard: key(4),
+            address: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 4),
+            endpoints: Vec::new(),
+            streams: Vec::new(),
+        });
+        Plan::new(Revision(2), plan.records().cloned().chain([other]))
     }
 
     fn opened(peer: u8, from: Ipv6Addr, port: u16) -> Opened {
@@ -227,6 +259,7 @@ mod tests {
             source: "198.51.100.7:40000".parse().unwrap(),
             destination: "203.0.113.1:443".parse().unwrap(),
             gateway: GatewayId::from_bytes([gateway; 16]),
+            relay: None,
             connection: ConnectionId([2; 16]),
             service: ServiceId::from_bytes([service; 16]),
             target: TargetId::from_bytes([target; 16]),
@@ -254,5 +287,28 @@ mod tests {
             assert_eq!(table.admit(flow, &claim), Err(denial));
         }
         assert_eq!(table.ports().collect::<Vec<_>>(), [2000, 2001]);
+    }
+
+    /// DESIGN, "Relay": the agent sees both gateways, and its plan must have both.
+    #[test]
+    fn a_flow_that_was_passed_on_names_two_gateways_of_the_plan() {
+        let (alone, both) = (table(), Table::new(&with_another_gateway(&plan())));
+        let relayed = |entry: u8, relay: u8| Preface {
+            relay: Some(GatewayId::from_bytes([relay; 16])),
+            ..preface(entry, 7, 7)
+        };
+        let flow = opened(2, GATEWAY, 2000);
+        let admitted = both.admit(flow, &relayed(4, 2)).unwrap();
+        assert!(both.grants(&admitted.grant) && !alone.grants(&admitted.grant));
+        for (table, claim) in [
+            (&alone, relayed(4, 2)),
+            (&both, relayed(5, 2)),
+            (&both, relayed(2, 2)),
+            (&both, relayed(4, 4)),
+            (&both, relayed(2, 4)),
+            (&both, preface(4, 7, 7)),
+        ] {
+            assert_eq!(table.admit(flow, &claim), Err(FlowDenial::Gateway));
+        }
     }
 }

@@ -68,6 +68,13 @@ impl Visitor {
         self.0.gateway
     }
 
+    /// The gateway that passed the flow on to this agent, where the one that let the visitor in has no lane
+    /// to it.
+    #[must_use]
+    pub fn relay(&self) -> Option<GatewayId> {
+        self.0.relay
+    }
+
     /// The visitor's connection, by the name that it has in the gateway's log.
     #[must_use]
     pub fn connection(&self) -> ConnectionId {

@@ -11,6 +11,8 @@ pub(crate) const MAX_ATTEMPTS: usize = 3;
 pub(crate) enum Reach {
     /// Probes through it are answered.
     Online,
+    /// They are not, but another gateway passes flows on.
+    Relayed,
     /// They are not.
     Offline,
     /// It has not been found out yet.
@@ -37,8 +39,9 @@ pub(crate) enum Unavailable {
     Unhealthy,
 }
 
-/// Puts the targets to try into `order`: in turn those that are known to work; behind them those of
-/// which it is not known; those known not to work never.
+/// Puts the targets to try into `order`: in turn those that are known to work, those that are reached
+/// straight before those that another gateway reaches; behind them those of which it is not known; those
+/// known not to work never.
 ///
 /// # Errors
 /// When none is left.
@@ -47,7 +50,8 @@ pub(crate) fn order(
     turn: usize,
     state: impl Fn(&PlannedTarget) -> (Reach, Health),
 ) -> Result<Vec<&Arc<PlannedTarget>>, Unavailable> {
-    let (mut good, mut unknown, mut reachable) = (Vec::new(), Vec::new(), targets.is_empty());
+    let (mut good, mut relayed, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    let mut reachable = targets.is_empty();
     for target in targets {
         let (reach, health) = state(target);
         reachable |= reach != Reach::Offline;
@@ -55,15 +59,20 @@ pub(crate) fn order(
             (Reach::Offline, _) | (_, Health::Failing) => {}
             (Reach::Online, Health::Passing) => good.push(target),
             (Reach::Online, Health::Unknown) if !target.checked => good.push(target),
-            (Reach::Online | Reach::Unknown, Health::Passing | Health::Unknown) => unknown.push(target),
+            (Reach::Relayed, Health::Passing) => relayed.push(target),
+            (Reach::Relayed, Health::Unknown) if !target.checked => relayed.push(target),
+            (Reach::Online | Reach::Relayed | Reach::Unknown, Health::Passing | Health::Unknown) => {
+                unknown.push(target);
+            }
         }
     }
-    for tier in [&mut good, &mut unknown] {
+    for tier in [&mut good, &mut relayed, &mut unknown] {
         if !tier.is_empty() {
             let first = turn % tier.len();
             tier.rotate_left(first);
         }
     }
+    good.append(&mut relayed);
     good.append(&mut unknown);
     good.truncate(MAX_ATTEMPTS);
     match (good.is_empty(), reachable) {
@@ -136,6 +145,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_reached_straight_comes_before_what_another_gateway_reaches() {
+        const FAR: (Reach, Health) = (Reach::Relayed, Health::Passing);
+        let pool = pool(&[true; 4]);
+        let states = [FAR, NEW, GOOD, (Reach::Relayed, Health::Failing)];
+        assert_eq!(tried(&pool, 0, &states), Ok(vec![2, 0, 1]));
+        assert_eq!(tried(&pool, 0, &[GONE, GONE, FAR, GONE]), Ok(vec![2]));
+    }
+
+    #[test]
     fn the_reason_says_whether_the_agent_or_the_target_is_down() {
         let pool = pool(&[true, true]);
         assert_eq!(tried(&pool, 0, &[GONE, GONE]), Err(Unavailable::Offline));
@@ -146,10 +164,10 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_broken_is_tried_and_nothing_twice(
-            states in prop::collection::vec((0_usize..3, 0_usize..3), 0..8), turn: usize,
+            states in prop::collection::vec((0_usize..4, 0_usize..3), 0..8), turn: usize,
         ) {
             let states: Vec<_> = states.into_iter().map(|(reach, health)| (
-                [Reach::Online, Reach::Offline, Reach::Unknown][reach],
+                [Reach::Online, Reach::Offline, Reach::Unknown, Reach::Relayed][reach],
                 [Health::Passing, Health::Failing, Health::Unknown][health],
             )).collect();
             let pool = pool(&vec![true; states.len()]);

@@ -36,6 +36,7 @@ use super::{
     member::{Member, Others},
     network::{self, Endpoints},
     serving::Serving,
+    siblings::{SiblingLanes, Told},
     status::{self, GatewayStatus, PeerState, PeerStatus, Phase, ServiceStatus},
 };
 use crate::{
@@ -46,6 +47,8 @@ use crate::{
 
 /// How often usage is reported, ports that could not be opened are tried again, and so on.
 const TICK: Duration = Duration::from_secs(5);
+/// How often it is looked whether siblings are to be told of targets anew.
+const TELL: Duration = Duration::from_secs(1);
 /// How often names of sites are resolved.
 const RESOLVE: Duration = Duration::from_secs(60);
 /// How long lanes that were up before a restart have to come back before the gateway counts as ready
@@ -95,6 +98,7 @@ pub(super) struct Conductor {
     open: Total,
     begin: BeginDrain,
     peers: WatchPeers,
+    siblings: SiblingLanes,
     /// Something about TLS streams has changed.
     streams: watch::Receiver<()>,
     status: watch::Sender<Arc<GatewayStatus>>,
@@ -123,8 +127,10 @@ impl Conductor {
     pub(super) fn new(local: LocalShard, parts: Parts) -> Self {
         let (find, found) = mpsc::channel(FOUND);
         let awaited = Some(parts.last.clone()).filter(|last| !last.is_empty());
+        let siblings = parts.serving.upstream.siblings().clone();
         Self {
             peers: parts.shards.watch_peers(),
+            siblings: SiblingLanes::new(local.clone(), parts.shards.clone(), siblings),
             streams: parts.serving.upstream.streams().watch(),
             shards: parts.shards,
             local,
@@ -159,6 +165,8 @@ impl Conductor {
     pub(super) async fn run(mut self) {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut tell = time::interval(TELL);
+        tell.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         self.take_plan();
         loop {
             let settle = self.awaited.as_ref().map(|(_, until)| *until);
@@ -177,6 +185,10 @@ impl Conductor {
                     self.publish();
                 }
                 Some((peer, address)) = self.found.recv() => self.found(peer, address),
+                moved = self.siblings.found() => if moved {
+                    self.configure();
+                },
+                _ = tell.tick(), if !self.siblings.is_empty() => self.observe(),
                 _ = tick.tick() => self.tick(),
                 () = settled(settle) => {
                     self.awaited = None;
@@ -191,6 +203,7 @@ impl Conductor {
         self.keys = self.plan.peers().map(|peer| peer.wireguard).collect();
         self.services = status::services(&self.plan);
         self.serving.upstream.apply(&self.plan);
+        self.siblings.apply(&self.plan);
         self.resolve();
         self.configure();
         self.serving.apply(&self.plan);
@@ -219,7 +232,8 @@ impl Conductor {
     }
 
     fn configure(&self) {
-        if let Some(network) = network::network(&self.plan, &self.last, &self.resolved) {
+        if let Some(network) = network::network(&self.plan, &self.last, &self.resolved, self.siblings.peers())
+        {
             self.shards.configure(network);
         }
     }
@@ -283,6 +297,8 @@ impl Conductor {
         }
         let mut news = self.seen != seen;
         self.seen = seen;
+        news |= self.siblings.observe(&peers, now);
+        self.tell_siblings();
         if let Some((awaited, _)) = &self.awaited {
             let online = network::endpoints(&peers);
             let back = |key| online.contains_key(key) || !self.keys.contains(key);
@@ -294,6 +310,25 @@ impl Conductor {
         if news {
             self.publish();
         }
+    }
+
+    /// Tells siblings which agents this gateway reaches, and what those say of their targets. One that
+    /// drains reaches none.
+    fn tell_siblings(&self) {
+        if self.siblings.is_empty() {
+            return;
+        }
+        let mut agents = BTreeSet::new();
+        if self.phase == Phase::Running {
+            let up = self.seen.iter();
+            let up = up.filter(|peer| matches!(peer.state, PeerState::Up { .. }));
+            agents.extend(up.filter_map(|peer| match peer.id {
+                PeerId::Agent(agent) => Some(agent).filter(|agent| !self.serving.draining.has_agent(*agent)),
+                PeerId::Site(_) => None,
+            }));
+        }
+        let told = Told::of(agents, &self.plan, &self.serving.health.read());
+        self.siblings.tell(told);
     }
 
     fn turned(&self, peer: &PeerStatus) {
@@ -349,10 +384,9 @@ impl Conductor {
         {
             return;
         }
-        let online = network::endpoints(&self.peers.peek());
         let mut last = self.last.clone();
+        last.extend(network::endpoints(&self.peers.peek()));
         last.retain(|key, _| self.keys.contains(key));
-        last.extend(online);
         if last == self.last || self.plan.node().is_none() {
             return;
         }
@@ -383,6 +417,7 @@ impl Conductor {
             revision: self.served,
             settled: self.awaited.is_none(),
             peers: self.seen.clone(),
+            siblings: self.siblings.status().to_vec(),
             services: Arc::clone(&self.services),
             ports: self.ports.status(),
         };
@@ -403,6 +438,7 @@ impl Conductor {
     async fn shutdown(mut self, grace: Duration, answer: oneshot::Sender<usize>) {
         let talk = LAST_WORDS.min(grace / 4);
         self.phase = Phase::Draining;
+        self.tell_siblings();
         self.publish();
         self.begin.begin();
         let mut open = self.member.listeners();

@@ -105,6 +105,11 @@ impl Draining {
         }
     }
 
+    /// Whether an agent drains.
+    pub(crate) fn has_agent(&self, agent: AgentId) -> bool {
+        self.agents().contains(&agent)
+    }
+
     fn agents(&self) -> RwLockReadGuard<'_, BTreeSet<AgentId>> {
         // Nothing that is done under the lock panics half way.
         self.all.agents.read().unwrap_or_else(PoisonError::into_inner)

@@ -127,7 +127,8 @@ fn take<U: Upstream>(frame: FeedFrame, agent: AgentId, serving: &Serving<U>) {
     let (replace, targets) = match frame {
         FeedFrame::Targets { replace, targets } => (replace, targets),
         FeedFrame::Draining(draining) => return serving.draining.set(agent, draining),
-        FeedFrame::Unknown(_) => return,
+        // Of agents only gateways speak.
+        FeedFrame::Agents { .. } | FeedFrame::Unknown(_) => return,
     };
     let mut health = serving.health.write();
     if replace {

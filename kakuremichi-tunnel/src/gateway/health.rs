@@ -88,7 +88,8 @@ impl HealthBoard {
     }
 }
 
-fn targets(kind: &PlannedKind) -> impl Iterator<Item = &PlannedTarget> {
+/// All targets of a service.
+pub(super) fn targets(kind: &PlannedKind) -> impl Iterator<Item = &PlannedTarget> {
     let (routes, pool) = match kind {
         PlannedKind::Http { routes, .. } => (routes.as_slice(), None),
         PlannedKind::Tcp { pool, .. } => (&[][..], Some(pool)),

@@ -1,9 +1,12 @@
-//! The way to targets: through the engine to agents and sites, or over TLS streams to agents.
+//! The way to targets: through the engine to agents and sites, over TLS streams to agents, or through
+//! another gateway that has a lane to the agent.
 
 #![expect(
     clippy::disallowed_methods,
     reason = "a spliced connection is counted, and found idle, by the clock"
 )]
+
+mod relay;
 
 use std::{
     collections::BTreeMap,
@@ -19,17 +22,15 @@ use arc_swap::ArcSwap;
 use kakuremichi_core::{
     id::{AgentId, GatewayId, PeerId},
     key::WireGuardKey,
-    plan::{GatewayPlan, Via},
+    model::VirtualPort,
+    plan::{GatewayPlan, PlannedTarget, Via},
 };
-use kakuremichi_proto::{
-    lane::record::Record,
-    preface::{Preface, PrefaceError},
-    report::LaneKind,
-};
+use kakuremichi_proto::{lane::record::Record, preface::Preface, report::LaneKind};
 use tokio::time::sleep;
 
 use super::{
-    balance::Reach,
+    balance::{Health, Reach},
+    siblings::{Candidate, Siblings},
     streams::{StreamView, Streams},
     upstream::{FlowError, FlowRequest, SpliceOutcome, Upstream},
     usage::ServiceUsage,
@@ -53,6 +54,7 @@ const DIALLED: Duration = Duration::from_secs(15);
 pub(crate) struct Lanes {
     shards: ShardSet,
     streams: Streams,
+    siblings: Siblings,
     known: Arc<ArcSwap<Known>>,
     connect: Duration,
     idle: Duration,
@@ -67,10 +69,16 @@ struct Known {
 
 impl Lanes {
     /// Gives a flow `connect` to be connected; a spliced one ends when nothing moves for `idle`.
-    pub(crate) fn new(shards: ShardSet, streams: Streams, connect: Duration, idle: Duration) -> Self {
+    pub(crate) fn new(
+        shards: ShardSet,
+        streams: Streams,
+        siblings: Siblings,
+        (connect, idle): (Duration, Duration),
+    ) -> Self {
         Self {
             shards,
             streams,
+            siblings,
             known: Arc::default(),
             connect,
             idle,
@@ -80,6 +88,7 @@ impl Lanes {
     /// Follows a new plan.
     pub(crate) fn apply(&self, plan: &GatewayPlan) {
         self.streams.apply(plan);
+        self.siblings.apply(plan);
         self.known.store(Arc::new(Known {
             gateway: plan.node().map(|node| node.id),
             peers: plan
@@ -92,6 +101,39 @@ impl Lanes {
     /// What agents keep open.
     pub(crate) const fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    /// The other gateways.
+    pub(crate) const fn siblings(&self) -> &Siblings {
+        &self.siblings
+    }
+
+    /// How a flow to a target goes.
+    fn way(&self, target: &PlannedTarget) -> Way {
+        if let Some(agent) = self.over_streams(&target.via) {
+            return Way::Streams(agent);
+        }
+        let Via::Agent { agent, .. } = target.via else {
+            return Way::Engine;
+        };
+        if self.direct(&target.via) == Reach::Online {
+            return Way::Engine;
+        }
+        let candidates = self
+            .siblings
+            .candidates(agent, target.id, |key| self.round_trip(key));
+        if candidates.is_empty() {
+            return Way::Engine;
+        }
+        Way::Siblings(candidates)
+    }
+
+    /// The round trip of a lane that is up.
+    fn round_trip(&self, key: &WireGuardKey) -> Option<Duration> {
+        match self.shards.peer(key)?.health {
+            PathHealth::Up { rtt, .. } => Some(rtt),
+            PathHealth::Unknown | PathHealth::Down { .. } => None,
+        }
     }
 
     /// The agent to whose TLS streams a flow goes: where it wants them, or where WireGuard does not carry.
@@ -119,10 +161,19 @@ impl Lanes {
         let Via::Agent { port, .. } = request.target.via else {
             return Err(FlowError::Broken);
         };
+        self.begin_with(agent, port, &preface).await
+    }
+
+    async fn begin_with(
+        &self,
+        agent: AgentId,
+        port: VirtualPort,
+        preface: &[u8],
+    ) -> Result<Connection, FlowError> {
         let mut connection = self.streams.take(agent, self.connect).await?;
         connection.queue(Record::Begin {
             port: port.get(),
-            preface: &preface,
+            preface,
         });
         Ok(connection)
     }
@@ -136,6 +187,14 @@ impl Lanes {
         let flow = LaneFlow::opened(connection, self.streams.home(), Arc::default());
         let (local, remote) = (request.visitor.local, request.visitor.address);
         let mut stream = TunnelStream::over_lane(flow, local, remote);
+        if request.wait {
+            stream.connected().await.map_err(|error| reason(&error))?;
+        }
+        Ok(stream)
+    }
+
+    async fn open_through_engine(&self, request: &FlowRequest<'_>) -> Result<TunnelStream, FlowError> {
+        let mut stream = self.shards.connect(self.connect(request)?).await?;
         if request.wait {
             stream.connected().await.map_err(|error| reason(&error))?;
         }
@@ -198,6 +257,50 @@ impl Lanes {
         }
     }
 
+    /// Serves a socket inside the engine, with a flow to whomever.
+    async fn splice_through_engine(
+        &self,
+        mut connect: Connect,
+        socket: std::net::TcpStream,
+        request: &FlowRequest<'_>,
+    ) -> SpliceOutcome {
+        // Another descriptor of the socket outlives the engine's, in case another target is to be asked.
+        let mut spare = socket.try_clone().ok();
+        let meter: Arc<Meter> = Arc::default();
+        connect.meter = Arc::clone(&meter);
+        let counted = Counted::new(Arc::clone(&meter), request.usage);
+        let splice = self.shards.splice(socket, connect);
+        match self.watched(splice, counted, || drop(spare.take())).await {
+            Some(end) => outcome(&meter, end.reason, |again| {
+                spare.filter(|_| again).filter(|spare| {
+                    // The engine let go of it with a reset in mind.
+                    socket2::SockRef::from(spare).set_linger(None).is_ok()
+                })
+            }),
+            None => SpliceOutcome::failed(FlowError::TimedOut, None),
+        }
+    }
+
+    /// Whether the WireGuard lane to an agent or a site works.
+    fn direct(&self, via: &Via) -> Reach {
+        let Some((key, _)) = self.known.load().peers.get(&peer(via)).copied() else {
+            return Reach::Offline;
+        };
+        let Some(view) = self.shards.peer(&key) else {
+            return Reach::Unknown;
+        };
+        match (view.health, via) {
+            (PathHealth::Up { .. }, _) => Reach::Online,
+            (PathHealth::Unknown, Via::Agent { .. }) => Reach::Unknown,
+            (PathHealth::Down { .. }, Via::Agent { .. }) => Reach::Offline,
+            // A stock device that is silent may answer when spoken to, if it is known where it is.
+            (PathHealth::Unknown | PathHealth::Down { .. }, Via::Site { .. }) => match view.endpoint {
+                Some(_) => Reach::Unknown,
+                None => Reach::Offline,
+            },
+        }
+    }
+
     fn connect(&self, request: &FlowRequest<'_>) -> Result<Connect, FlowError> {
         let known = self.known.load();
         let peer = peer(&request.target.via);
@@ -218,6 +321,17 @@ impl Lanes {
     }
 }
 
+/// How a flow goes.
+#[derive(Debug)]
+enum Way {
+    /// Over TLS streams.
+    Streams(AgentId),
+    /// Over WireGuard, straight.
+    Engine,
+    /// To another gateway that has a lane to the agent.
+    Siblings(Vec<Candidate>),
+}
+
 const fn peer(via: &Via) -> PeerId {
     match via {
         Via::Agent { agent, .. } => PeerId::Agent(*agent),
@@ -226,66 +340,52 @@ const fn peer(via: &Via) -> PeerId {
 }
 
 fn encoded(request: &FlowRequest<'_>, gateway: GatewayId) -> Result<Vec<u8>, FlowError> {
-    preface(request, gateway).map_err(|error| {
-        tracing::warn!(%error, "the visitor cannot be described to the agent");
-        FlowError::Broken
-    })
+    written(&preface(request, gateway))
 }
 
-fn preface(request: &FlowRequest<'_>, gateway: GatewayId) -> Result<Vec<u8>, PrefaceError> {
+fn written(preface: &Preface) -> Result<Vec<u8>, FlowError> {
+    let mut bytes = Vec::new();
+    preface.encode(&mut bytes).map_err(|error| {
+        tracing::warn!(%error, "the visitor cannot be described to the agent");
+        FlowError::Broken
+    })?;
+    Ok(bytes)
+}
+
+fn preface(request: &FlowRequest<'_>, gateway: GatewayId) -> Preface {
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    let preface = Preface {
+    Preface {
         source: canonical(request.visitor.address),
         destination: canonical(request.visitor.local),
         gateway,
+        relay: None,
         connection: request.visitor.connection,
         service: request.permit.subject().service,
         target: request.target.id,
         tls: request.visitor.tls.clone(),
         principal: request.permit.principal().cloned(),
-    };
-    let mut bytes = Vec::new();
-    preface.encode(&mut bytes)?;
-    Ok(bytes)
+    }
 }
 
 impl Upstream for Lanes {
     type Stream = TunnelStream;
 
     async fn open(&self, request: FlowRequest<'_>) -> Result<TunnelStream, FlowError> {
-        if let Some(agent) = self.over_streams(&request.target.via) {
-            return self.open_over_streams(agent, &request).await;
+        match self.way(request.target) {
+            Way::Streams(agent) => self.open_over_streams(agent, &request).await,
+            Way::Engine => self.open_through_engine(&request).await,
+            Way::Siblings(candidates) => self.open_through_siblings(&candidates, &request).await,
         }
-        let connect = self.connect(&request)?;
-        let mut stream = self.shards.connect(connect).await?;
-        if request.wait {
-            stream.connected().await.map_err(|error| reason(&error))?;
-        }
-        Ok(stream)
     }
 
     async fn splice(&self, socket: std::net::TcpStream, request: FlowRequest<'_>) -> SpliceOutcome {
-        if let Some(agent) = self.over_streams(&request.target.via) {
-            return self.splice_over_streams(agent, socket, &request).await;
-        }
-        let mut connect = match self.connect(&request) {
-            Ok(connect) => connect,
-            Err(error) => return SpliceOutcome::failed(error, Some(socket)),
-        };
-        // Another descriptor of the socket outlives the engine's, in case another target is to be asked.
-        let mut spare = socket.try_clone().ok();
-        let meter: Arc<Meter> = Arc::default();
-        connect.meter = Arc::clone(&meter);
-        let counted = Counted::new(Arc::clone(&meter), request.usage);
-        let splice = self.shards.splice(socket, connect);
-        match self.watched(splice, counted, || drop(spare.take())).await {
-            Some(end) => outcome(&meter, end.reason, |again| {
-                spare.filter(|_| again).filter(|spare| {
-                    // The engine let go of it with a reset in mind.
-                    socket2::SockRef::from(spare).set_linger(None).is_ok()
-                })
-            }),
-            None => SpliceOutcome::failed(FlowError::TimedOut, None),
+        match self.way(request.target) {
+            Way::Streams(agent) => self.splice_over_streams(agent, socket, &request).await,
+            Way::Engine => match self.connect(&request) {
+                Ok(connect) => self.splice_through_engine(connect, socket, &request).await,
+                Err(error) => SpliceOutcome::failed(error, Some(socket)),
+            },
+            Way::Siblings(candidates) => self.splice_through_siblings(&candidates, socket, &request).await,
         }
     }
 
@@ -293,21 +393,21 @@ impl Upstream for Lanes {
         if self.over_streams(via).is_some() {
             return Reach::Online;
         }
-        let Some((key, _)) = self.known.load().peers.get(&peer(via)).copied() else {
-            return Reach::Offline;
-        };
-        let Some(view) = self.shards.peer(&key) else {
-            return Reach::Unknown;
-        };
-        match (view.health, via) {
-            (PathHealth::Up { .. }, _) => Reach::Online,
-            (PathHealth::Unknown, Via::Agent { .. }) => Reach::Unknown,
-            (PathHealth::Down { .. }, Via::Agent { .. }) => Reach::Offline,
-            // A stock device that is silent may answer when spoken to, if it is known where it is.
-            (PathHealth::Unknown | PathHealth::Down { .. }, Via::Site { .. }) => match view.endpoint {
-                Some(_) => Reach::Unknown,
-                None => Reach::Offline,
-            },
+        let direct = self.direct(via);
+        match via {
+            Via::Agent { agent, .. }
+                if direct != Reach::Online && self.siblings.reach(*agent, |key| self.round_trip(key)) =>
+            {
+                Reach::Relayed
+            }
+            Via::Agent { .. } | Via::Site { .. } => direct,
+        }
+    }
+
+    fn relayed_health(&self, target: &PlannedTarget) -> Health {
+        match target.via {
+            Via::Agent { agent, .. } => self.siblings.health(agent, target.id, |key| self.round_trip(key)),
+            Via::Site { .. } => Health::Unknown,
         }
     }
 }

@@ -22,6 +22,7 @@ use super::{
     },
     lanes::Lanes,
     serving::Serving,
+    siblings::Relays,
     status::GatewayStatus,
 };
 use crate::engine::LocalShard;
@@ -33,6 +34,7 @@ const ANSWERS: usize = 64;
 pub(super) struct Member {
     listeners: JoinSet<()>,
     feeds: Rc<RefCell<Feeds>>,
+    relays: Rc<Relays>,
     serving: Rc<Serving<Lanes>>,
 }
 
@@ -63,10 +65,18 @@ impl Member {
     ) -> Self {
         let serving = Rc::clone(&door.serving);
         let feeds: Rc<RefCell<Feeds>> = Rc::default();
+        let connect = serving.timeouts.connect;
+        let relays = Relays::new(serving.upstream.clone(), door.drain.clone(), connect);
         let (heard, own, health) = (Rc::clone(&feeds), local.clone(), Rc::clone(&serving));
-        local.on_incoming(move |flow| heard.borrow_mut().take(flow, &own, &health));
+        let passed = Rc::clone(&relays);
+        local.on_incoming(move |flow| {
+            if let Some(flow) = passed.take(flow, &own) {
+                heard.borrow_mut().take(flow, &own, &health);
+            }
+        });
         local.spawn(Rc::clone(&serving.draining).follow());
         let mut listeners = JoinSet::new();
+        listeners.spawn_local(Rc::clone(&relays).drained());
         for (bound, spoken) in sockets {
             match TcpListener::from_std(bound.listener) {
                 Ok(listener) => {
@@ -78,16 +88,18 @@ impl Member {
         Self {
             listeners,
             feeds,
+            relays,
             serving,
         }
     }
 
-    /// Hears the agents of a plan, and nobody else.
+    /// Hears the agents and siblings of a plan, which has been published, and nobody else.
     pub(super) fn hear(&self, plan: &GatewayPlan) {
         self.feeds.borrow_mut().apply(plan);
+        self.relays.follow();
     }
 
-    /// The listeners; each ends when all that came through it has.
+    /// The listeners, and who waits for what siblings opened; each ends when all that came through it has.
     pub(super) fn listeners(&mut self) -> JoinSet<()> {
         std::mem::take(&mut self.listeners)
     }
@@ -96,6 +108,7 @@ impl Member {
     pub(super) fn close(&mut self) {
         self.listeners.abort_all();
         self.feeds.borrow_mut().close();
+        self.relays.close();
     }
 
     async fn drained(&mut self) {

@@ -11,10 +11,10 @@ use kakuremichi_core::{
     key::WireGuardKey,
     plan::{GatewayPeer, GatewayPlan},
 };
-use kakuremichi_proto::lane::FEED_PORT;
+use kakuremichi_proto::lane::{FEED_PORT, RELAY_PORT};
 
 use crate::{
-    engine::{Listen, Network, PeerSettings, Peers},
+    engine::{Listen, Network, PeerSettings, Peers, proxy_v2_length},
     wg::PeerConfig,
 };
 
@@ -30,11 +30,12 @@ const HEADER: &str = "kakuremichi peers 1";
 pub(crate) type Endpoints = BTreeMap<WireGuardKey, SocketAddr>;
 
 /// Makes the network of a plan; `None` while the plan does not know this gateway. `last` is where peers
-/// were before this process, `resolved` where names of the plan lead.
+/// were before this process, `resolved` where names of the plan lead, `siblings` what else is a peer.
 pub(crate) fn network(
     plan: &GatewayPlan,
     last: &Endpoints,
     resolved: &BTreeMap<PeerId, SocketAddr>,
+    siblings: Vec<PeerSettings>,
 ) -> Option<Network> {
     let node = plan.node()?;
     let settings = |peer: &GatewayPeer| {
@@ -57,11 +58,17 @@ pub(crate) fn network(
     };
     Some(Network {
         addresses: vec![IpAddr::V6(node.address), IpAddr::V4(node.address_v4)],
-        peers: plan.peers().map(settings).collect(),
-        listen: vec![Listen {
-            port: FEED_PORT,
-            preface: None,
-        }],
+        peers: plan.peers().map(settings).chain(siblings).collect(),
+        listen: vec![
+            Listen {
+                port: FEED_PORT,
+                preface: None,
+            },
+            Listen {
+                port: RELAY_PORT,
+                preface: Some(proxy_v2_length),
+            },
+        ],
     })
 }
 
@@ -144,7 +151,7 @@ mod tests {
         );
         let last = Endpoints::from([(key(1), "192.0.2.1:1".parse().unwrap())]);
         let resolved = BTreeMap::from([(site, "192.0.2.2:51820".parse().unwrap())]);
-        let network = network(&plan, &last, &resolved).unwrap();
+        let network = network(&plan, &last, &resolved, Vec::new()).unwrap();
         assert_eq!(network.addresses.len(), 2);
         assert_eq!(network.listen[0].port, FEED_PORT);
         let told = |number: u8| {
@@ -160,7 +167,7 @@ mod tests {
         assert_eq!(told(1), (true, Some("192.0.2.1:1".to_owned()), false));
         assert_eq!(told(2), (false, Some("192.0.2.2:51820".to_owned()), true));
         assert_eq!(told(3), (false, None, false));
-        assert!(super::network(&GatewayPlan::default(), &last, &resolved).is_none());
+        assert!(super::network(&GatewayPlan::default(), &last, &resolved, Vec::new()).is_none());
     }
 
     #[test]

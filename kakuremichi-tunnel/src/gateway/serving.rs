@@ -86,11 +86,12 @@ impl<U: Upstream> Serving<U> {
     pub(crate) fn candidates(&self, pool: &Pool) -> Result<Vec<Arc<PlannedTarget>>, Unavailable> {
         let health = self.health.read();
         let state = |target: &PlannedTarget| {
-            let reach = match self.draining.has(target) {
-                true => Reach::Offline,
-                false => self.upstream.reach(&target.via),
-            };
-            (reach, health.of(target))
+            match self.upstream.reach(&target.via) {
+                // What the agent last said here is old.
+                Reach::Relayed => (Reach::Relayed, self.upstream.relayed_health(target)),
+                _ if self.draining.has(target) => (Reach::Offline, health.of(target)),
+                reach => (reach, health.of(target)),
+            }
         };
         balance::order(&pool.targets, pool.next_turn(), state)
             .map(|targets| targets.into_iter().map(Arc::clone).collect())

@@ -80,6 +80,9 @@ pub struct Limits {
     /// Connections of TLS stream lanes whose ends have not proven who they are. Beyond, a new one is closed
     /// at once.
     pub lane_handshakes: usize,
+    /// Flows passed on for other gateways at once. Beyond, a new one is refused as overload, and the other
+    /// gateway asks the next one.
+    pub relayed_flows: usize,
     /// Certificates of the local CA that are kept. Beyond, the one made first is dropped and made
     /// again when wanted.
     pub certificates: usize,
@@ -100,6 +103,7 @@ impl Default for Limits {
             remembered: 4_096,
             lane_connections: 512,
             lane_handshakes: 256,
+            relayed_flows: 8_192,
             certificates: 1_024,
         }
     }

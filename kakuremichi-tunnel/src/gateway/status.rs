@@ -7,9 +7,9 @@ use std::{
 };
 
 use kakuremichi_core::{
-    id::{PeerId, ServiceId},
+    id::{GatewayId, PeerId, ServiceId},
     name::{HostPattern, Label},
-    plan::{GatewayPeer, GatewayPlan, PlannedKind, Revision},
+    plan::{GatewayPeer, GatewayPlan, GatewaySibling, PlannedKind, Revision},
 };
 pub use kakuremichi_proto::report::LaneKind;
 use kakuremichi_proto::report::{self, LaneEnd};
@@ -36,6 +36,8 @@ pub struct GatewayStatus {
     pub settled: bool,
     /// The lane to each peer of the plan, in the order of the plan.
     pub peers: Vec<PeerStatus>,
+    /// The lane to each other gateway, in the order of the plan.
+    pub siblings: Vec<SiblingStatus>,
     /// The services, in the order of the plan.
     pub services: Arc<[ServiceStatus]>,
     /// The ports of TCP services.
@@ -97,6 +99,25 @@ pub enum PeerState {
     Down,
 }
 
+/// A lane to another gateway, through which flows to agents are passed on that only one of the two has a
+/// lane to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SiblingStatus {
+    /// The other gateway.
+    pub id: GatewayId,
+    /// Its name.
+    pub name: Label,
+    /// Whether the lane carries.
+    pub state: PeerState,
+    /// Since when it is in this state.
+    pub since: SystemTime,
+    /// Where the other gateway is.
+    pub endpoint: Option<SocketAddr>,
+    /// The agents that it reaches, as it says.
+    pub agents: usize,
+}
+
 /// A service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -118,6 +139,16 @@ impl PeerState {
             None | Some(PathHealth::Unknown) => Self::Probing,
             Some(PathHealth::Up { rtt, .. }) => Self::Up { rtt },
             Some(PathHealth::Down { .. }) => Self::Down,
+        }
+    }
+
+    /// The same, with a round trip that is almost the one that was told before told again.
+    fn settled(self, before: Option<Self>) -> Self {
+        match (before, self) {
+            (Some(told @ Self::Up { rtt: was }), Self::Up { rtt }) if !is_another_round_trip(was, rtt) => {
+                told
+            }
+            _ => self,
         }
     }
 
@@ -145,16 +176,7 @@ impl PeerStatus {
             Some(stream) => (LaneKind::TlsStream, Some(stream.health)),
             None => (LaneKind::WireGuard, wireguard),
         };
-        let state = PeerState::of(health);
-        // A round trip that is almost the one that was told is that.
-        let state = match (before.map(|before| before.state), state) {
-            (Some(told @ PeerState::Up { rtt: was }), PeerState::Up { rtt })
-                if !is_another_round_trip(was, rtt) =>
-            {
-                told
-            }
-            _ => state,
-        };
+        let state = PeerState::of(health).settled(before.map(|before| before.state));
         let since = before
             .filter(|before| !before.state.is_other(state))
             .map_or(now, |before| before.since);
@@ -186,6 +208,31 @@ impl PeerStatus {
             since: self.since.into(),
             error: None,
         })
+    }
+}
+
+impl SiblingStatus {
+    /// A sibling as it is now; `before` is how it was.
+    pub(super) fn observe(
+        sibling: &GatewaySibling,
+        view: Option<&PeerView>,
+        agents: usize,
+        before: Option<&Self>,
+        now: SystemTime,
+    ) -> Self {
+        let state = PeerState::of(view.map(|view| view.health));
+        let state = state.settled(before.map(|before| before.state));
+        let since = before
+            .filter(|before| !before.state.is_other(state))
+            .map_or(now, |before| before.since);
+        Self {
+            id: sibling.id,
+            name: sibling.name.clone(),
+            state,
+            since,
+            endpoint: view.and_then(|view| view.endpoint),
+            agents,
+        }
     }
 }
 

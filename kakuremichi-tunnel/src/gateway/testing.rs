@@ -23,7 +23,7 @@ use tokio::{io::copy_bidirectional, net::TcpStream, task::LocalSet};
 
 use super::{
     access::{AccessControl, Hooks},
-    balance::Reach,
+    balance::{Health, Reach},
     flows::{AskedFor, KnownFacts, Lease, OpenFlows},
     health::SharedHealth,
     http::TargetTls,
@@ -201,6 +201,10 @@ impl Upstream for PlainTcp {
         } else {
             Reach::Offline
         }
+    }
+
+    fn relayed_health(&self, _: &PlannedTarget) -> Health {
+        Health::Unknown
     }
 }
 

@@ -1,8 +1,9 @@
 //! The way from the gateway to a target: the seam between what visitors speak and the engine.
 
-use std::{error::Error, fmt, future::Future, io, net::SocketAddr, sync::Arc};
+use std::{cell::Cell, error::Error, fmt, future::Future, io, net::SocketAddr, sync::Arc};
 
 use kakuremichi_core::{
+    id::GatewayId,
     plan::{PlannedTarget, Via},
     policy::Permit,
 };
@@ -14,7 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{engine::ConnectError, stream::FlowRefused};
 
-use super::{balance::Reach, http::pages::Problem, usage::ServiceUsage};
+use super::{
+    balance::{Health, Reach},
+    http::pages::Problem,
+    usage::ServiceUsage,
+};
 
 /// Why a target cannot be reached. It may come from [`Upstream::open`], or as the error of the first
 /// read of the stream: data may be sent before the other end has dialled.
@@ -94,7 +99,7 @@ impl From<FlowReply> for FlowError {
             FlowReply::Unreachable => Self::Unreachable,
             FlowReply::Denied | FlowReply::Unknown => Self::Denied,
             FlowReply::Overloaded => Self::Overloaded,
-            FlowReply::Draining => Self::Offline,
+            FlowReply::Draining | FlowReply::Offline => Self::Offline,
             FlowReply::Connected => Self::Broken,
         }
     }
@@ -154,6 +159,8 @@ pub(crate) struct FlowRequest<'a> {
     /// The target's answer is waited for. Otherwise data may be sent before it is known, and the
     /// stream's first read tells.
     pub(crate) wait: bool,
+    /// Where it is noted which other gateway passes it on.
+    pub(crate) relay: &'a Cell<Option<GatewayId>>,
 }
 
 /// Opens flows to targets.
@@ -173,6 +180,9 @@ pub(crate) trait Upstream: Clone + fmt::Debug + 'static {
 
     /// Whether the path to an agent or a site works.
     fn reach(&self, via: &Via) -> Reach;
+
+    /// What other gateways say about a target that is [reached](Self::reach) through them.
+    fn relayed_health(&self, target: &PlannedTarget) -> Health;
 }
 
 /// What became of a spliced connection.

@@ -11,6 +11,7 @@ mod http;
 mod ingress;
 mod life;
 mod middlebox;
+mod relay;
 mod scene;
 mod shards;
 mod site;

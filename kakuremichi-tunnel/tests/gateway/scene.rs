@@ -42,11 +42,11 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 pub(crate) const HOST: &str = "app.example.net";
 const LIMIT: Duration = Duration::from_secs(30);
-const ORGANIZATION: OrganizationId = OrganizationId::from_bytes([1; 16]);
+pub(crate) const ORGANIZATION: OrganizationId = OrganizationId::from_bytes([1; 16]);
 const GATEWAY: GatewayId = GatewayId::from_bytes([2; 16]);
-const AGENT: AgentId = AgentId::from_bytes([3; 16]);
+pub(crate) const AGENT: AgentId = AgentId::from_bytes([3; 16]);
 const GATEWAY_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
-const AGENT_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3);
+pub(crate) const AGENT_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3);
 
 /// Nothing takes longer.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -55,7 +55,7 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 /// A source whose plan the test changes.
 #[derive(Debug)]
-pub(crate) struct Changing<R: NodeRecord>(watch::Receiver<Plan<R>>);
+pub(crate) struct Changing<R: NodeRecord>(pub(crate) watch::Receiver<Plan<R>>);
 
 impl<R: NodeRecord> PlanSource<R> for Changing<R> {
     fn open(&self, supply: Supply<R>) -> Result<SourceFuture, SetupError> {
@@ -137,7 +137,7 @@ impl Published {
         }
     }
 
-    fn for_gateway(&self) -> GatewayRecord {
+    pub(crate) fn for_gateway(&self) -> GatewayRecord {
         GatewayRecord::Service(GatewayService {
             id: ServiceId::from_bytes([self.number; 16]),
             organization: ORGANIZATION,
@@ -160,7 +160,7 @@ impl Published {
         })
     }
 
-    fn for_agent(&self) -> AgentRecord {
+    pub(crate) fn for_agent(&self) -> AgentRecord {
         let target = |(index, address): (usize, &SocketAddr)| {
             let (id, port) = self.target(index);
             AgentTarget {
@@ -422,11 +422,11 @@ impl Scene {
     }
 }
 
-fn is_up(peer: &kakuremichi_tunnel::gateway::PeerStatus) -> bool {
+pub(crate) fn is_up(peer: &kakuremichi_tunnel::gateway::PeerStatus) -> bool {
     matches!(peer.state, kakuremichi_tunnel::gateway::PeerState::Up { .. })
 }
 
-fn state(directory: &TempDir, name: &str) -> StateDir {
+pub(crate) fn state(directory: &TempDir, name: &str) -> StateDir {
     StateDir::open(&directory.path().join(name)).unwrap()
 }
 

@@ -90,6 +90,7 @@ impl Gate {
             source: "198.51.100.7:40000".parse().unwrap(),
             destination: "203.0.113.1:443".parse().unwrap(),
             gateway: gateway_id(),
+            relay: None,
             connection: ConnectionId([2; 16]),
             service: service_id(number),
             target: target_id(number),

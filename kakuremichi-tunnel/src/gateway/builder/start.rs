@@ -34,6 +34,7 @@ use crate::{
         per_address::PerAddress,
         serving::Numbers,
         settings::Limits,
+        siblings::Siblings,
         status::{GatewayStatus, Phase},
         streams::Streams,
         table::RouteTable,
@@ -125,6 +126,7 @@ impl GatewayBuilder {
             public_port,
             tcp,
         };
+        let siblings = Siblings::new(self.limits.relayed_flows, Arc::clone(&counters));
         let (requests, requested) = mpsc::channel(REQUESTS);
         let (status, statuses) = watch::channel(Arc::new(initial()));
         let inner = Inner {
@@ -169,7 +171,12 @@ impl GatewayBuilder {
         let parts = [Part::Conduct(Box::new(conducting))]
             .into_iter()
             .chain(followers.into_iter().map(Part::Follow));
-        let lanes = Lanes::new(shards.downgrade(), streams, timeouts.connect, timeouts.tcp_idle);
+        let lanes = Lanes::new(
+            shards.downgrade(),
+            streams,
+            siblings,
+            (timeouts.connect, timeouts.tcp_idle),
+        );
         let mut http = http.unwrap_or_default().into_iter();
         for ((wire, part), https) in wires.into_iter().zip(parts).zip(https) {
             let http = http.next().map(|bound| (bound, Spoken::Http));
@@ -263,6 +270,7 @@ fn initial() -> GatewayStatus {
         revision: None,
         settled: false,
         peers: Vec::new(),
+        siblings: Vec::new(),
         services: Arc::default(),
         ports: Vec::new(),
     }

@@ -15,7 +15,7 @@ use std::{
 use http::{Method, StatusCode};
 use kakuremichi_core::{
     code::Code,
-    id::{RouteId, TargetId},
+    id::{GatewayId, RouteId, TargetId},
     name::Label,
 };
 use tokio::time::Instant;
@@ -87,6 +87,7 @@ struct Record {
     service: Option<Arc<ServiceEntry>>,
     route: Option<RouteId>,
     target: Option<TargetId>,
+    relay: Option<GatewayId>,
     decided: Decided,
     rule: Option<Label>,
     websocket: bool,
@@ -123,6 +124,7 @@ impl Exchange {
                 service: None,
                 route: None,
                 target: None,
+                relay: None,
                 decided: Decided::Nothing,
                 rule: None,
                 websocket: false,
@@ -184,6 +186,16 @@ impl Exchange {
     /// The request goes to a target.
     pub(crate) fn sent_to(&self, target: TargetId) {
         self.record.borrow_mut().target = Some(target);
+    }
+
+    /// The way to the target leads through another gateway, or through none.
+    pub(crate) fn relayed_by(&self, relay: Option<GatewayId>) {
+        self.record.borrow_mut().relay = relay;
+    }
+
+    /// The gateway through which the way to the target leads.
+    pub(crate) fn relay(&self) -> Option<GatewayId> {
+        self.record.borrow().relay
     }
 
     /// The request begins to be sent: how long it was decided about, and a way looked for, is not the
@@ -284,6 +296,7 @@ impl Drop for Exchange {
             bytes_out = self.bytes_out.get(),
             milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             upstream = record.target.map(tracing::field::display),
+            relay = record.relay.map(tracing::field::display),
             decision = record.decided.as_str(),
             rule = record.rule.as_ref().map(tracing::field::display),
             websocket = record.websocket,

@@ -11,7 +11,11 @@
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
 use hyper::client::conn::http1::SendRequest;
-use kakuremichi_core::{auth::Principal, id::ServiceId, plan::PlannedTarget};
+use kakuremichi_core::{
+    auth::Principal,
+    id::{GatewayId, ServiceId},
+    plan::PlannedTarget,
+};
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::body::RequestBody;
@@ -55,14 +59,24 @@ struct Idle {
 pub(crate) struct TargetConnection {
     /// Sends requests.
     pub(crate) sender: SendRequest<RequestBody>,
+    /// The gateway through which it leads, if it is another one.
+    pub(crate) relay: Option<GatewayId>,
     /// The task that drives it.
     _task: TaskGuard,
 }
 
 impl TargetConnection {
-    /// A connection, and the task that drives it.
-    pub(crate) const fn new(sender: SendRequest<RequestBody>, task: TaskGuard) -> Self {
-        Self { sender, _task: task }
+    /// A connection, by way of which gateway, and the task that drives it.
+    pub(crate) const fn new(
+        sender: SendRequest<RequestBody>,
+        relay: Option<GatewayId>,
+        task: TaskGuard,
+    ) -> Self {
+        Self {
+            sender,
+            relay,
+            _task: task,
+        }
     }
 }
 

@@ -6,7 +6,7 @@
               owner ends"
 )]
 
-use std::{error::Error, rc::Rc, sync::Arc};
+use std::{cell::Cell, error::Error, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body;
@@ -235,6 +235,7 @@ impl<U: Upstream> Forward<'_, U> {
             let key = self.key(&target);
             let keep = || Some((key.clone(), Rc::clone(&self.connection.kept)));
             if let Some(connection) = self.connection.kept.take(&key, repeatable) {
+                self.exchange.relayed_by(connection.relay);
                 let upstream = InUse {
                     connection,
                     keep: keep(),
@@ -310,18 +311,22 @@ impl<U: Upstream> Forward<'_, U> {
         wait: bool,
     ) -> Result<TargetStream<U::Stream>, FlowError> {
         let serving = &self.connection.serving;
+        let relay = Cell::new(None);
         let request = FlowRequest {
             permit: &self.admission.permit,
             target,
             visitor: &self.connection.visitor,
             usage: &self.usage,
             wait,
+            relay: &relay,
         };
         let opened = timeout(serving.timeouts.connect, async {
             let stream = serving.upstream.open(request).await?;
             serving.target_tls.wrap(target, stream).await
         });
-        let stream = opened.await.unwrap_or(Err(FlowError::TimedOut))?;
+        let opened = opened.await.unwrap_or(Err(FlowError::TimedOut));
+        self.exchange.relayed_by(relay.get());
+        let stream = opened?;
         serving.counters.flows.one();
         Ok(stream)
     }
@@ -334,7 +339,8 @@ impl<U: Upstream> Forward<'_, U> {
                 tracing::trace!(%error, "a connection to a target ended");
             }
         });
-        Ok(TargetConnection::new(sender, TaskGuard(task.abort_handle())))
+        let task = TaskGuard(task.abort_handle());
+        Ok(TargetConnection::new(sender, self.exchange.relay(), task))
     }
 
     /// The request, as it is sent.

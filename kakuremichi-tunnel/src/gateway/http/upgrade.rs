@@ -72,7 +72,7 @@ async fn handshake_with<U: Upstream>(
         () = lease.revoked() => return Err(Problem::Denied),
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let connection = TargetConnection::new(sender, task);
+        let connection = TargetConnection::new(sender, forward.exchange.relay(), task);
         let upstream = InUse {
             connection,
             keep: None,

@@ -6,6 +6,7 @@
 )]
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -13,7 +14,13 @@ use std::{
     time::Duration,
 };
 
-use kakuremichi_core::{code::Code, id::TargetId, model::TargetScheme, plan::PlannedTarget, policy::Denial};
+use kakuremichi_core::{
+    code::Code,
+    id::{GatewayId, TargetId},
+    model::TargetScheme,
+    plan::PlannedTarget,
+    policy::Denial,
+};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -181,6 +188,7 @@ struct Outcome {
     rule: Option<String>,
     code: Option<Code>,
     target: Option<TargetId>,
+    relay: Option<GatewayId>,
     sent: u64,
     received: u64,
 }
@@ -217,6 +225,7 @@ async fn connection<U: Upstream>(
         bytes_out = outcome.received,
         milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         upstream = outcome.target.map(tracing::field::display),
+        relay = outcome.relay.map(tracing::field::display),
         decision = outcome.decided.as_str(),
         rule = outcome.rule,
     );
@@ -236,6 +245,7 @@ async fn serve<U: Upstream>(
         rule: None,
         code: None,
         target: None,
+        relay: None,
         sent: 0,
         received: 0,
     };
@@ -320,12 +330,14 @@ async fn splice<U: Upstream>(
     let mut problem = Problem::Unhealthy;
     for target in candidates {
         outcome.target = Some(target.id);
+        let relay = Cell::new(None);
         let request = FlowRequest {
             permit: &admission.permit,
             target: &target,
             visitor,
             usage: &usage,
             wait: true,
+            relay: &relay,
         };
         let spliced = async {
             match target.scheme {
@@ -337,6 +349,7 @@ async fn splice<U: Upstream>(
             spliced = spliced => spliced,
             () = lease.revoked() => return Some(Problem::Denied),
         };
+        outcome.relay = relay.get();
         outcome.sent += spliced.sent;
         outcome.received += spliced.received;
         serving.counters.bytes_in.add(spliced.sent);

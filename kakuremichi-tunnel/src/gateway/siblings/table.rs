@@ -1,0 +1,344 @@
+//! Which flows are passed on for siblings, by this gateway's own plan.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use kakuremichi_core::{
+    id::{AgentId, GatewayId, OrganizationId, ServiceId, TargetId},
+    key::WireGuardKey,
+    model::VirtualPort,
+    plan::{GatewayPlan, Via},
+};
+use kakuremichi_proto::preface::Preface;
+
+use super::MAX_SIBLINGS;
+use crate::gateway::health::targets;
+
+/// The plan, as flows of siblings are judged by it.
+#[derive(Debug, Default)]
+pub(super) struct RelayTable {
+    own: Option<GatewayId>,
+    keys: BTreeMap<WireGuardKey, Sibling>,
+    addresses: BTreeMap<GatewayId, (WireGuardKey, Ipv6Addr)>,
+    targets: BTreeMap<(ServiceId, TargetId), Place>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sibling {
+    id: GatewayId,
+    organization: OrganizationId,
+    address: Ipv6Addr,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    organization: OrganizationId,
+    agent: AgentId,
+    port: VirtualPort,
+}
+
+/// What a sibling's flow was admitted for, to be judged again when the plan changes. Only
+/// [`RelayTable::admit`] makes one, and only with one is a flow passed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RelayGrant {
+    /// The gateway that let the visitor in.
+    pub(crate) entry: GatewayId,
+    /// This gateway.
+    relay: GatewayId,
+    peer: WireGuardKey,
+    remote: IpAddr,
+    /// The service.
+    pub(crate) service: ServiceId,
+    target: TargetId,
+    /// Where the flow goes.
+    pub(crate) agent: AgentId,
+    pub(crate) port: VirtualPort,
+}
+
+/// Why a flow is not passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RelayDenial {
+    /// Its preface cannot be read.
+    #[error("its preface cannot be read")]
+    Preface,
+    /// It does not come from a gateway of the plan, or names another one as the visitor's.
+    #[error("it does not come from a gateway of the plan")]
+    Gateway,
+    /// It was passed on before.
+    #[error("it was passed on before")]
+    Hop,
+    /// The plan has no such target of such a service at an agent.
+    #[error("the plan has no such target at an agent")]
+    Target,
+    /// The service is not one of the sibling's organization.
+    #[error("the service belongs to another organization than the gateway")]
+    Organization,
+}
+
+impl RelayTable {
+    pub(super) fn new(plan: &GatewayPlan) -> Self {
+        let own = plan.node().map(|node| node.id);
+        let others = plan.siblings().filter(|sibling| Some(sibling.id) != own);
+        let siblings: Vec<_> = others.take(MAX_SIBLINGS).collect();
+        let keys = siblings.iter().map(|sibling| {
+            let known = Sibling {
+                id: sibling.id,
+                organization: sibling.organization,
+                address: sibling.address,
+            };
+            (sibling.wireguard, known)
+        });
+        let mut table = Self {
+            own,
+            keys: keys.collect(),
+            addresses: siblings
+                .iter()
+                .map(|sibling| (sibling.id, (sibling.wireguard, sibling.address)))
+                .collect(),
+            targets: BTreeMap::new(),
+        };
+        if !siblings.is_empty() {
+            table.add_targets(plan);
+        }
+        table
+    }
+
+    fn add_targets(&mut self, plan: &GatewayPlan) {
+        for service in plan.services() {
+            for target in targets(&service.kind) {
+                if let Via::Agent { agent, port } = target.via {
+                    let organization = service.organization;
+                    let place = Place {
+                        organization,
+                        agent,
+                        port,
+                    };
+                    self.targets.insert((service.id, target.id), place);
+                }
+            }
+        }
+    }
+
+    /// Whether the plan has this sibling.
+    pub(super) fn is_sibling(&self, sibling: GatewayId) -> bool {
+        self.addresses.contains_key(&sibling)
+    }
+
+    /// A sibling's key, and its address in the overlay.
+    pub(super) fn address(&self, sibling: GatewayId) -> Option<(WireGuardKey, Ipv6Addr)> {
+        self.addresses.get(&sibling).copied()
+    }
+
+    /// The sibling that has this key, and this address.
+    pub(super) fn sibling(&self, key: &WireGuardKey, remote: IpAddr) -> Option<GatewayId> {
+        let sibling = self.keys.get(key)?;
+        (remote == IpAddr::from(sibling.address)).then_some(sibling.id)
+    }
+
+    /// Judges a flow that comes over the lane of `peer`. The sibling has authorized the visitor; that it
+    /// may speak for the service, and that the flow has made no hop before, is checked here (LESSONS,
+    /// advisory 14: every stream is authorized on both ends, not the session that carries it).
+    pub(super) fn admit(
+        &self,
+        peer: WireGuardKey,
+        remote: IpAddr,
+        preface: &Preface,
+    ) -> Result<RelayGrant, RelayDenial> {
+        if self.sibling(&peer, remote) != Some(preface.gateway) {
+            return Err(RelayDenial::Gateway);
+        }
+        if preface.relay.is_some() {
+            return Err(RelayDenial::Hop);
+        }
+        self.find(peer, remote, preface.service, preface.target)
+    }
+
+    /// Whether a flow that was admitted would be admitted now, to the same place.
+    pub(super) fn grants(&self, grant: &RelayGrant) -> bool {
+        self.find(grant.peer, grant.remote, grant.service, grant.target)
+            .is_ok_and(|now| now == *grant)
+    }
+
+    fn find(
+        &self,
+        peer: WireGuardKey,
+        remote: IpAddr,
+        service: ServiceId,
+        target: TargetId,
+    ) -> Result<RelayGrant, RelayDenial> {
+        let relay = self.own.ok_or(RelayDenial::Gateway)?;
+        let sibling = self.keys.get(&peer).ok_or(RelayDenial::Gateway)?;
+        let place = self.targets.get(&(service, target)).ok_or(RelayDenial::Target)?;
+        if place.organization != sibling.organization {
+            return Err(RelayDenial::Organization);
+        }
+        Ok(RelayGrant {
+            entry: sibling.id,
+            relay,
+            peer,
+            remote,
+            service,
+            target,
+            agent: place.agent,
+            port: place.port,
+        })
+    }
+}
+
+impl RelayGrant {
+    /// What the agent is told: the same, and who passes it on.
+    pub(crate) fn onward(&self, preface: Preface) -> Preface {
+        Preface {
+            relay: Some(self.relay),
+            ..preface
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kakuremichi_core::{
+        plan::{GatewayNode, GatewayRecord, GatewaySibling},
+        policy::Policy,
+    };
+    use kakuremichi_proto::preface::ConnectionId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::gateway::testing::{plan, target, tcp_service};
+
+    const OURS: OrganizationId = OrganizationId::from_bytes([9; 16]);
+
+    fn key(number: u8) -> WireGuardKey {
+        WireGuardKey::from_bytes([number; 32])
+    }
+
+    fn address(number: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into())
+    }
+
+    fn id(number: u8) -> GatewayId {
+        GatewayId::from_bytes([number; 16])
+    }
+
+    fn sibling(number: u8, organization: OrganizationId) -> GatewayRecord {
+        GatewayRecord::Sibling(GatewaySibling {
+            id: id(number),
+            organization,
+            name: "gate".parse().unwrap(),
+            wireguard: key(number),
+            address: address(number),
+            endpoints: Vec::new(),
+        })
+    }
+
+    /// The plan of gateway `own`, with siblings, and a service 7 whose target is at agent 7.
+    fn table(own: u8, siblings: &[(u8, OrganizationId)]) -> RelayTable {
+        let node = GatewayRecord::Node(GatewayNode {
+            id: id(own),
+            organization: OURS,
+            name: "own".parse().unwrap(),
+            address: address(own),
+            address_v4: [100, 64, 0, own].into(),
+        });
+        let service = tcp_service(7, 5432, Policy::public(), vec![target(7)]);
+        let siblings = siblings.iter().map(|(number, owner)| sibling(*number, *owner));
+        RelayTable::new(&plan(1, siblings.chain([node, service])))
+    }
+
+    fn preface(gateway: u8, relay: Option<u8>, service: u8, target: u8) -> Preface {
+        Preface {
+            source: "198.51.100.7:40000".parse().unwrap(),
+            destination: "203.0.113.1:443".parse().unwrap(),
+            gateway: id(gateway),
+            relay: relay.map(id),
+            connection: ConnectionId([2; 16]),
+            service: ServiceId::from_bytes([service; 16]),
+            target: TargetId::from_bytes([target; 16]),
+            tls: None,
+            principal: None,
+        }
+    }
+
+    /// LESSONS, advisory 14: every stream is authorized on both ends.
+    #[test]
+    fn gateway_hop_service_target_and_organization_must_match_the_plan() {
+        let foreign = OrganizationId::from_bytes([8; 16]);
+        let table = table(1, &[(2, OURS), (3, foreign)]);
+        let at = |number: u8| IpAddr::from(address(number));
+        let grant = table.admit(key(2), at(2), &preface(2, None, 7, 7)).unwrap();
+        assert_eq!((grant.entry, grant.agent), (id(2), AgentId::from_bytes([7; 16])));
+        assert!(table.grants(&grant));
+        for (peer, from, preface, denial) in [
+            (4, 4, preface(4, None, 7, 7), RelayDenial::Gateway),
+            (2, 3, preface(2, None, 7, 7), RelayDenial::Gateway),
+            (2, 2, preface(3, None, 7, 7), RelayDenial::Gateway),
+            (2, 2, preface(2, Some(3), 7, 7), RelayDenial::Hop),
+            (2, 2, preface(2, None, 8, 7), RelayDenial::Target),
+            (2, 2, preface(2, None, 7, 8), RelayDenial::Target),
+            (3, 3, preface(3, None, 7, 7), RelayDenial::Organization),
+        ] {
+            assert_eq!(table.admit(key(peer), at(from), &preface), Err(denial));
+        }
+    }
+
+    /// DESIGN, invariant 5: what is open is judged again when the plan changes.
+    #[test]
+    fn a_grant_ends_with_its_sibling_its_service_and_its_target() {
+        let before = table(1, &[(2, OURS)]);
+        let from = IpAddr::from(address(2));
+        let grant = before.admit(key(2), from, &preface(2, None, 7, 7)).unwrap();
+        assert!(!table(1, &[(3, OURS)]).grants(&grant));
+        assert!(!RelayTable::default().grants(&grant));
+        let moved = tcp_service(7, 5432, Policy::public(), vec![target(8)]);
+        let moved = RelayTable::new(&plan(2, [moved, sibling(2, OURS)]));
+        assert!(!moved.grants(&grant));
+    }
+
+    #[test]
+    fn siblings_are_bounded_and_a_gateway_is_not_its_own() {
+        let many: Vec<_> = (1..=MAX_SIBLINGS as u8 + 5)
+            .map(|number| (number, OURS))
+            .collect();
+        let table = table(3, &many);
+        assert_eq!(table.addresses.len(), MAX_SIBLINGS);
+        assert!(!table.is_sibling(id(3)));
+    }
+
+    proptest! {
+        /// Whatever gateways believe of each other, and whoever says what: a flow that one of them passes
+        /// on is passed on by none again.
+        #[test]
+        fn a_flow_makes_one_hop(
+            gateways in 2_u8..6,
+            known in prop::collection::vec(prop::collection::btree_set(0_u8..6, 0..6), 6),
+            route in prop::collection::vec(0_u8..6, 2..9),
+            marked: bool,
+        ) {
+            let tables: Vec<_> = (0..gateways).map(|own| {
+                let siblings: Vec<_> = known[usize::from(own)].iter()
+                    .filter(|other| **other < gateways)
+                    .map(|other| (*other, OURS))
+                    .collect();
+                table(own, &siblings)
+            }).collect();
+            // The flow is offered from gateway to gateway, each of which would pass on whatever it may; the
+            // one before claims whatever helps: itself as the visitor's gateway.
+            let mut flow = preface(route[0] % gateways, marked.then_some(9), 7, 7);
+            let mut hops = usize::from(marked);
+            for pair in route.windows(2) {
+                let (from, to) = (pair[0] % gateways, pair[1] % gateways);
+                flow.gateway = id(from);
+                let remote = IpAddr::from(address(from));
+                if let Ok(grant) = tables[usize::from(to)].admit(key(from), remote, &flow) {
+                    prop_assert_ne!(from, to);
+                    flow = grant.onward(flow);
+                    hops += 1;
+                }
+            }
+            prop_assert!(hops <= 1, "{hops} hops");
+        }
+    }
+}
