@@ -18,15 +18,24 @@ mod common;
 mod config;
 mod counters;
 mod device;
+#[cfg(test)]
+mod either;
 mod inbound;
 mod index;
 mod limiter;
+#[cfg(test)]
+mod model;
 mod owners;
 mod path;
 mod peer;
 mod reconcile;
 mod timers;
 mod tunn;
+
+#[cfg(test)]
+use either as cipher;
+#[cfg(not(test))]
+use tunn as cipher;
 
 pub use config::{DeviceConfig, HandshakeLimits, PeerConfig};
 pub use counters::Counters;

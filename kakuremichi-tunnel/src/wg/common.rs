@@ -8,8 +8,8 @@ use std::{
 
 use super::{
     DeviceConfig, Owners,
+    cipher::{HANDSHAKE_ROOM, Identity},
     limiter::{Limiter, Verdict},
-    tunn::{HANDSHAKE_ROOM, Identity},
 };
 
 /// One key, one limiter and one table of owners, for all shards.
@@ -26,8 +26,12 @@ pub(super) struct Common {
 
 impl Common {
     pub(super) fn new(config: &DeviceConfig, shards: u8, now: Instant) -> Self {
+        Self::of(Identity::new(&config.private_key), config, shards, now)
+    }
+
+    pub(super) fn of(identity: Identity, config: &DeviceConfig, shards: u8, now: Instant) -> Self {
         Self {
-            identity: Identity::new(&config.private_key),
+            identity,
             owners: Arc::new(Owners::new(shards)),
             limiter: Mutex::new(Limiter::new(&config.handshakes, config.seed, now)),
         }

@@ -13,11 +13,11 @@ use rustc_hash::FxHashMap;
 use super::{
     Counters, DeviceConfig, OuterPath, Owners,
     allowed_ips::AllowedIps,
+    cipher::{DATA_OVERHEAD, HANDSHAKE_ROOM, Identity},
     common::Common,
     inbound::Way,
     index::{IndexTable, MAX_SHARDS},
     peer::Peer,
-    tunn::{DATA_OVERHEAD, HANDSHAKE_ROOM, Identity},
 };
 use crate::{peer::PeerId, random::SplitMix64};
 
@@ -150,6 +150,13 @@ impl Device {
         (0..shards.clamp(1, MAX_SHARDS))
             .map(|shard| Self::of(Arc::clone(&common), shard, random.next(), now))
             .collect()
+    }
+
+    /// A device whose peers have the model that stands for boringtun, as all of theirs must.
+    #[cfg(test)]
+    pub(crate) fn modelled(config: &DeviceConfig, now: Instant) -> Self {
+        let common = Common::of(Identity::model(&config.private_key), config, 1, now);
+        Self::of(Arc::new(common), 0, config.seed, now)
     }
 
     fn of(common: Arc<Common>, shard: u8, seed: u64, now: Instant) -> Self {

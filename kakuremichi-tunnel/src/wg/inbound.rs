@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use super::{
     Counters, DatagramSink, Device, OuterPath,
+    cipher::{DATA_OVERHEAD, HANDSHAKE_ROOM, Message, Received, Refusal},
     device::{Elsewhere, mark, send},
     index::IndexTable,
     limiter::Verdict,
     peer::{MAX_QUEUED_LENGTH, Peer},
-    tunn::{DATA_OVERHEAD, HANDSHAKE_ROOM, Message, Received, Refusal},
 };
 use crate::{packet::IpPacket, peer::PeerId};
 

@@ -9,7 +9,7 @@ use std::{
 use super::{
     HandshakeLimits,
     bucket::{Bucket, Rate},
-    tunn::{HANDSHAKE_ROOM, Identity, Proof},
+    cipher::{HANDSHAKE_ROOM, Identity, Proof},
 };
 
 /// Senders that are remembered: `SETS` times `WAYS`, 80 kB. One more takes the place of the one in

@@ -11,8 +11,8 @@ use kakuremichi_core::{key::WireGuardKey, net::Cidr, secret::Secret};
 
 use super::{
     OuterPath,
+    cipher::{Identity, Tunnel},
     owners::Ownership,
-    tunn::{Identity, Tunnel},
 };
 use crate::peer::PeerId;
 

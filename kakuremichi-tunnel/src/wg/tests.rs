@@ -4,6 +4,8 @@
 )]
 
 mod owners;
+#[cfg(target_os = "linux")]
+mod scripts;
 
 use std::{
     collections::VecDeque,

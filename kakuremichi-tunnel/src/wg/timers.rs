@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{
     DatagramSink, Device,
+    cipher::{HANDSHAKE_ROOM, Message, Tick},
     device::{begin, forget_source, mark, send},
-    tunn::{HANDSHAKE_ROOM, Message, Tick},
 };
 use crate::peer::PeerId;
 

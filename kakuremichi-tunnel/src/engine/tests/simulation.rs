@@ -7,8 +7,10 @@
 //!
 //! [`World`](world::World) has the clock, the nodes and the network between them; [`Transfer`](transfer::Transfer)
 //! is what uses flows and checks every byte; a [`Script`](script::Script) makes hosts, faults and transfers out of
-//! a seed. `properties` says what holds for every seed, `past` holds those that once did not.
+//! a seed. `properties` says what holds for every seed, `past` holds those that once did not, and `large` has
+//! many nodes and long times, with a model in the place of boringtun.
 
+mod large;
 mod nat;
 mod network;
 mod node;

@@ -38,7 +38,7 @@ pub(super) const ALL_ENDED: Duration = Duration::from_secs(240);
 
 /// Runs a property for seeds, and says which one it does not hold for. `KAKUREMICHI_SEEDS=FIRST..END` chooses
 /// others, such as the one that was told.
-fn for_seeds(count: u64, property: impl Fn(u64)) {
+pub(super) fn for_seeds(count: u64, property: impl Fn(u64)) {
     let chosen = std::env::var("KAKUREMICHI_SEEDS").ok().and_then(|range| {
         let (first, end) = range.split_once("..")?;
         Some(first.parse().ok()?..end.parse().ok()?)
