@@ -11,6 +11,8 @@
 //!
 //! The shell (feature `engine`) drives them: one named thread per shard, with the sockets it serves.
 //! On it stand `Agent` (the default feature `agent`) and `Gateway` (feature `gateway`).
+//!
+//! `testing` (a feature) has what the fuzz targets run.
 
 pub mod arena;
 pub mod lane;
@@ -47,6 +49,9 @@ mod streams;
 
 #[cfg(feature = "gateway")]
 pub mod gateway;
+
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "agent")]
 pub use agent::{Agent, Service};

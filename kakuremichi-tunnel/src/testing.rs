@@ -1,0 +1,3 @@
+//! What fuzz targets and tests outside of this crate run.
+
+pub mod fuzzing;
