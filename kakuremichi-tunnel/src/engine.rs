@@ -41,6 +41,7 @@ mod shard;
 mod steering;
 mod turn;
 mod udp;
+mod wall;
 
 pub use config::{EngineLimits, Listen, Network, PeerSettings, ShardConfig};
 pub use connect::{Connect, ConnectError, EndReason, Meter, Splice, SpliceEnd};

@@ -16,6 +16,8 @@ use std::{
 thread_local! {
     /// What the clocks of this thread say, if it is not the system that says it.
     static NOW: Cell<Option<Duration>> = const { Cell::new(None) };
+    /// How far the clock of the day is behind the others.
+    static BEHIND: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// What the clocks say at first: the same in each run.
@@ -47,6 +49,15 @@ impl VirtualClock {
         Instant::now()
     }
 
+    /// Sets the clock of the day back behind the others, by so much in all.
+    #[expect(
+        clippy::unused_self,
+        reason = "they are only known to stand still while this exists"
+    )]
+    pub(crate) fn set_back(&self, by: Duration) {
+        BEHIND.set(by);
+    }
+
     /// Moves them; what is in the past is ignored.
     pub(crate) fn advance_to(&self, to: Instant) {
         let ahead = to.saturating_duration_since(self.now());
@@ -57,6 +68,7 @@ impl VirtualClock {
 impl Drop for VirtualClock {
     fn drop(&mut self) {
         NOW.set(None);
+        BEHIND.set(Duration::ZERO);
     }
 }
 
@@ -67,6 +79,10 @@ unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, out: *mut libc::times
     let Some(now) = NOW.get() else {
         // SAFETY: the system's own function, with what its caller gave.
         return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, out) as libc::c_int };
+    };
+    let now = match clock {
+        libc::CLOCK_REALTIME => now.saturating_sub(BEHIND.get()),
+        _ => now,
     };
     let time = libc::timespec {
         tv_sec: now.as_secs() as libc::time_t,

@@ -258,6 +258,18 @@ impl PeerTable {
         self.changed(now);
     }
 
+    /// Something happened to all paths: asks at once.
+    pub(super) fn nudge_all(&mut self, now: Instant) {
+        let probes = self
+            .peers
+            .iter_mut()
+            .flatten()
+            .filter_map(|entry| entry.probe.as_mut());
+        for (_, path) in probes {
+            path.nudge(now);
+        }
+    }
+
     /// The next time at which there is something to publish.
     pub(super) const fn publish_at(&self) -> Option<Instant> {
         self.publish_at

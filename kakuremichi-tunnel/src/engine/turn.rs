@@ -20,6 +20,7 @@ use super::{
     handover::Handover,
     peers::{PeerTable, Task},
     udp::{Buffers, Udp},
+    wall::WallWatch,
 };
 use crate::{
     netstack::{FlowId, Stack},
@@ -69,6 +70,7 @@ pub(super) struct Engine {
     publisher: Publisher,
     handover: Handover,
     probe_at: Instant,
+    wall: WallWatch,
     pub(super) shutdown: Option<Shutdown>,
     pub(super) counters: EngineCounters,
     // Lists whose memory is used again in each turn.
@@ -156,6 +158,7 @@ impl Engine {
             publisher: parts.publisher,
             handover: parts.handover,
             probe_at: clock::now(),
+            wall: WallWatch::default(),
             shutdown: None,
             counters: EngineCounters::default(),
             commands: VecDeque::new(),
@@ -362,6 +365,11 @@ impl Engine {
             self.probe_at = now + PROBE_TICK;
             let stack = &self.stack;
             self.device.hold_live(|peer| stack.flows_of(peer) > 0, now);
+            if self.wall.has_stepped(now, clock::wall()) {
+                tracing::info!("the clock was set, or the machine has slept: all peers are asked anew");
+                self.device.clock_stepped();
+                self.peers.nudge_all(now);
+            }
             self.peers.handle_timeout(&self.device, now, &mut self.tasks);
             self.run_tasks(now);
         }

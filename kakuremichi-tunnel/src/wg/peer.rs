@@ -36,6 +36,9 @@ pub(super) struct Peer {
     pub(super) ownership: Arc<Ownership>,
     /// 11 kB, made when it is needed: only the owner has one, and who is about to take over.
     pub(super) tunnel: Option<Box<Tunnel>>,
+    /// The tunnel is to be made anew once it has no session: see
+    /// [`clock_stepped`](super::Device::clock_stepped).
+    pub(super) outdated: bool,
     /// Since when the tunnel has only answered an initiation that came to this shard. The peer is
     /// taken over once it is heard in the new session: the initiation may be a replay.
     pub(super) claimed: Option<Instant>,
@@ -66,12 +69,18 @@ impl Peer {
         self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_ready())
     }
 
-    /// Forgets its sessions; returns how many packets waited for one.
-    pub(super) fn close(&mut self) -> u64 {
+    /// Forgets its sessions and its handshake. What waits for a session goes on waiting.
+    pub(super) fn forget_tunnel(&mut self) {
         self.tunnel = None;
+        self.outdated = false;
         self.claimed = None;
         self.proven = None;
         self.last_initiation = None;
+    }
+
+    /// Forgets its sessions; returns how many packets waited for one.
+    pub(super) fn close(&mut self) -> u64 {
+        self.forget_tunnel();
         let waiting = self.queue.len() as u64;
         self.queue = VecDeque::new();
         waiting

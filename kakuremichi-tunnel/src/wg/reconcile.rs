@@ -158,6 +158,7 @@ impl Device {
             allowed: Vec::new(),
             hint: None,
             keepalive: None,
+            outdated: false,
             index,
             endpoint: None,
             queue: VecDeque::new(),

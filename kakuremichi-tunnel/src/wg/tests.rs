@@ -3,6 +3,8 @@
     reason = "boringtun reads the clock, so tests start from it too"
 )]
 
+#[cfg(target_os = "linux")]
+mod clock;
 mod owners;
 #[cfg(target_os = "linux")]
 mod scripts;

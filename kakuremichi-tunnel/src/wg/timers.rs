@@ -66,6 +66,9 @@ impl Device {
             if was_ready && !state.is_ready() {
                 mark(&mut self.changed, state);
             }
+            if state.outdated && !state.is_ready() {
+                state.forget_tunnel();
+            }
             if !owned || !state.keepalive_due(now) || state.endpoint.is_none() {
                 continue;
             }
@@ -79,6 +82,21 @@ impl Device {
                 // Does nothing while a handshake is under way: its timer repeats it.
                 let begun = begin(state, &self.common.identity, false, sink, now);
                 initiations -= usize::from(begun);
+            }
+        }
+    }
+
+    /// Tells that the clock of the day was set, or that the machine has slept.
+    ///
+    /// An initiation carries the time of day (TAI64N; whitepaper, section 5.4.2), and a peer takes none that
+    /// is older than the last. A tunnel reads that clock when it is made and counts on from there: one that
+    /// was made while the clock was behind would be refused for as long as it was behind. So tunnels without a
+    /// session are made anew, and those with one when it is over.
+    pub fn clock_stepped(&mut self) {
+        for state in self.slots.iter_mut().flatten() {
+            state.outdated = state.tunnel.is_some();
+            if state.outdated && !state.is_ready() {
+                state.forget_tunnel();
             }
         }
     }
