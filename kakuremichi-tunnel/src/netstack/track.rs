@@ -133,8 +133,11 @@ impl Track {
             } else {
                 self.shift
             };
-            self.window = u32::from(segment.window()) << shift;
             let acknowledgement = segment.acknowledgement();
+            // One that was overtaken says nothing any more (RFC 9293 section 3.10.7.4), not to smoltcp either.
+            if !self.acknowledged_once || !is_after(self.unacknowledged, acknowledgement) {
+                self.window = u32::from(segment.window()) << shift;
+            }
             if !self.acknowledged_once || is_after(acknowledgement, self.unacknowledged) {
                 self.acknowledged_once = true;
                 self.unacknowledged = acknowledgement;
