@@ -127,6 +127,7 @@ fn meet(shard: &ShardHandle, own: u8, other: u8, endpoint: Option<SocketAddr>) {
             probe: Some(overlay(other).into()),
         }],
         listen: [SINK, ECHO].map(|port| Listen { port, preface: None }).to_vec(),
+        listen_udp: Vec::new(),
     });
 }
 

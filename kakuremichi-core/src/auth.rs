@@ -187,7 +187,7 @@ pub struct AuthorizationRequest<'a> {
     pub principal: Option<&'a Principal>,
     /// What is asked for.
     pub subject: Subject,
-    /// The request; none at a TCP service.
+    /// The request; none at a TCP or UDP service.
     pub request: Option<&'a CanonicalRequest>,
 }
 

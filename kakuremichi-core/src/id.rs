@@ -93,7 +93,7 @@ ids! {
     ServiceId = "svc_";
     /// A route inside an HTTP service.
     RouteId = "rou_";
-    /// A target in the pool of a route or of a TCP service.
+    /// A target in the pool of a route, or of a TCP or UDP service.
     TargetId = "tgt_";
     /// An enrolment token.
     TokenId = "tok_";

@@ -10,5 +10,5 @@ pub use node::{Node, NodeKind, Organization, Site};
 pub use service::{
     Health, HealthCheck, Lifetime, MAX_HEALTH_PATH, MAX_HOSTS, MAX_ROUTES, MAX_SOCKET_PATH, MAX_TARGETS,
     Pool, Route, Service, ServiceError, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme,
-    VirtualPort,
+    Transport, VirtualPort,
 };

@@ -4,6 +4,7 @@
 
 use kakuremichi_core::{
     id::{AgentId, OrganizationId, ServiceId},
+    model::Transport,
     plan::{AgentNode, AgentPlan, AgentRecord, AgentService, Revision},
 };
 use proptest::prelude::*;
@@ -13,6 +14,7 @@ fn plan(revision: u64) -> impl Strategy<Value = AgentPlan> {
         AgentRecord::Service(AgentService {
             id: ServiceId::from_bytes([id; 16]),
             name: name.as_str().parse().unwrap(),
+            transport: Transport::Tcp,
             hosts: Vec::new(),
             port: Some(80),
             urls: Vec::new(),

@@ -2,7 +2,7 @@
 
 use kakuremichi_core::{
     id::ServiceId,
-    model::{HealthCheck, TargetAddress, TargetScheme},
+    model::{HealthCheck, TargetAddress, TargetScheme, Transport},
     name::{HostPattern, Label, PathPattern},
     policy::Policy,
 };
@@ -37,6 +37,22 @@ pub enum DeclaredKind {
         /// The port.
         port: u16,
     },
+    /// Datagrams on a UDP port, which is not zero.
+    Udp {
+        /// The port.
+        port: u16,
+    },
+}
+
+impl DeclaredKind {
+    /// How it is carried.
+    #[must_use]
+    pub const fn transport(&self) -> Transport {
+        match self {
+            Self::Http { .. } | Self::Tcp { .. } => Transport::Tcp,
+            Self::Udp { .. } => Transport::Udp,
+        }
+    }
 }
 
 /// Where the agent delivers.

@@ -102,8 +102,8 @@ pub enum PrefaceError {
     /// They are not even a PROXY protocol header, or too long a one.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// The header is not about a TCP connection between two addresses.
-    #[error("the header does not name a TCP connection")]
+    /// The header is not about a connection (or, before a datagram, a session) between two addresses.
+    #[error("the header does not name a connection between two addresses")]
     Addresses,
     /// A field that must be there is not.
     #[error("the field {0} is missing")]
@@ -122,12 +122,15 @@ impl Preface {
     /// # Errors
     /// When a text is longer than it may be; then nothing is appended.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), PrefaceError> {
-        let start = out.len();
-        let result = self.write(out);
-        if result.is_err() {
-            out.truncate(start);
-        }
-        result
+        self.append(out, Transport::Stream)
+    }
+
+    /// Appends the preface in the form that stands before a datagram.
+    ///
+    /// # Errors
+    /// When a text is longer than it may be; then nothing is appended.
+    pub fn encode_datagram(&self, out: &mut Vec<u8>) -> Result<(), PrefaceError> {
+        self.append(out, Transport::Datagram)
     }
 
     /// Reads a preface from the head of a stream, and how many bytes it has. `None` when there are not
@@ -136,21 +139,47 @@ impl Preface {
     /// # Errors
     /// When the bytes are not a preface.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, PrefaceError> {
+        Self::read(bytes, Transport::Stream)
+    }
+
+    /// Reads a preface from the head of a datagram, and how many bytes it has.
+    ///
+    /// # Errors
+    /// When the datagram does not start with one.
+    pub fn parse_datagram(bytes: &[u8]) -> Result<(Self, usize), PrefaceError> {
+        Self::read(bytes, Transport::Datagram)?.ok_or(PrefaceError::Header(HeaderError::Signature))
+    }
+
+    fn read(bytes: &[u8], transport: Transport) -> Result<Option<(Self, usize)>, PrefaceError> {
         let Some((header, length)) = header::parse(bytes, MAX_PREFACE)? else {
             return Ok(None);
         };
-        let (Command::Proxy, Transport::Stream, Some(addresses)) =
-            (header.command, header.transport, header.addresses)
-        else {
+        let (Command::Proxy, Some(addresses)) = (header.command, header.addresses) else {
             return Err(PrefaceError::Addresses);
         };
+        if header.transport != transport {
+            return Err(PrefaceError::Addresses);
+        }
         Fields::read(&header)?
             .finish(addresses)
             .map(|preface| Some((preface, length)))
     }
 
-    fn write(&self, out: &mut Vec<u8>) -> Result<(), PrefaceError> {
-        let mut writer = header::Writer::new(out, self.source, self.destination);
+    fn append(&self, out: &mut Vec<u8>, transport: Transport) -> Result<(), PrefaceError> {
+        let start = out.len();
+        let result = self.write(out, transport);
+        if result.is_err() {
+            out.truncate(start);
+        }
+        result
+    }
+
+    fn write(&self, out: &mut Vec<u8>, transport: Transport) -> Result<(), PrefaceError> {
+        let mut writer = if transport == Transport::Datagram {
+            header::Writer::datagram(out, self.source, self.destination)
+        } else {
+            header::Writer::new(out, self.source, self.destination)
+        };
         if let Some(tls) = &self.tls {
             if let Some(name) = &tls.server_name {
                 writer.tlv(tlv::AUTHORITY, name.as_str().as_bytes());
@@ -355,6 +384,28 @@ mod tests {
             let followed = [bytes.as_slice(), b"GET / HTTP/1.1"].concat();
             assert_eq!(Preface::parse(&followed), Ok(Some((preface, bytes.len()))));
         }
+    }
+
+    /// A datagram is read whole: what is cut short is no preface, nor is that of a stream.
+    #[test]
+    fn prefaces_of_datagrams_round_trip_and_are_no_others() {
+        let preface = Preface {
+            tls: None,
+            ..preface()
+        };
+        let mut bytes = Vec::new();
+        preface.encode_datagram(&mut bytes).unwrap();
+        let length = bytes.len();
+        let followed = [bytes.as_slice(), b"query"].concat();
+        assert_eq!(Preface::parse_datagram(&followed), Ok((preface.clone(), length)));
+        for end in 0..length {
+            assert!(Preface::parse_datagram(&bytes[..end]).is_err(), "cut at {end}");
+        }
+        assert_eq!(Preface::parse(&bytes), Err(PrefaceError::Addresses));
+        assert_eq!(
+            Preface::parse_datagram(&encode(&preface)),
+            Err(PrefaceError::Addresses)
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! not released yet.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use data_encoding::HEXLOWER;
 use kakuremichi_core::{
@@ -63,8 +63,12 @@ fn records_have_the_bytes_that_were_released_and_read_as_what_was_written() {
         WirePlan::from_plan(&gateway).unwrap(),
         WirePlan::from_plan(&agent).unwrap(),
     );
+    let (udp_gateway, udp_agent) = samples::udp_service();
+    let udp = [udp_gateway.to_wire().unwrap(), udp_agent.to_wire().unwrap()].map(Arc::new);
+    assert_eq!(GatewayRecord::from_wire(&udp[0]), Ok(Some(udp_gateway)));
+    assert_eq!(AgentRecord::from_wire(&udp[1]), Ok(Some(udp_agent)));
     let mut seen = Vec::new();
-    for record in gateway_wire.records().chain(agent_wire.records()) {
+    for record in gateway_wire.records().chain(agent_wire.records()).chain(&udp) {
         let tag = RecordTag::from_code(record.tag()).unwrap();
         let count = seen.iter().filter(|other| **other == tag).count();
         seen.push(tag);
@@ -161,6 +165,9 @@ fn the_data_path_has_the_bytes_that_were_released() {
     bytes.clear();
     bare.encode(&mut bytes).unwrap();
     golden("preface-v6", &bytes);
+    bytes.clear();
+    bare.encode_datagram(&mut bytes).unwrap();
+    golden("preface-datagram", &bytes);
     let relayed = Preface {
         relay: Some(GatewayId::from_bytes([5; 16])),
         ..bare

@@ -33,6 +33,7 @@ mod incoming;
 mod lanes;
 mod listener;
 mod service;
+mod sessions;
 mod streams;
 mod table;
 mod view;
@@ -42,10 +43,10 @@ pub use crate::lane::LanePreference;
 pub use builder::AgentBuilder;
 pub use check::CheckError;
 pub use handle::{Agent, ShutdownReport};
-pub use listener::{BACKLOG, Forward, TunnelListener};
+pub use listener::{BACKLOG, Forward, TunnelListener, TunnelUdp};
 pub use service::{Service, ServiceError};
 pub use table::FlowDenial;
-pub use visitor::{ConnectionId, TlsFacts, Visitor, VisitorStream};
+pub use visitor::{ConnectionId, TlsFacts, Visitor, VisitorSession, VisitorStream};
 
 #[cfg(test)]
 mod tests;

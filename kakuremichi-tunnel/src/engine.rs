@@ -1,6 +1,6 @@
 //! The shard: one named thread that runs the data path to completion.
 //!
-//! A shard owns its UDP sockets, the WireGuard sessions of its peers, the TCP flows inside them, and
+//! A shard owns its UDP sockets, the WireGuard sessions of its peers, the TCP flows and UDP sessions inside them, and
 //! the raw TCP sockets that are spliced to such flows. On its thread runs a current-thread tokio
 //! runtime; the engine is one future on it, and whatever else belongs to the node (HTTP, the control
 //! link, health checks) runs as local tasks beside it, without a wake-up across threads.
@@ -36,6 +36,7 @@ mod net;
 mod peers;
 mod preface;
 mod pump;
+mod session;
 mod set;
 mod shard;
 mod steering;
@@ -49,10 +50,12 @@ pub use handle::{Drained, LocalShard, Shard, ShardHandle, SpawnError};
 pub use incoming::IncomingFlow;
 pub use peers::{EngineCounters, Metrics, PeerView, Peers};
 pub use preface::{InvalidPreface, PrefaceLength, proxy_v2_length};
+pub use session::{IncomingSession, OpenSession};
 pub use set::{ShardSet, ShardSetHandle, WatchPeers};
 pub use shard::BuildShard;
 
 pub(crate) use command::Link;
+pub(crate) use session::SessionLink;
 
 #[cfg(test)]
 mod tests;

@@ -43,9 +43,14 @@ pub mod status;
 #[cfg(feature = "engine")]
 pub mod engine;
 #[cfg(feature = "engine")]
+pub mod session;
+#[cfg(feature = "engine")]
 pub mod stream;
 #[cfg(feature = "link")]
 mod streams;
+
+#[cfg(feature = "link")]
+mod datagram;
 
 #[cfg(feature = "gateway")]
 pub mod gateway;

@@ -1,6 +1,7 @@
-//! TCP flows through tunnels, as one state machine per shard.
+//! TCP flows and UDP sessions through tunnels, as one state machine per shard.
 //!
-//! A [`Stack`] ends the TCP connections that travel inside the tunnels of many peers. It does no IO,
+//! A [`Stack`] ends the TCP connections that travel inside the tunnels of many peers, and the UDP sessions
+//! beside them: datagrams between two addresses, for as long as some pass. It does no IO,
 //! reads no clock and draws no random numbers: packets, time and a seed are arguments, packets go out
 //! through a [`PacketSink`].
 //!
@@ -12,6 +13,7 @@
 //! 2. [`poll_event`](Stack::poll_event) until it returns `None`. On [`Event::Ready`], and when the
 //!    local socket of a flow became ready, [`recv`](Stack::recv) and [`send`](Stack::send) until one
 //!    of them is not called back or the local socket would block.
+//!    Datagrams of sessions are [taken](Stack::take_received), and [sent](Stack::send_datagram) at once.
 //! 3. [`transmit`](Stack::transmit). When it returns `true` there is more to send: have another turn
 //!    without sleeping, or, when the sink was not ready, as soon as it is. Have another turn, too,
 //!    while there are [events](Stack::has_events): a time-out is found out when a flow has its turn.
@@ -19,7 +21,7 @@
 //!
 //! # Bounds
 //!
-//! Flows, half-open flows and buffers are bounded, in all and per peer ([`Limits`]); a connection
+//! Flows, half-open flows, sessions and buffers are bounded, in all and per peer ([`Limits`]); a connection
 //! attempt beyond a bound is reset and counted ([`Counters`]). The work of one turn is bounded by
 //! [`TURN_BYTES`], and within it each flow by [`QUANTUM`], flows that had nothing to send before
 //! first. Back-pressure is TCP's own: what the engine does not take stays in the flow's ring, and the
@@ -28,17 +30,21 @@
 mod api;
 mod device;
 mod egress;
+mod errors;
 mod flow;
 mod host;
 mod icmp;
 mod ingress;
 mod life;
 mod ports;
+mod reassembly;
 mod rim;
+mod sessions;
 mod stack;
 mod tcp;
 mod time_wait;
 mod track;
+mod udp;
 mod wheel;
 
 pub use api::{
@@ -46,7 +52,9 @@ pub use api::{
     PingError, Settings,
 };
 pub use egress::{QUANTUM, TURN_BYTES};
+pub use sessions::SessionId;
 pub use stack::Stack;
+pub use udp::{RECEIVED_BYTES, Received, SendError};
 
 #[cfg(test)]
 mod tests;

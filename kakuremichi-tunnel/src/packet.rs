@@ -4,20 +4,25 @@
 //! field afterwards cannot fail. Checksums are not verified: what arrives here was authenticated by
 //! the AEAD of the tunnel. What is written here always carries valid ones, for peers that verify.
 //!
-//! Extension headers of IPv6 and fragments do not occur inside a tunnel whose MTU both ends know; a
-//! fragment is refused, and a packet with extension headers is of a protocol that nobody handles.
+//! Extension headers of IPv6 do not occur inside a tunnel, and a packet with them is of a protocol that
+//! nobody handles. Fragments do occur, of datagrams that are longer than the MTU: an [`IpPacket`] is none,
+//! a [`Fragment`] is.
 
 mod checksum;
 mod coalesce;
 mod echo;
+mod fragment;
 mod ip;
 mod tcp;
+mod udp;
 
 pub use checksum::{checksum, transport_checksum};
 pub use coalesce::{Coalescer, MAX_COALESCED};
 pub use echo::{ECHO_HEADER, Echo, EchoKind};
-pub use ip::{FiveTuple, InvalidPacket, IpPacket, Protocol, write_ip_header};
+pub use fragment::{Fragment, fragment};
+pub use ip::{FiveTuple, InvalidPacket, IpPacket, Protocol, source_address, write_ip_header};
 pub use tcp::{TcpFlags, TcpSegment};
+pub use udp::{UDP_HEADER, UdpDatagram, write_udp};
 
 #[cfg(test)]
 mod tests;

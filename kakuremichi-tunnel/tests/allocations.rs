@@ -90,6 +90,7 @@ fn network(own: u8, others: &[(u8, Option<SocketAddr>)]) -> Network {
         listen: [SOCKETS, STREAMS]
             .map(|port| Listen { port, preface: None })
             .to_vec(),
+        listen_udp: Vec::new(),
     }
 }
 

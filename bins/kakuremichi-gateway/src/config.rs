@@ -44,6 +44,12 @@ pub const SETTINGS: &[Setting] = &[
         "Where agents reach --wireguard, best first; may be repeated",
     ),
     Setting::number(
+        "udp-idle",
+        "SECONDS",
+        "A session at a UDP service ends when no datagram passes for so long",
+    )
+    .or("60"),
+    Setting::number(
         "public-https-port",
         "PORT",
         "The port at which visitors reach --https, if it is another one",
@@ -89,6 +95,8 @@ pub struct Settings {
     /// Where agents reach it.
     #[serde(default)]
     pub public_address: Vec<String>,
+    /// A session at a UDP service ends when no datagram passes for so many seconds.
+    pub udp_idle: u64,
     /// The port at which visitors reach HTTPS.
     pub public_https_port: Option<u16>,
     /// On how many threads it works.

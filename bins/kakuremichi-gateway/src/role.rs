@@ -8,7 +8,7 @@ use kakuremichi_bins_common::{
 };
 use kakuremichi_core::code::Code;
 use kakuremichi_tunnel::{
-    gateway::{Gateway, SpawnError},
+    gateway::{Gateway, SpawnError, Timeouts},
     link::{ControlLink, LinkEnd, LinkStatus, SetupError},
 };
 
@@ -26,13 +26,16 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
     let shards = shards(settings.shards)?;
     let data = DataDir::open(&settings.data)?;
     let admin = Admin::bind(common.admin, Role::Gateway)?;
+    let mut timeouts = Timeouts::default();
+    timeouts.udp_idle = Duration::from_secs(settings.udp_idle.max(1));
     let token = settings.token.as_ref().map_or("", FirstSecret::text);
     let mut builder = Gateway::builder(ControlLink::new(&settings.control, token))
         .state_dir(data.path())
         .http(&settings.http.to_string())
         .https(&settings.https.to_string())
         .wireguard(&settings.wireguard.to_string())
-        .certificates(certificates);
+        .certificates(certificates)
+        .timeouts(timeouts);
     for address in &settings.public_address {
         builder = builder.public_address(address);
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kakuremichi_bins_common::{AdminSource, Exposition, MetricKind, Readiness};
+use kakuremichi_core::model::Transport;
 use kakuremichi_tunnel::engine::Metrics;
 use kakuremichi_tunnel::gateway::{Gateway, GatewayMetrics, GatewayStatus, LaneKind, PeerState, Phase};
 use tokio::sync::watch;
@@ -84,6 +85,26 @@ const COUNTERS: &[Counter] = &[
         "kakuremichi_tcp_connections_total",
         "Connections to TCP services.",
         |count| count.tcp_connections,
+    ),
+    (
+        "kakuremichi_udp_sessions_total",
+        "Sessions at UDP services.",
+        |count| count.udp_sessions,
+    ),
+    (
+        "kakuremichi_udp_overflowed_total",
+        "Datagrams dropped that would have begun a UDP session beyond a bound.",
+        |count| count.udp_overflowed,
+    ),
+    (
+        "kakuremichi_udp_shed_total",
+        "Datagrams of UDP sessions dropped because too many waited.",
+        |count| count.udp_shed,
+    ),
+    (
+        "kakuremichi_udp_refusals_total",
+        "How often targets did not want the datagrams of a UDP session.",
+        |count| count.udp_refusals,
     ),
     ("kakuremichi_flows_total", "Flows opened to targets.", |count| {
         count.flows
@@ -302,21 +323,25 @@ impl AdminSource for Source {
         }
         page.family(
             "kakuremichi_port_open",
-            "Whether the port of a TCP service is listened on.",
+            "Whether the port of a TCP or UDP service is open.",
             gauge,
         );
         for port in &status.ports {
             let number = port.port.to_string();
+            let transport = match port.transport {
+                Transport::Tcp => "tcp",
+                Transport::Udp => "udp",
+            };
             page.sample(
                 "kakuremichi_port_open",
-                &[("port", &number)],
+                &[("port", &number), ("transport", transport)],
                 flag(port.error.is_none()),
             );
         }
         let counts = self.gateway.metrics();
         page.single(
             "kakuremichi_open",
-            "Requests, WebSockets and TCP connections open now.",
+            "Requests, WebSockets, TCP connections and UDP sessions open now.",
             gauge,
             counts.open,
         );

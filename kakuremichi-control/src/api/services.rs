@@ -3,7 +3,7 @@
 mod kind;
 mod policy;
 
-pub(crate) use kind::{HttpView, TcpView};
+pub(crate) use kind::{HttpView, TcpView, UdpView};
 pub(crate) use policy::PolicyView;
 
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
@@ -28,7 +28,7 @@ use crate::{
     text::Text,
 };
 
-/// A service, as somebody asks for it: `http` or `tcp`, and who may reach it.
+/// A service, as somebody asks for it: `http`, `tcp` or `udp`, and who may reach it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServiceInput {
@@ -39,6 +39,8 @@ pub(crate) struct ServiceInput {
     http: Option<HttpView>,
     /// Raw TCP on a port of every gateway.
     tcp: Option<TcpView>,
+    /// Datagrams on a UDP port of every gateway.
+    udp: Option<UdpView>,
     /// Who may reach it; nobody if left out.
     #[serde(default)]
     policy: PolicyView,
@@ -58,6 +60,9 @@ pub(crate) struct ServiceView {
     /// Raw TCP on a port.
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<TcpView>,
+    /// Datagrams on a UDP port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    udp: Option<UdpView>,
     /// Who may reach it. Passwords are not shown.
     policy: PolicyView,
     /// How long it lives.
@@ -205,12 +210,13 @@ async fn answer(app: &App, stored: Stored<Service>) -> Result<impl IntoResponse 
 }
 
 fn view(service: &Service, urls: Vec<String>) -> ServiceView {
-    let (http, tcp) = kind::views(&service.kind);
+    let kind::Views { http, tcp, udp } = kind::views(&service.kind);
     ServiceView {
         id: service.id.to_string(),
         name: service.name.to_string(),
         http,
         tcp,
+        udp,
         policy: (&service.policy).into(),
         lifetime: match service.lifetime {
             Lifetime::Configured => LifetimeView::Configured,
@@ -226,13 +232,14 @@ impl TryFrom<ServiceInput> for ServiceDraft {
     type Error = Problem;
 
     fn try_from(input: ServiceInput) -> Result<Self, Problem> {
-        let kind = match (input.http, input.tcp) {
-            (Some(http), None) => http.try_into()?,
-            (None, Some(tcp)) => tcp.try_into()?,
-            (Some(_), Some(_)) | (None, None) => {
+        let kind = match (input.http, input.tcp, input.udp) {
+            (Some(http), None, None) => http.try_into()?,
+            (None, Some(tcp), None) => tcp.try_into()?,
+            (None, None, Some(udp)) => udp.try_into()?,
+            _ => {
                 return Err(Problem::fields(vec![FieldError::new(
                     "http",
-                    "give either `http` or `tcp`",
+                    "give one of `http`, `tcp` and `udp`",
                 )]));
             }
         };

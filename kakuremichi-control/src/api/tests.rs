@@ -349,6 +349,18 @@ async fn what_cannot_be_understood_is_said_with_its_field() {
             "tcp.port",
         ),
         (
+            json!({"name": "s", "udp": {"port": 0, "targets": []}}),
+            "udp.port",
+        ),
+        (
+            json!({"name": "s", "udp": {"port": 53, "targets": [{"agent": "home", "unix": "/run/dns"}]}}),
+            "udp.targets[0].unix",
+        ),
+        (
+            json!({"name": "s", "tcp": {"port": 53, "targets": []}, "udp": {"port": 53, "targets": []}}),
+            "http",
+        ),
+        (
             http(json!([{"targets": [{"address": "h:1"}]}])),
             "http.routes[0].targets[0].agent",
         ),
@@ -550,13 +562,20 @@ async fn nodes_and_sites_are_managed() {
     let path = format!("/api/v1/sites/{}", made.body["id"].as_str().unwrap());
     let behind = json!({"name": "nas", "tcp": {"port": 5000, "targets": [{"site": "office", "address": "192.168.7.9:80"}]}});
     api.post("/services", behind).await.is(201, "");
+    let names = json!({"name": "names", "udp": {"port": 5000, "targets": [{"site": "office", "address": "192.168.7.9:53"}]}});
+    let made_udp = api.post("/services", names).await;
+    made_udp.is(201, "");
+    assert_eq!(made_udp.body["udp"]["port"], 5000);
+    assert_eq!(made_udp.body["udp"]["targets"][0]["address"], "192.168.7.9:53");
+    let again = json!({"name": "other", "udp": {"port": 5000, "targets": []}});
+    api.post("/services", again).await.is(409, "KKM-A005");
     let mut moved = wanted.clone();
     moved["networks"] = json!(["192.168.8.0/24"]);
     api.send("PUT", &path, &[], Some(moved)).await.is(409, "KKM-A009");
     let mut dials = wanted;
     dials.as_object_mut().unwrap().remove("endpoint");
     let changed = api
-        .send("PUT", &path, &[("if-match", "\"2\"")], Some(dials))
+        .send("PUT", &path, &[("if-match", "\"3\"")], Some(dials))
         .await;
     changed.is(200, "");
     assert!(changed.body.get("endpoint").is_none());

@@ -40,7 +40,7 @@ pub(crate) struct ScopeView {
     /// Hosts that its HTTP services may have.
     #[schema(value_type = Vec<String>, example = json!(["*.example.net"]))]
     hosts: Vec<HostPatternText>,
-    /// Ports, or ranges of ports, that its TCP services may have.
+    /// Ports, or ranges of ports, that its TCP and UDP services may have.
     #[schema(value_type = Vec<String>, example = json!(["5432", "8000-8999"]))]
     ports: Vec<Text<PortRange>>,
 }

@@ -179,11 +179,12 @@ fn agent_service(service: &Service, agent: AgentId, urls: Vec<String>) -> AgentS
     };
     let (hosts, port) = match &service.kind {
         ServiceKind::Http { hosts, .. } => (hosts.clone(), None),
-        ServiceKind::Tcp { port, .. } => (Vec::new(), Some(*port)),
+        ServiceKind::Tcp { port, .. } | ServiceKind::Udp { port, .. } => (Vec::new(), Some(*port)),
     };
     AgentService {
         id: service.id,
         name: service.name.clone(),
+        transport: service.kind.transport(),
         hosts,
         port,
         urls,
@@ -216,6 +217,10 @@ fn gateway_service(service: &Service, reachable: impl Fn(&TargetPlace) -> bool) 
                 .collect(),
         },
         ServiceKind::Tcp { port, pool } => PlannedKind::Tcp {
+            port: *port,
+            pool: planned(pool),
+        },
+        ServiceKind::Udp { port, pool } => PlannedKind::Udp {
             port: *port,
             pool: planned(pool),
         },
@@ -268,7 +273,8 @@ fn target_name(address: &TargetAddress) -> Option<Hostname> {
             Host::Name(name) => Some(name.clone()),
             Host::Address(_) => None,
         },
-        TargetAddress::Unix(_) | TargetAddress::InProcess => None,
+        // No TLS is spoken to a UDP target.
+        TargetAddress::Unix(_) | TargetAddress::InProcess | TargetAddress::Udp(_) => None,
     }
 }
 
@@ -333,7 +339,7 @@ mod tests {
             PlannedKind::Http { routes, .. } => {
                 routes.iter().map(|route| route.pool.targets.len()).sum::<usize>()
             }
-            PlannedKind::Tcp { .. } => panic!("it is HTTP"),
+            PlannedKind::Tcp { .. } | PlannedKind::Udp { .. } => panic!("it is HTTP"),
         };
         assert_eq!(targets(&active), 4);
         agent.revoked = Some(sample::NOW);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kakuremichi_core::{
-    model::{Node, Service, ServiceKind},
+    model::{Node, Service, ServiceKind, Transport},
     name::HostPattern,
     net::Endpoint,
 };
@@ -17,7 +17,7 @@ const MAX_URLS: usize = 1024;
 const MAX_URL_BYTES: usize = 64 * 1024;
 
 /// Where visitors find a service: one URL for each host and each HTTPS port that the active gateways among
-/// `nodes` have, or one for each gateway's first endpoint at a TCP service. In the order of hosts and nodes,
+/// `nodes` have, or one for each gateway's first endpoint at a TCP or UDP service. In the order of hosts and nodes,
 /// each once. A gateway that has not said yet where it is does not count.
 #[must_use]
 pub fn service_urls<'a>(service: &Service, nodes: impl IntoIterator<Item = &'a Node>) -> Vec<String> {
@@ -30,13 +30,17 @@ pub fn service_urls<'a>(service: &Service, nodes: impl IntoIterator<Item = &'a N
     for (endpoints, https_port) in known {
         let found: Vec<String> = match &service.kind {
             ServiceKind::Http { hosts, .. } => hosts.iter().map(|host| https_url(host, https_port)).collect(),
-            ServiceKind::Tcp { port, .. } => {
+            ServiceKind::Tcp { port, .. } | ServiceKind::Udp { port, .. } => {
+                let scheme = match service.kind.transport() {
+                    Transport::Tcp => "tcp",
+                    Transport::Udp => "udp",
+                };
                 let public = endpoints.first().map(|endpoint| Endpoint {
                     host: endpoint.host.clone(),
                     port: *port,
                 });
                 public
-                    .map(|public| format!("tcp://{public}"))
+                    .map(|public| format!("{scheme}://{public}"))
                     .into_iter()
                     .collect()
             }

@@ -222,6 +222,7 @@ fn draft(agent: AgentId, declaration: &Declaration) -> ServiceDraft {
             }],
         },
         DeclaredKind::Tcp { port } => KindDraft::Tcp { port: *port, pool },
+        DeclaredKind::Udp { port } => KindDraft::Udp { port: *port, pool },
     };
     ServiceDraft {
         name: declaration.name.clone(),
@@ -246,7 +247,7 @@ fn in_scope(node: &Node, kind: &DeclaredKind) -> Result<(), UseCaseError> {
             Some(outside) => Err(UseCaseError::ScopeHost(outside.clone())),
             None => Ok(()),
         },
-        DeclaredKind::Tcp { port } if scope.allows_port(*port) => Ok(()),
-        DeclaredKind::Tcp { port } => Err(UseCaseError::ScopePort(*port)),
+        DeclaredKind::Tcp { port } | DeclaredKind::Udp { port } if scope.allows_port(*port) => Ok(()),
+        DeclaredKind::Tcp { port } | DeclaredKind::Udp { port } => Err(UseCaseError::ScopePort(*port)),
     }
 }

@@ -38,6 +38,13 @@ pub enum KindDraft {
         /// Where connections go.
         pool: PoolDraft,
     },
+    /// Datagrams on a UDP port.
+    Udp {
+        /// The port.
+        port: u16,
+        /// Where sessions go.
+        pool: PoolDraft,
+    },
 }
 
 /// A path and where its requests go.

@@ -203,6 +203,7 @@ fn taken(key: &UniqueKey) -> String {
         UniqueKey::ServiceName(_, name) => format!("another service is called {name}"),
         UniqueKey::Host(host) => format!("the host {host} belongs to another service"),
         UniqueKey::TcpPort(_, port) => format!("the port {port} belongs to another service"),
+        UniqueKey::UdpPort(_, port) => format!("the UDP port {port} belongs to another service"),
         UniqueKey::Identity(_) => "another node has this identity".to_owned(),
         UniqueKey::WireGuard(_) => "another node or site has this WireGuard key".to_owned(),
         UniqueKey::OverlayV4(address) => format!("another node or site has the address {address}"),

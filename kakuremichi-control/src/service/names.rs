@@ -70,6 +70,7 @@ pub(super) fn node_name(wish: &Label, attempt: usize) -> Result<Label, NameError
 /// Marks a place in a request, for error messages.
 #[derive(Clone, Copy)]
 pub(super) struct At<'a> {
+    pub(super) kind: &'a str,
     pub(super) route: Option<usize>,
     pub(super) target: usize,
     pub(super) field: &'a str,
@@ -78,8 +79,8 @@ pub(super) struct At<'a> {
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.route {
-            Some(route) => write!(f, "http.routes[{route}].")?,
-            None => f.write_str("tcp.")?,
+            Some(route) => write!(f, "{}.routes[{route}].", self.kind)?,
+            None => write!(f, "{}.", self.kind)?,
         }
         write!(f, "targets[{}].{}", self.target, self.field)
     }

@@ -57,7 +57,9 @@ impl UseCases {
                         Some(id) => id,
                         None => RouteId::from_bytes(random()?),
                     };
-                    let pool = resolver.pool(route.pool, Some((index, &route.path))).await?;
+                    let pool = resolver
+                        .pool(route.pool, "http", Some((index, &route.path)))
+                        .await?;
                     resolved.push(Route {
                         id,
                         path: route.path,
@@ -71,7 +73,11 @@ impl UseCases {
             }
             KindDraft::Tcp { port, pool } => ServiceKind::Tcp {
                 port,
-                pool: resolver.pool(pool, None).await?,
+                pool: resolver.pool(pool, "tcp", None).await?,
+            },
+            KindDraft::Udp { port, pool } => ServiceKind::Udp {
+                port,
+                pool: resolver.pool(pool, "udp", None).await?,
             },
         };
         Ok(Resolved {
@@ -192,7 +198,7 @@ fn route_of(old: &Service, path: &PathPattern) -> Option<RouteId> {
             .iter()
             .find(|route| route.path == *path)
             .map(|route| route.id),
-        ServiceKind::Tcp { .. } => None,
+        ServiceKind::Tcp { .. } | ServiceKind::Udp { .. } => None,
     }
 }
 
@@ -209,7 +215,9 @@ fn spare(old: &Service) -> Vec<Spare> {
             };
             routes.iter().flat_map(at).collect()
         }
-        ServiceKind::Tcp { pool, .. } => pool.targets.iter().map(|target| (None, target.clone())).collect(),
+        ServiceKind::Tcp { pool, .. } | ServiceKind::Udp { pool, .. } => {
+            pool.targets.iter().map(|target| (None, target.clone())).collect()
+        }
     }
 }
 
@@ -231,11 +239,13 @@ impl Resolver<'_> {
     async fn pool(
         &mut self,
         draft: PoolDraft,
+        kind: &str,
         route: Option<(usize, &PathPattern)>,
     ) -> Result<Pool, UseCaseError> {
         let mut targets = Vec::with_capacity(draft.targets.len());
         for (index, target) in draft.targets.into_iter().enumerate() {
             let at = |field| At {
+                kind,
                 route: route.map(|(index, _)| index),
                 target: index,
                 field,

@@ -184,16 +184,19 @@ impl UseCases {
 /// Checks what the types alone cannot hold, and that nodes can be told of it. Returns how many bytes it
 /// has in a plan.
 fn check(service: &Service) -> Result<usize, UseCaseError> {
-    let kind = match &service.kind {
-        ServiceKind::Http { .. } => "http",
-        ServiceKind::Tcp { .. } => "tcp",
+    let (kind, port) = match &service.kind {
+        ServiceKind::Http { .. } => ("http", "http"),
+        ServiceKind::Tcp { .. } => ("tcp", "tcp.port"),
+        ServiceKind::Udp { .. } => ("udp", "udp.port"),
     };
     service.validate().map_err(|error| {
         let field = match &error {
             ServiceError::NoHost | ServiceError::DuplicateHost(_) => "http.hosts",
             ServiceError::DuplicatePath(_) => "http.routes",
-            ServiceError::Port => "tcp.port",
+            ServiceError::Port => port,
             ServiceError::TooMany
+            | ServiceError::Transport
+            | ServiceError::Datagrams
             | ServiceError::HealthCheck
             | ServiceError::HealthPath
             | ServiceError::SocketPath

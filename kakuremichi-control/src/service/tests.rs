@@ -291,7 +291,7 @@ async fn unchanged_targets_keep_their_ports_and_others_get_new_ones() {
             routes[0].id,
             routes[0].pool.targets.iter().map(|t| t.id).collect::<Vec<_>>(),
         ),
-        ServiceKind::Tcp { .. } => panic!("it is HTTP"),
+        ServiceKind::Tcp { .. } | ServiceKind::Udp { .. } => panic!("it is HTTP"),
     };
     assert_eq!(ids(&changed).0, ids(&made).0);
     assert_eq!(ids(&changed).1[0], ids(&made).1[1]);
@@ -608,6 +608,12 @@ async fn an_agent_declares_within_its_scope_only() {
     assert_eq!(declare(&tcp).await.unwrap_err().code(), Code::SCOPE_PORT);
     tcp.kind = DeclaredKind::Tcp { port: 5022 };
     assert!(declare(&tcp).await.is_ok());
+    // The same port of the other transport is another port, and within the same scope.
+    let mut udp = declaration("udp", "x.example.net", true);
+    udp.kind = DeclaredKind::Udp { port: 53 };
+    assert_eq!(declare(&udp).await.unwrap_err().code(), Code::SCOPE_PORT);
+    udp.kind = DeclaredKind::Udp { port: 5022 };
+    assert!(declare(&udp).await.is_ok());
 
     // Another agent neither takes a name or host, nor ends what is not its own.
     let (other, other_actor) = agent(&control, 2).await;

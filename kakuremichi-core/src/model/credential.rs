@@ -32,7 +32,7 @@ impl Role {
 pub struct DeclareScope {
     /// Hosts that HTTP services may have.
     pub hosts: Vec<HostPattern>,
-    /// Ports that TCP services may have.
+    /// Ports that TCP and UDP services may have.
     pub ports: Vec<PortRange>,
 }
 

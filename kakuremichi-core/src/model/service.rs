@@ -80,6 +80,13 @@ pub enum ServiceKind {
         /// Where connections go.
         pool: Pool,
     },
+    /// Datagrams on a UDP port of every gateway.
+    Udp {
+        /// The port.
+        port: u16,
+        /// Where sessions go. Nothing checks whether a UDP target is alive.
+        pool: Pool,
+    },
 }
 
 /// A path of an HTTP service and where its requests go.
@@ -120,7 +127,8 @@ pub enum TargetPlace {
     Agent {
         /// The agent.
         agent: AgentId,
-        /// The TCP port in the overlay at which the agent takes flows for this target.
+        /// The port in the overlay at which the agent takes flows for this target: a UDP port at a UDP
+        /// service, otherwise a TCP port.
         port: VirtualPort,
         /// What the agent dials.
         address: TargetAddress,
@@ -134,7 +142,7 @@ pub enum TargetPlace {
     },
 }
 
-/// A TCP port in the overlay, at an agent. Ports below [`VirtualPort::FIRST`] are reserved.
+/// A port in the overlay, at an agent. No two targets have the same, of whatever transport. Ports below [`VirtualPort::FIRST`] are reserved.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VirtualPort(u16);
 
@@ -183,6 +191,29 @@ pub enum TargetAddress {
     Unix(PathBuf),
     /// A listener in the program that embeds the agent.
     InProcess,
+    /// A UDP address, by name or number, as the agent sees it.
+    Udp(Endpoint),
+}
+
+impl TargetAddress {
+    /// Whether a target of a service of this transport can be here.
+    #[must_use]
+    pub const fn takes(&self, transport: Transport) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => matches!(transport, Transport::Tcp),
+            Self::Udp(_) => matches!(transport, Transport::Udp),
+            Self::InProcess => true,
+        }
+    }
+}
+
+/// How flows to targets are carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// As streams.
+    Tcp,
+    /// As datagrams.
+    Udp,
 }
 
 /// What the gateway speaks to a target, through the tunnel.
@@ -246,8 +277,14 @@ pub enum ServiceError {
     #[error("the path {0} stands twice")]
     DuplicatePath(PathPattern),
     /// A port that cannot be listened on.
-    #[error("a TCP service needs a port from 1 to 65535")]
+    #[error("a TCP or UDP service needs a port from 1 to 65535")]
     Port,
+    /// A target that is not of the service's transport.
+    #[error("a UDP service has UDP targets, and any other service has none")]
+    Transport,
+    /// A check of, or TLS to, what is sent datagrams.
+    #[error("a UDP service has neither a health check nor TLS to its targets")]
+    Datagrams,
     /// A check that cannot be run.
     #[error(
         "a health check needs an interval and a timeout from 100 ms to 1 h, and thresholds of at least 1"
@@ -271,7 +308,7 @@ impl Service {
     pub fn pools(&self) -> impl Iterator<Item = &Pool> {
         let (routes, pool) = match &self.kind {
             ServiceKind::Http { routes, .. } => (routes.as_slice(), None),
-            ServiceKind::Tcp { pool, .. } => (&[][..], Some(pool)),
+            ServiceKind::Tcp { pool, .. } | ServiceKind::Udp { pool, .. } => (&[][..], Some(pool)),
         };
         routes.iter().map(|route| &route.pool).chain(pool)
     }
@@ -303,17 +340,42 @@ impl Service {
                     return Err(ServiceError::DuplicatePath(route.path.clone()));
                 }
             }
-            ServiceKind::Tcp { port: 0, .. } => return Err(ServiceError::Port),
-            ServiceKind::Tcp { .. } => {}
+            ServiceKind::Tcp { port: 0, .. } | ServiceKind::Udp { port: 0, .. } => {
+                return Err(ServiceError::Port);
+            }
+            ServiceKind::Tcp { .. } | ServiceKind::Udp { .. } => {}
         }
-        self.pools().try_for_each(Pool::validate)
+        let transport = self.kind.transport();
+        self.pools().try_for_each(|pool| pool.validate(transport))
+    }
+}
+
+impl ServiceKind {
+    /// How flows to its targets are carried.
+    #[must_use]
+    pub const fn transport(&self) -> Transport {
+        match self {
+            Self::Http { .. } | Self::Tcp { .. } => Transport::Tcp,
+            Self::Udp { .. } => Transport::Udp,
+        }
     }
 }
 
 impl Pool {
-    fn validate(&self) -> Result<(), ServiceError> {
+    fn validate(&self, transport: Transport) -> Result<(), ServiceError> {
         if self.targets.len() > MAX_TARGETS {
             return Err(ServiceError::TooMany);
+        }
+        let fits = |target: &Target| match &target.place {
+            TargetPlace::Agent { address, .. } => address.takes(transport),
+            TargetPlace::Site { .. } => true,
+        };
+        if !self.targets.iter().all(fits) {
+            return Err(ServiceError::Transport);
+        }
+        let plain = |target: &Target| target.scheme == TargetScheme::Plain;
+        if transport == Transport::Udp && !(self.health.is_none() && self.targets.iter().all(plain)) {
+            return Err(ServiceError::Datagrams);
         }
         self.targets.iter().try_for_each(Target::validate)?;
         self.health.iter().try_for_each(HealthCheck::validate)

@@ -6,7 +6,7 @@ use super::{Plan, Record};
 use crate::{
     id::{AgentId, GatewayId, OrganizationId, ServiceId, TargetId},
     key::{IdentityKey, WireGuardKey},
-    model::{HealthCheck, TargetAddress, VirtualPort},
+    model::{HealthCheck, TargetAddress, Transport, VirtualPort},
     name::{HostPattern, Label},
     net::Endpoint,
 };
@@ -121,9 +121,11 @@ pub struct AgentService {
     pub id: ServiceId,
     /// Its name.
     pub name: Label,
-    /// The hosts of an HTTP service; empty for a TCP service.
+    /// How flows to its targets arrive.
+    pub transport: Transport,
+    /// The hosts of an HTTP service; empty for a TCP or UDP service.
     pub hosts: Vec<HostPattern>,
-    /// The port of a TCP service.
+    /// The port of a TCP or UDP service.
     pub port: Option<u16>,
     /// Where visitors find it.
     pub urls: Vec<String>,

@@ -189,6 +189,13 @@ pub enum PlannedKind {
         /// Where connections go.
         pool: PlannedPool,
     },
+    /// Datagrams on a UDP port.
+    Udp {
+        /// The port.
+        port: u16,
+        /// Where sessions go.
+        pool: PlannedPool,
+    },
 }
 
 /// A route of an HTTP service.

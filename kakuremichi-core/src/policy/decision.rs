@@ -24,7 +24,7 @@ pub struct Subject {
 pub struct Facts<'a> {
     /// The visitor's address.
     pub source: IpAddr,
-    /// The request; none at a TCP service.
+    /// The request; none at a TCP or UDP service.
     pub request: Option<&'a CanonicalRequest>,
     /// What the visitor has proven.
     pub proofs: &'a [Proof],

@@ -184,6 +184,8 @@ pub enum UniqueKey {
     Host(HostPattern),
     /// The port of a TCP service. Gateways belong to one organization, so ports do too.
     TcpPort(OrganizationId, u16),
+    /// The port of a UDP service.
+    UdpPort(OrganizationId, u16),
     /// A node's identity.
     Identity(IdentityKey),
     /// The WireGuard key of a node or a site.
@@ -206,6 +208,7 @@ impl fmt::Display for UniqueKey {
             Self::ServiceName(organization, name) => write!(f, "service/{organization}/{name}"),
             Self::Host(host) => write!(f, "host/{host}"),
             Self::TcpPort(organization, port) => write!(f, "tcp/{organization}/{port}"),
+            Self::UdpPort(organization, port) => write!(f, "udp/{organization}/{port}"),
             Self::Identity(key) => write!(f, "identity/{}", hex(key.as_bytes())),
             Self::WireGuard(key) => write!(f, "wireguard/{}", hex(key.as_bytes())),
             Self::OverlayV4(address) => write!(f, "overlay/{address}"),
@@ -258,6 +261,9 @@ impl StoreRecord {
                     }
                     ServiceKind::Tcp { port, .. } => {
                         keys.push(UniqueKey::TcpPort(service.organization, *port))
+                    }
+                    ServiceKind::Udp { port, .. } => {
+                        keys.push(UniqueKey::UdpPort(service.organization, *port))
                     }
                 }
                 keys

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, OrganizationId, ServiceId, TargetId},
     key::{IdentityKey, WireGuardKey},
-    model::HealthCheck,
+    model::{HealthCheck, TargetAddress, Transport},
     plan::{AgentGateway, AgentNode, AgentRecord, AgentService, AgentTarget, Record},
 };
 
@@ -32,10 +32,16 @@ impl PlanRecord for AgentRecord {
                 let gateway = record::AgentGateway::try_from(gateway)?;
                 (RecordTag::AgentGateway, codec::encode(&gateway))
             }
-            Self::Service(service) => {
-                let service = record::AgentService::try_from(service)?;
-                (RecordTag::AgentService, codec::encode(&service))
-            }
+            Self::Service(service) => match service.transport {
+                Transport::Udp => {
+                    let service = record::AgentUdpService::try_from(service)?;
+                    (RecordTag::AgentUdpService, codec::encode(&service))
+                }
+                Transport::Tcp => {
+                    let service = record::AgentService::try_from(service)?;
+                    (RecordTag::AgentService, codec::encode(&service))
+                }
+            },
         };
         Ok(WireRecord::new(
             tag.code(),
@@ -62,15 +68,19 @@ impl PlanRecord for AgentRecord {
                     .in_field("body")?
                     .try_into()?,
             ),
+            Some(RecordTag::AgentUdpService) => Self::Service(
+                codec::decode::<record::AgentUdpService>(wire.body())
+                    .in_field("body")?
+                    .try_into()?,
+            ),
             Some(
                 RecordTag::GatewayNode
                 | RecordTag::GatewayPeer
                 | RecordTag::GatewayService
-                | RecordTag::GatewaySibling,
+                | RecordTag::GatewaySibling
+                | RecordTag::GatewayUdpService,
             )
-            | None => {
-                return Ok(None);
-            }
+            | None => return Ok(None),
         };
         if key::agent(record.key()).as_ref() != Ok(wire.key()) {
             return Err(Invalid::mismatch("key"));
@@ -152,19 +162,21 @@ impl TryFrom<&AgentService> for record::AgentService {
             hosts: list(&service.hosts, "hosts", |host| Ok(host.to_string()))?,
             port: service.port,
             urls: List::truncated(service.urls.iter().cloned()),
-            targets: list(&service.targets, "targets", |target| {
-                Ok(record::AgentTarget {
-                    id: *target.id.as_bytes(),
-                    port: target.port.get(),
-                    address: (&target.address).try_into()?,
-                    tls: target.tls,
-                    health: target
-                        .health
-                        .as_ref()
-                        .map(message::HealthCheck::try_from)
-                        .transpose()?,
-                })
-            })?,
+            targets: write_targets(&service.targets)?,
+        })
+    }
+}
+
+impl TryFrom<&AgentService> for record::AgentUdpService {
+    type Error = Invalid;
+
+    fn try_from(service: &AgentService) -> Result<Self, Invalid> {
+        Ok(Self {
+            id: *service.id.as_bytes(),
+            name: service.name.as_str().to_owned(),
+            port: service.port.ok_or_else(|| Invalid::new("port", Cause::Port))?,
+            urls: List::truncated(service.urls.iter().cloned()),
+            targets: write_targets(&service.targets)?,
         })
     }
 }
@@ -173,15 +185,6 @@ impl TryFrom<record::AgentService> for AgentService {
     type Error = Invalid;
 
     fn try_from(service: record::AgentService) -> Result<Self, Invalid> {
-        let target = |target: record::AgentTarget| {
-            Ok(AgentTarget {
-                id: TargetId::from_bytes(target.id),
-                port: virtual_port(target.port)?,
-                address: target.address.try_into()?,
-                tls: target.tls,
-                health: target.health.map(HealthCheck::try_from).transpose()?,
-            })
-        };
         if service.port == Some(0) {
             return Err(Invalid::new("port", Cause::Port));
         }
@@ -189,15 +192,66 @@ impl TryFrom<record::AgentService> for AgentService {
         Ok(Self {
             id: ServiceId::from_bytes(service.id),
             name: name(&service.name, "name")?,
+            transport: Transport::Tcp,
             hosts: hosts.collect::<Result<_, _>>()?,
             port: service.port,
             urls: service.urls.into_vec(),
-            targets: service
-                .targets
-                .into_vec()
-                .into_iter()
-                .map(target)
-                .collect::<Result<_, _>>()?,
+            targets: read_targets(service.targets, Transport::Tcp)?,
         })
     }
+}
+
+impl TryFrom<record::AgentUdpService> for AgentService {
+    type Error = Invalid;
+
+    fn try_from(service: record::AgentUdpService) -> Result<Self, Invalid> {
+        if service.port == 0 {
+            return Err(Invalid::new("port", Cause::Port));
+        }
+        Ok(Self {
+            id: ServiceId::from_bytes(service.id),
+            name: name(&service.name, "name")?,
+            transport: Transport::Udp,
+            hosts: Vec::new(),
+            port: Some(service.port),
+            urls: service.urls.into_vec(),
+            targets: read_targets(service.targets, Transport::Udp)?,
+        })
+    }
+}
+
+fn write_targets(targets: &[AgentTarget]) -> Result<List<record::AgentTarget, 16384>, Invalid> {
+    list(targets, "targets", |target| {
+        Ok(record::AgentTarget {
+            id: *target.id.as_bytes(),
+            port: target.port.get(),
+            address: (&target.address).try_into()?,
+            tls: target.tls,
+            health: target
+                .health
+                .as_ref()
+                .map(message::HealthCheck::try_from)
+                .transpose()?,
+        })
+    })
+}
+
+fn read_targets(
+    targets: List<record::AgentTarget, 16384>,
+    transport: Transport,
+) -> Result<Vec<AgentTarget>, Invalid> {
+    let target = |target: record::AgentTarget| {
+        let address = TargetAddress::try_from(target.address)?;
+        if !address.takes(transport) {
+            return Err(Invalid::mismatch("targets.address"));
+        }
+        Ok(AgentTarget {
+            id: TargetId::from_bytes(target.id),
+            port: virtual_port(target.port)?,
+            address,
+            tls: target.tls,
+            health: target.health.map(HealthCheck::try_from).transpose()?,
+        })
+    };
+    targets.into_vec().into_iter().map(target).collect()
 }

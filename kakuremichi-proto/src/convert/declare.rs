@@ -25,6 +25,7 @@ impl TryFrom<&Declaration> for message::Declare {
                     path: path.to_string(),
                 },
                 DeclaredKind::Tcp { port } => message::DeclaredKind::Tcp { port: *port },
+                DeclaredKind::Udp { port } => message::DeclaredKind::Udp { port: *port },
             },
             target: message::DeclaredTarget {
                 address: (&declaration.target.address).try_into()?,
@@ -65,8 +66,11 @@ impl TryFrom<message::Declare> for Declaration {
                         path: name(&path, "path")?,
                     }
                 }
-                message::DeclaredKind::Tcp { port: 0 } => return Err(Invalid::new("port", Cause::Port)),
+                message::DeclaredKind::Tcp { port: 0 } | message::DeclaredKind::Udp { port: 0 } => {
+                    return Err(Invalid::new("port", Cause::Port));
+                }
                 message::DeclaredKind::Tcp { port } => DeclaredKind::Tcp { port },
+                message::DeclaredKind::Udp { port } => DeclaredKind::Udp { port },
             },
             target: DeclaredTarget {
                 address: declare.target.address.try_into()?,

@@ -35,10 +35,23 @@ impl PlanRecord for GatewayRecord {
                 let peer = record::GatewayPeer::try_from(peer)?;
                 (RecordTag::GatewayPeer, codec::encode(&peer))
             }
-            Self::Service(service) => {
-                let service = record::GatewayService::try_from(service)?;
-                (RecordTag::GatewayService, codec::encode(&service))
-            }
+            Self::Service(service) => match &service.kind {
+                PlannedKind::Udp { port, pool } => {
+                    let service = record::GatewayUdpService {
+                        id: *service.id.as_bytes(),
+                        organization: *service.organization.as_bytes(),
+                        name: service.name.as_str().to_owned(),
+                        port: *port,
+                        targets: write_pool(pool)?,
+                        policy: (&service.policy).try_into()?,
+                    };
+                    (RecordTag::GatewayUdpService, codec::encode(&service))
+                }
+                PlannedKind::Http { .. } | PlannedKind::Tcp { .. } => {
+                    let service = record::GatewayService::try_from(service)?;
+                    (RecordTag::GatewayService, codec::encode(&service))
+                }
+            },
             Self::Sibling(sibling) => {
                 let sibling = record::GatewaySibling::try_from(sibling)?;
                 (RecordTag::GatewaySibling, codec::encode(&sibling))
@@ -73,9 +86,17 @@ impl PlanRecord for GatewayRecord {
                     .in_field("body")?
                     .try_into()?,
             ),
-            Some(RecordTag::AgentNode | RecordTag::AgentGateway | RecordTag::AgentService) | None => {
-                return Ok(None);
+            Some(RecordTag::GatewayUdpService) => {
+                let service: record::GatewayUdpService = codec::decode(wire.body()).in_field("body")?;
+                Self::Service(service.try_into()?)
             }
+            Some(
+                RecordTag::AgentNode
+                | RecordTag::AgentGateway
+                | RecordTag::AgentService
+                | RecordTag::AgentUdpService,
+            )
+            | None => return Ok(None),
         };
         if key::gateway(record.key()).as_ref() != Ok(wire.key()) {
             return Err(Invalid::mismatch("key"));
@@ -208,8 +229,30 @@ impl TryFrom<&GatewayService> for record::GatewayService {
                     port: *port,
                     targets: write_pool(pool)?,
                 },
+                // It has a record of its own.
+                PlannedKind::Udp { .. } => return Err(Invalid::mismatch("kind")),
             },
             policy: (&service.policy).try_into()?,
+        })
+    }
+}
+
+impl TryFrom<record::GatewayUdpService> for GatewayService {
+    type Error = Invalid;
+
+    fn try_from(service: record::GatewayUdpService) -> Result<Self, Invalid> {
+        if service.port == 0 {
+            return Err(Invalid::new("port", Cause::Port));
+        }
+        Ok(Self {
+            id: ServiceId::from_bytes(service.id),
+            organization: OrganizationId::from_bytes(service.organization),
+            name: name(&service.name, "name")?,
+            kind: PlannedKind::Udp {
+                port: service.port,
+                pool: read_pool(service.targets)?,
+            },
+            policy: Policy::try_from(service.policy)?,
         })
     }
 }

@@ -23,6 +23,7 @@ impl TryFrom<&TargetAddress> for message::TargetAddress {
                 Self::Unix(path.to_owned())
             }
             TargetAddress::InProcess => Self::InProcess,
+            TargetAddress::Udp(endpoint) => Self::Udp(endpoint.into()),
         })
     }
 }
@@ -37,6 +38,9 @@ impl TryFrom<message::TargetAddress> for TargetAddress {
             }
             message::TargetAddress::Unix(path) => Self::Unix(PathBuf::from(path)),
             message::TargetAddress::InProcess => Self::InProcess,
+            message::TargetAddress::Udp(endpoint) => {
+                Self::Udp(Endpoint::try_from(&endpoint).in_field("target.address")?)
+            }
         })
     }
 }

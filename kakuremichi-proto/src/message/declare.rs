@@ -39,6 +39,11 @@ pub enum DeclaredKind {
         /// The port.
         port: u16,
     },
+    /// Datagrams on a UDP port.
+    Udp {
+        /// The port.
+        port: u16,
+    },
 }
 
 /// Where the agent delivers.

@@ -14,6 +14,8 @@ pub enum TargetAddress {
     Unix(String),
     /// A listener in the program that embeds the agent.
     InProcess,
+    /// A UDP address.
+    Udp(Endpoint),
 }
 
 /// What is spoken to a target.

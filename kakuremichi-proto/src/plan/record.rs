@@ -58,6 +58,8 @@ record_tags! {
     GatewayPeer = 0x0102;
     /// [`GatewayService`].
     GatewayService = 0x0103;
+    /// [`GatewayUdpService`], with the key of a [`GatewayService`].
+    GatewayUdpService = 0x0104;
     /// [`GatewaySibling`].
     GatewaySibling = 0x0105;
     /// [`AgentNode`].
@@ -66,6 +68,8 @@ record_tags! {
     AgentGateway = 0x0202;
     /// [`AgentService`].
     AgentService = 0x0203;
+    /// [`AgentUdpService`], with the key of an [`AgentService`].
+    AgentUdpService = 0x0204;
 }
 
 impl fmt::Display for RecordTag {
@@ -140,6 +144,23 @@ pub enum GatewayServiceKind {
         /// Where connections go.
         targets: List<GatewayTarget, 64>,
     },
+}
+
+/// A UDP service of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayUdpService {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// The owner.
+    pub organization: [u8; 16],
+    /// Its name.
+    pub name: String,
+    /// The port.
+    pub port: u16,
+    /// Where sessions go.
+    pub targets: List<GatewayTarget, 64>,
+    /// Who may reach it.
+    pub policy: Policy,
 }
 
 /// A route of an HTTP service.
@@ -253,6 +274,21 @@ pub struct AgentService {
     pub targets: List<AgentTarget, 16384>,
 }
 
+/// A UDP service with targets at an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentUdpService {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// Its name.
+    pub name: String,
+    /// The port.
+    pub port: u16,
+    /// Where visitors find it.
+    pub urls: List<String, 1024>,
+    /// The targets at this agent.
+    pub targets: List<AgentTarget, 16384>,
+}
+
 /// A target as its agent reaches it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentTarget {
@@ -285,10 +321,12 @@ mod tests {
                 (0x0101, "GatewayNode"),
                 (0x0102, "GatewayPeer"),
                 (0x0103, "GatewayService"),
+                (0x0104, "GatewayUdpService"),
                 (0x0105, "GatewaySibling"),
                 (0x0201, "AgentNode"),
                 (0x0202, "AgentGateway"),
                 (0x0203, "AgentService"),
+                (0x0204, "AgentUdpService"),
             ]
         );
         let known = (0..=u16::MAX)

@@ -211,7 +211,7 @@ pub fn read_ssl(value: &[u8]) -> Result<(&[u8], Option<&[u8]>), HeaderError> {
     Ok((version, cipher))
 }
 
-/// Writes a header for a client's TCP connection.
+/// Writes a header for a client's TCP connection, or for its datagrams.
 #[derive(Debug)]
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
@@ -222,12 +222,27 @@ impl<'a> Writer<'a> {
     /// Starts a header behind what `out` has. Addresses of two families are both written as IPv6.
     #[must_use]
     pub fn new(out: &'a mut Vec<u8>, source: SocketAddr, destination: SocketAddr) -> Self {
+        Self::with_transport(out, source, destination, 1)
+    }
+
+    /// Starts a header before a datagram, as [`new`](Self::new) does before a stream.
+    #[must_use]
+    pub fn datagram(out: &'a mut Vec<u8>, source: SocketAddr, destination: SocketAddr) -> Self {
+        Self::with_transport(out, source, destination, 2)
+    }
+
+    fn with_transport(
+        out: &'a mut Vec<u8>,
+        source: SocketAddr,
+        destination: SocketAddr,
+        transport: u8,
+    ) -> Self {
         let start = out.len();
         out.extend_from_slice(&SIGNATURE);
         out.push(VERSION | 1);
         match (source.ip().to_canonical(), destination.ip().to_canonical()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
-                out.extend_from_slice(&[0x11, 0, 0]);
+                out.extend_from_slice(&[0x10 | transport, 0, 0]);
                 out.extend_from_slice(&from.octets());
                 out.extend_from_slice(&to.octets());
             }
@@ -236,7 +251,7 @@ impl<'a> Writer<'a> {
                     IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
                     IpAddr::V6(v6) => v6.octets(),
                 };
-                out.extend_from_slice(&[0x21, 0, 0]);
+                out.extend_from_slice(&[0x20 | transport, 0, 0]);
                 out.extend_from_slice(&wide(from));
                 out.extend_from_slice(&wide(to));
             }

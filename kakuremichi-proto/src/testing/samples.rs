@@ -5,7 +5,7 @@ use std::time::Duration;
 use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, OrganizationId, PeerId, RouteId, ServiceId, SiteId, TargetId},
     key::{IdentityKey, WireGuardKey},
-    model::{Health, HealthCheck, TargetAddress, TargetScheme, VirtualPort},
+    model::{Health, HealthCheck, TargetAddress, TargetScheme, Transport, VirtualPort},
     name::{HostPattern, Label},
     plan::{
         AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
@@ -420,6 +420,7 @@ pub fn agent_plan(revision: u64, services: u32) -> AgentPlan {
         AgentRecord::Service(AgentService {
             id: ServiceId::from_bytes(id),
             name: parsed(&format!("service-{number}")),
+            transport: Transport::Tcp,
             hosts: vec![parsed(&format!("s{number}.example.net"))],
             port: Some(8000),
             urls: vec![format!("https://s{number}.example.net")],
@@ -445,6 +446,50 @@ pub fn agent_plan(revision: u64, services: u32) -> AgentPlan {
         Revision(revision),
         [node, gateway].into_iter().chain((0..services).map(service)),
     )
+}
+
+/// A UDP service, as a gateway and as an agent is told of it.
+#[must_use]
+pub fn udp_service() -> (GatewayRecord, AgentRecord) {
+    let id = ServiceId::from_bytes([0xdc; 16]);
+    let target = TargetId::from_bytes([0x78; 16]);
+    let gateway = GatewayService {
+        id,
+        organization: OrganizationId::from_bytes([9; 16]),
+        name: parsed("names"),
+        kind: PlannedKind::Udp {
+            port: 53,
+            pool: PlannedPool {
+                targets: vec![PlannedTarget {
+                    id: target,
+                    via: Via::Agent {
+                        agent: AgentId::from_bytes([0xa0; 16]),
+                        port: VirtualPort::FIRST,
+                    },
+                    scheme: TargetScheme::Plain,
+                    server_name: None,
+                    checked: false,
+                }],
+            },
+        },
+        policy: Policy::public(),
+    };
+    let agent = AgentService {
+        id,
+        name: parsed("names"),
+        transport: Transport::Udp,
+        hosts: Vec::new(),
+        port: Some(53),
+        urls: vec!["udp://gw.example.net:53".to_owned()],
+        targets: vec![AgentTarget {
+            id: target,
+            port: VirtualPort::FIRST,
+            address: TargetAddress::Udp(parsed("resolver.internal:53")),
+            tls: false,
+            health: None,
+        }],
+    };
+    (GatewayRecord::Service(gateway), AgentRecord::Service(agent))
 }
 
 #[expect(clippy::expect_used, reason = "the texts are constants")]

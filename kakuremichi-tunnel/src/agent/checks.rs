@@ -168,7 +168,7 @@ async fn run(
         let result = match target.address {
             TargetAddress::InProcess if shared.has_inlet(target.id) => Ok(()),
             TargetAddress::InProcess => Err(CheckError::NoListener),
-            TargetAddress::Tcp(_) | TargetAddress::Unix(_) => {
+            TargetAddress::Tcp(_) | TargetAddress::Unix(_) | TargetAddress::Udp(_) => {
                 check::check(&target.address, target.tls.then_some(&tls), &health).await
             }
         };

@@ -13,6 +13,7 @@ use std::{
 };
 
 use kakuremichi_core::{
+    model::Transport,
     name::Label,
     plan::{AgentPlan, AgentRecord},
 };
@@ -107,6 +108,8 @@ impl Conductor {
         let shared = Rc::new(Shared::new(ends, parts.events.clone()));
         let handler = Rc::clone(&shared);
         local.on_incoming(move |flow| handler.incoming(flow));
+        let handler = Rc::clone(&shared);
+        local.on_session(move |session| handler.session(session));
         let checks = Checks::new(outcome, CheckTls::new(&parts.streams.dialling.provider));
         let lanes = Lanes::new(
             find,
@@ -248,18 +251,19 @@ impl Conductor {
 
     fn configure(&self) {
         let Some(node) = self.plan.node() else { return };
+        let table = self.shared.table();
+        let listen = |transport| {
+            let listen = |port| Listen {
+                port,
+                preface: Some(PREFACE),
+            };
+            table.ports(transport).map(listen).collect()
+        };
         self.local.configure(Network {
             addresses: vec![node.address.into()],
             peers: self.lanes.peers(),
-            listen: self
-                .shared
-                .table()
-                .ports()
-                .map(|port| Listen {
-                    port,
-                    preface: Some(PREFACE),
-                })
-                .collect(),
+            listen: listen(Transport::Tcp),
+            listen_udp: listen(Transport::Udp),
         });
     }
 

@@ -7,6 +7,7 @@ use std::{
 
 use kakuremichi_core::{
     id::TargetId,
+    model::Transport,
     name::Label,
     plan::{AgentPlan, AgentService},
 };
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     listener::{BACKLOG, Handle, Leased, View},
-    visitor::VisitorStream,
+    visitor::{VisitorSession, VisitorStream},
 };
 use crate::{
     error::{CloseReason, ExposeError},
@@ -27,7 +28,21 @@ use crate::{
 };
 
 /// What the caller of `expose` or `forward` waits for.
-pub(super) type Answer = oneshot::Sender<Result<(Handle, mpsc::Receiver<VisitorStream>), ExposeError>>;
+pub(super) type Answer = oneshot::Sender<Result<(Handle, Outlet), ExposeError>>;
+
+/// Where visitors come out.
+#[derive(Debug)]
+pub(super) enum Outlet {
+    Streams(mpsc::Receiver<VisitorStream>),
+    Sessions(mpsc::Receiver<VisitorSession>),
+}
+
+/// Where they go in.
+#[derive(Debug, Clone)]
+pub(super) enum Door {
+    Streams(mpsc::Sender<VisitorStream>),
+    Sessions(mpsc::Sender<VisitorSession>),
+}
 
 /// All of them, by name.
 #[derive(Debug, Default)]
@@ -40,17 +55,17 @@ pub(super) struct Exposures {
 struct Exposure {
     number: u64,
     declaration: Declaration,
-    flows: mpsc::Sender<VisitorStream>,
+    door: Door,
     view: watch::Sender<View>,
     /// Whoever waits to hear that it is published.
-    waiting: Option<(Answer, Handle, mpsc::Receiver<VisitorStream>)>,
+    waiting: Option<(Answer, Handle, Outlet)>,
 }
 
-/// Where the connections for a target in this process go.
+/// Where the connections, or the sessions, for a target in this process go.
 #[derive(Debug, Clone)]
 pub(super) struct Inlet {
     pub(super) name: Label,
-    pub(super) flows: mpsc::Sender<VisitorStream>,
+    pub(super) door: Door,
     view: watch::Sender<View>,
 }
 
@@ -76,7 +91,7 @@ impl Exposures {
         } else if self.entries.len() >= MAX_DECLARATIONS {
             ExposeError::TooMany
         } else {
-            let (flows, receiver) = mpsc::channel(BACKLOG);
+            let (door, receiver) = passage(declaration.kind.transport());
             let (view, viewed) = watch::channel(View::default());
             let (lease, leased) = oneshot::channel();
             let handle = Handle::new(&declaration, viewed, lease);
@@ -84,7 +99,7 @@ impl Exposures {
             let exposure = Exposure {
                 number: self.next_number,
                 declaration,
-                flows,
+                door,
                 view,
                 waiting: Some((answer, handle, receiver)),
             };
@@ -144,7 +159,7 @@ impl Exposures {
             for target in targets {
                 let inlet = Inlet {
                     name: name.clone(),
-                    flows: entry.flows.clone(),
+                    door: entry.door.clone(),
                     view: entry.view.clone(),
                 };
                 inlets.insert(target.id, inlet);
@@ -233,6 +248,19 @@ impl Exposure {
     }
 }
 
+fn passage(transport: Transport) -> (Door, Outlet) {
+    match transport {
+        Transport::Tcp => {
+            let (door, outlet) = mpsc::channel(BACKLOG);
+            (Door::Streams(door), Outlet::Streams(outlet))
+        }
+        Transport::Udp => {
+            let (door, outlet) = mpsc::channel(BACKLOG);
+            (Door::Sessions(door), Outlet::Sessions(outlet))
+        }
+    }
+}
+
 /// Whether a service of the plan is the one that was declared.
 fn fits(service: &AgentService, declaration: &Declaration) -> bool {
     let published = match &declaration.kind {
@@ -240,7 +268,9 @@ fn fits(service: &AgentService, declaration: &Declaration) -> bool {
             let planned: BTreeSet<_> = service.hosts.iter().collect();
             !hosts.is_empty() && planned == hosts.iter().collect()
         }
-        DeclaredKind::Tcp { port } => service.port == Some(*port),
+        DeclaredKind::Tcp { port } | DeclaredKind::Udp { port } => {
+            service.port == Some(*port) && service.transport == declaration.kind.transport()
+        }
     };
     published
         && service

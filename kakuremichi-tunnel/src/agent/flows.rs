@@ -15,11 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::table::{Grant, Table};
 use crate::engine::Meter;
 
-/// All flows that were admitted and have not ended, those whose target is being dialled included. The
-/// engine bounds them.
+/// All flows and sessions that were admitted and have not ended, those whose target is being dialled
+/// included. The engine bounds them.
 #[derive(Debug)]
 pub(super) struct Flows {
     open: Slab<Flow>,
+    /// How many of them are sessions.
+    sessions: usize,
     ended: mpsc::UnboundedSender<usize>,
 }
 
@@ -31,6 +33,8 @@ struct Flow {
     /// Sends the revocation, once.
     revoke: Option<oneshot::Sender<()>>,
     meter: Arc<Meter>,
+    /// It is a UDP session.
+    session: bool,
     /// What was counted of it before.
     counted: Amount,
 }
@@ -94,23 +98,36 @@ impl Flows {
     pub(super) const fn new(ended: mpsc::UnboundedSender<usize>) -> Self {
         Self {
             open: Slab::new(),
+            sessions: 0,
             ended,
         }
     }
 
+    /// How many flows there are. Sessions do not count: they have no end that could be waited for.
     pub(super) fn len(&self) -> usize {
-        self.open.len()
+        self.open.len() - self.sessions
     }
 
     /// A flow that the plan grants begins; its target is to be found.
     pub(super) fn begin(&mut self, grant: Grant) -> Ticket {
+        self.add(grant, false)
+    }
+
+    /// A session that the plan grants begins; its target is there.
+    pub(super) fn begin_session(&mut self, grant: Grant) -> Ticket {
+        self.sessions += 1;
+        self.add(grant, true)
+    }
+
+    fn add(&mut self, grant: Grant, session: bool) -> Ticket {
         let meter = Arc::<Meter>::default();
         let (revoke, revoked) = oneshot::channel();
         let key = self.open.insert(Flow {
             grant,
-            connected: false,
+            connected: session,
             revoke: Some(revoke),
             meter: Arc::clone(&meter),
+            session,
             counted: Amount::default(),
         });
         Ticket {
@@ -143,6 +160,7 @@ impl Flows {
     /// A flow has ended; returns what of it was not counted.
     pub(super) fn end(&mut self, key: usize) -> Option<(ServiceId, Amount)> {
         let mut flow = self.open.try_remove(key)?;
+        self.sessions -= usize::from(flow.session);
         let amount = flow.uncounted();
         Some((flow.grant.service, amount))
     }
@@ -194,5 +212,10 @@ mod tests {
         let key = ends.try_recv().unwrap();
         assert_eq!(flows.end(key), Some((service, Amount::default())));
         assert_eq!((flows.end(key), flows.len()), (None, 0));
+        let session = flows.begin_session(Grant::of(service));
+        assert_eq!((flows.len(), flows.count().count()), (0, 1));
+        drop(session);
+        flows.end(ends.try_recv().unwrap());
+        assert_eq!((flows.len(), flows.sessions), (0, 0));
     }
 }

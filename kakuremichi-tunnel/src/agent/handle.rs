@@ -10,14 +10,14 @@ use std::{
 
 use kakuremichi_core::{
     key::{IdentityKey, WireGuardKey},
-    model::TargetAddress,
+    model::{TargetAddress, Transport},
     plan::AgentRecord,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
-    AgentBuilder, Forward, Service, TunnelListener, conductor::Request, listener::Handle,
-    visitor::VisitorStream,
+    AgentBuilder, Forward, Service, ServiceError, TunnelListener, TunnelUdp, conductor::Request,
+    exposure::Outlet, listener::Handle,
 };
 use crate::{
     engine::ShardHandle,
@@ -90,18 +90,41 @@ impl Agent {
     /// # Errors
     /// When the service cannot be, Control refuses it, or nobody can be asked.
     pub async fn expose(&self, service: Service) -> Result<TunnelListener, ExposeError> {
-        let (handle, flows) = self.declare(service, TargetAddress::InProcess).await?;
-        Ok(TunnelListener { handle, flows })
+        if service.transport() == Some(Transport::Udp) {
+            return Err(ServiceError::Datagrams.into());
+        }
+        match self.declare(service, TargetAddress::InProcess).await? {
+            (handle, Outlet::Streams(flows)) => Ok(TunnelListener { handle, flows }),
+            (_, Outlet::Sessions(_)) => Err(ServiceError::Datagrams.into()),
+        }
     }
 
-    /// Declares a service and forwards it to `target`: `host:port` as this machine sees it, or
-    /// `unix:/path` of a stream socket. It waits as [`expose`](Self::expose) does.
+    /// Serves a UDP service inside this process, as [`expose`](Self::expose) does others: the sessions of
+    /// visitors come out of it.
+    ///
+    /// # Errors
+    /// When the service is none of UDP, or as `expose` says.
+    pub async fn expose_udp(&self, service: Service) -> Result<TunnelUdp, ExposeError> {
+        if service.transport() == Some(Transport::Tcp) {
+            return Err(ServiceError::Streams.into());
+        }
+        match self.declare(service, TargetAddress::InProcess).await? {
+            (handle, Outlet::Sessions(sessions)) => Ok(TunnelUdp { handle, sessions }),
+            (_, Outlet::Streams(_)) => Err(ServiceError::Streams.into()),
+        }
+    }
+
+    /// Declares a service and forwards it to `target`: `host:port` as this machine sees it (a UDP port for
+    /// a UDP service), or `unix:/path` of a stream socket. It waits as [`expose`](Self::expose) does.
     ///
     /// # Errors
     /// When the service cannot be, the target cannot be read, Control refuses it, or nobody can be
     /// asked. Whether the target can be reached is not asked here.
     pub async fn forward(&self, service: Service, target: &str) -> Result<Forward, ExposeError> {
+        let datagrams = service.transport() == Some(Transport::Udp);
         let address = match target.strip_prefix("unix:") {
+            Some(_) if datagrams => return Err(ExposeError::Target),
+            None if datagrams => TargetAddress::Udp(target.parse().map_err(|_| ExposeError::Target)?),
             Some(path) if path.starts_with('/') => TargetAddress::Unix(PathBuf::from(path)),
             Some(_) => return Err(ExposeError::Target),
             None => TargetAddress::Tcp(target.parse().map_err(|_| ExposeError::Target)?),
@@ -114,7 +137,7 @@ impl Agent {
         &self,
         service: Service,
         address: TargetAddress,
-    ) -> Result<(Handle, mpsc::Receiver<VisitorStream>), ExposeError> {
+    ) -> Result<(Handle, Outlet), ExposeError> {
         let declaration = Box::new(service.declaration(address)?);
         let (answer, answered) = oneshot::channel();
         let gone = || ExposeError::Closed(self.end().unwrap_or(CloseReason::Gone));

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use kakuremichi_core::{id::TargetId, model::TargetAddress};
+use kakuremichi_core::{
+    id::TargetId,
+    model::{TargetAddress, Transport},
+};
 use kakuremichi_proto::{flow::FlowReply, preface::Preface};
 use tokio::{
     io::copy_bidirectional,
@@ -23,12 +26,13 @@ use tokio::{
 
 use super::{
     check,
-    exposure::Inlet,
+    exposure::{Door, Inlet},
     flows::{Flows, Ticket},
     table::{Admitted, FlowDenial, Grant, Opened, Table},
     visitor::{Visitor, VisitorStream},
 };
 use crate::{
+    datagram::Buffers,
     engine::{IncomingFlow, Meter, PrefaceLength, SpliceEnd, proxy_v2_length},
     link::dial::{self, DialError},
     status::AgentEvent,
@@ -63,6 +67,7 @@ pub(super) trait Incoming: Sized + 'static {
 impl Incoming for IncomingFlow {
     fn opened(&self) -> Opened {
         Opened {
+            transport: Transport::Tcp,
             peer: self.peer,
             local: self.local,
             remote: self.remote,
@@ -94,6 +99,10 @@ pub(super) struct Shared {
     flows: RefCell<Flows>,
     draining: Cell<bool>,
     dials: Cell<usize>,
+    /// Sessions with targets.
+    pub(super) relays: Cell<usize>,
+    /// Where all of them receive.
+    buffers: RefCell<Buffers>,
     events: broadcast::Sender<AgentEvent>,
     /// Listeners in this process came or went.
     pub(super) rebound: Notify,
@@ -107,6 +116,8 @@ impl Shared {
             flows: RefCell::new(Flows::new(ended)),
             draining: Cell::new(false),
             dials: Cell::new(0),
+            relays: Cell::new(0),
+            buffers: RefCell::new(Buffers::new()),
             events,
             rebound: Notify::new(),
         }
@@ -149,6 +160,31 @@ impl Shared {
         self.flows.borrow_mut()
     }
 
+    pub(super) fn buffers(&self) -> RefMut<'_, Buffers> {
+        self.buffers.borrow_mut()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub(super) fn inlet(&self, target: TargetId) -> Option<Inlet> {
+        self.inlets.borrow().get(&target).cloned()
+    }
+
+    pub(super) fn event(&self, event: AgentEvent) {
+        // Nobody may listen.
+        let _ = self.events.send(event);
+    }
+
+    /// Counts and tells that somebody was refused because too many wait.
+    pub(super) fn overflowed(&self, inlet: &Inlet) {
+        inlet.overflowed();
+        let name = inlet.name.clone();
+        tracing::warn!(service = %name, "too many connections wait to be accepted");
+        self.event(AgentEvent::Overflowed { name });
+    }
+
     /// Takes a flow: serves it, or refuses it with a reason.
     pub(super) fn incoming(self: &Rc<Self>, flow: impl Incoming) {
         let (admitted, preface) = match self.judge(&flow) {
@@ -157,8 +193,7 @@ impl Shared {
                 let opened = flow.opened();
                 let gateway = self.table.borrow().gateway(&opened.peer);
                 tracing::warn!(?gateway, port = opened.local.port(), %denial, "a flow is denied");
-                // Nobody may listen.
-                let _ = self.events.send(AgentEvent::Denied { denial, gateway });
+                self.event(AgentEvent::Denied { denial, gateway });
                 return flow.refuse(FlowReply::Denied);
             }
         };
@@ -169,6 +204,8 @@ impl Shared {
         match admitted.target.address {
             TargetAddress::InProcess => self.hand_over(flow, &admitted, preface),
             TargetAddress::Tcp(_) | TargetAddress::Unix(_) => self.begin_dial(flow, admitted),
+            // No other service than a UDP service has such a target.
+            TargetAddress::Udp(_) => flow.refuse(FlowReply::Unknown),
         }
     }
 
@@ -192,11 +229,13 @@ impl Shared {
     /// Hands a flow to the listener in this process, without waiting for it (LESSONS: one slow listener
     /// stalls every tunnel).
     fn hand_over(&self, flow: impl Incoming, admitted: &Admitted, preface: Preface) {
-        let inlet = self.inlets.borrow().get(&admitted.target.id).cloned();
-        let Some(inlet) = inlet else {
+        let Some(inlet) = self.inlet(admitted.target.id) else {
             return flow.refuse(FlowReply::Unknown);
         };
-        match inlet.flows.try_reserve() {
+        let Door::Streams(door) = &inlet.door else {
+            return flow.refuse(FlowReply::Unknown);
+        };
+        match door.try_reserve() {
             Ok(place) => {
                 let ticket = self.begin(admitted.grant.clone());
                 self.connected(ticket.key());
@@ -204,11 +243,7 @@ impl Shared {
                 place.send(VisitorStream::new(stream, Visitor::new(preface), ticket));
             }
             Err(mpsc::error::TrySendError::Full(())) => {
-                inlet.overflowed();
-                let name = inlet.name.clone();
-                tracing::warn!(service = %name, "too many connections wait to be accepted");
-                // Nobody may listen.
-                let _ = self.events.send(AgentEvent::Overflowed { name });
+                self.overflowed(&inlet);
                 flow.refuse(FlowReply::Overloaded);
             }
             Err(mpsc::error::TrySendError::Closed(())) => flow.refuse(FlowReply::Unknown),
@@ -255,7 +290,7 @@ impl Shared {
                 }
             }
             TargetAddress::Unix(path) => check::connect_unix(path, DIAL_TIMEOUT).await,
-            TargetAddress::InProcess => Err(DialError::NoAddress),
+            TargetAddress::InProcess | TargetAddress::Udp(_) => Err(DialError::NoAddress),
         };
         drop(dialling);
         match served {

@@ -11,10 +11,10 @@ use kakuremichi_core::{id::ServiceId, name::Label};
 use kakuremichi_proto::declare::{Declaration, DeclaredKind};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::visitor::VisitorStream;
+use super::visitor::{VisitorSession, VisitorStream};
 use crate::error::CloseReason;
 
-/// The connections of one service that wait to be accepted. One that comes while so many wait is
+/// The connections, or the sessions, of one service that wait to be accepted. One that comes while so many wait is
 /// refused (the visitor gets `KKM-G012`) and counted; other services are not delayed.
 pub const BACKLOG: usize = 128;
 
@@ -51,6 +51,7 @@ impl Handle {
                 .map(|host| format!("https://{host}/"))
                 .unwrap_or_default(),
             DeclaredKind::Tcp { port } => format!("tcp://*:{port}"),
+            DeclaredKind::Udp { port } => format!("udp://*:{port}"),
         };
         Self {
             name: declaration.name.clone(),
@@ -180,6 +181,42 @@ impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, Tunn
 {
     fn connect_info(stream: axum::serve::IncomingStream<'_, TunnelListener>) -> Self {
         stream.remote_addr().clone()
+    }
+}
+
+/// A UDP service inside this process: visitors' sessions come out of it.
+///
+/// It is a [`Stream`] of them. Dropping it ends the service if that is ephemeral; sessions that were accepted
+/// go on. It does not keep the agent running.
+#[derive(Debug)]
+pub struct TunnelUdp {
+    pub(super) handle: Handle,
+    pub(super) sessions: mpsc::Receiver<VisitorSession>,
+}
+
+impl TunnelUdp {
+    handle_methods!();
+
+    /// The next session. Its first datagram waits in it.
+    ///
+    /// # Errors
+    /// Why the service is no longer served, when there is no further session; each call says it again.
+    pub async fn accept(&mut self) -> Result<VisitorSession, CloseReason> {
+        self.sessions.recv().await.ok_or_else(|| self.handle.reason())
+    }
+
+    /// How many sessions were refused because [`BACKLOG`] others waited.
+    #[must_use]
+    pub fn overflowed(&self) -> u64 {
+        self.handle.view.borrow().overflowed
+    }
+}
+
+impl Stream for TunnelUdp {
+    type Item = VisitorSession;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<VisitorSession>> {
+        self.sessions.poll_recv(cx)
     }
 }
 

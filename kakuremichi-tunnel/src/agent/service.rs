@@ -1,7 +1,7 @@
 //! What an embedder asks to publish.
 
 use kakuremichi_core::{
-    model::{HealthCheck, MAX_HOSTS, TargetAddress, TargetScheme},
+    model::{HealthCheck, MAX_HOSTS, TargetAddress, TargetScheme, Transport},
     name::{HostPattern, Hostname, Label, NameError, PathPattern},
     policy::{Policy, PolicyError},
 };
@@ -24,7 +24,7 @@ pub enum ServiceError {
     #[error("the path is unusable: {0}")]
     Path(#[source] NameError),
     /// A port that cannot be listened on.
-    #[error("a TCP service needs a port from 1 to 65535")]
+    #[error("a TCP or UDP service needs a port from 1 to 65535")]
     Port,
     /// A name that is none.
     #[error("the service's name is unusable: {0}")]
@@ -35,6 +35,15 @@ pub enum ServiceError {
     /// A name for the certificate of a target that is none.
     #[error("the name in the target's certificate is unusable: {0}")]
     ServerName(#[source] NameError),
+    /// A UDP service where streams are wanted.
+    #[error("a UDP service is exposed by `expose_udp`")]
+    Datagrams,
+    /// Another service where datagrams are wanted.
+    #[error("only a UDP service is exposed by `expose_udp`")]
+    Streams,
+    /// A check of, or TLS to, what is sent datagrams.
+    #[error("a UDP service has neither a health check nor TLS to its target")]
+    Unchecked,
     /// What is spoken inside this process needs no TLS, and has no certificate.
     #[error("TLS is spoken to targets outside this process only")]
     TlsInProcess,
@@ -87,6 +96,22 @@ impl Service {
         })
     }
 
+    /// Datagrams on a UDP port of every gateway: served by
+    /// [`Agent::expose_udp`](super::Agent::expose_udp) or [`Agent::forward`](super::Agent::forward).
+    #[must_use]
+    pub fn udp(port: u16) -> Self {
+        Self::new(if port == 0 {
+            Err(ServiceError::Port)
+        } else {
+            Ok(DeclaredKind::Udp { port })
+        })
+    }
+
+    /// How it is carried; unknown while it is wrong.
+    pub(super) fn transport(&self) -> Option<Transport> {
+        self.kind.as_ref().ok().map(DeclaredKind::transport)
+    }
+
     fn new(kind: Result<DeclaredKind, ServiceError>) -> Self {
         Self {
             kind,
@@ -111,7 +136,7 @@ impl Service {
                 }
                 Ok(DeclaredKind::Http { hosts, path })
             }
-            DeclaredKind::Tcp { .. } => Err(ServiceError::NotHttp),
+            DeclaredKind::Tcp { .. } | DeclaredKind::Udp { .. } => Err(ServiceError::NotHttp),
         });
         self
     }
@@ -124,7 +149,7 @@ impl Service {
                 hosts,
                 path: path.parse().map_err(ServiceError::Path)?,
             }),
-            DeclaredKind::Tcp { .. } => Err(ServiceError::NotHttp),
+            DeclaredKind::Tcp { .. } | DeclaredKind::Udp { .. } => Err(ServiceError::NotHttp),
         });
         self
     }
@@ -189,6 +214,10 @@ impl Service {
         let kind = self.kind?;
         self.policy.validate()?;
         let scheme = self.scheme?;
+        let plain = self.health.is_none() && scheme == TargetScheme::Plain;
+        if kind.transport() == Transport::Udp && !plain {
+            return Err(ServiceError::Unchecked);
+        }
         if address == TargetAddress::InProcess && scheme != TargetScheme::Plain {
             return Err(ServiceError::TlsInProcess);
         }
@@ -210,10 +239,11 @@ impl Service {
     }
 }
 
-/// `billing-example-net`, `any-example-net` for `*.example.net`, `tcp-5432`.
+/// `billing-example-net`, `any-example-net` for `*.example.net`, `tcp-5432`, `udp-53`.
 fn derived_name(kind: &DeclaredKind) -> Result<Label, NameError> {
     let text = match kind {
         DeclaredKind::Tcp { port } => format!("tcp-{port}"),
+        DeclaredKind::Udp { port } => format!("udp-{port}"),
         DeclaredKind::Http { hosts, .. } => match hosts.first() {
             Some(HostPattern::Exact(host)) => host.to_string(),
             Some(HostPattern::Wildcard(base)) => format!("any.{base}"),
@@ -258,6 +288,7 @@ mod tests {
         assert_eq!(name(Service::http("*.example.net")), "any-example-net");
         assert_eq!(name(Service::http("_x.example.net")), "x-example-net");
         assert_eq!(name(Service::tcp(5432)), "tcp-5432");
+        assert_eq!(name(Service::udp(53)), "udp-53");
         assert_eq!(name(Service::tcp(5432).named("orders")), "orders");
         let long = format!("{0}.{0}.example.net", "a".repeat(60));
         assert_eq!(name(Service::http(&long)).len(), 63);
@@ -271,6 +302,12 @@ mod tests {
             ServiceError::Host(NameError::Address)
         ));
         assert_eq!(error(Service::tcp(0)), ServiceError::Port);
+        assert_eq!(error(Service::udp(0)), ServiceError::Port);
+        assert_eq!(error(Service::udp(53).host("a.example")), ServiceError::NotHttp);
+        assert_eq!(
+            error(Service::udp(53).tls("a.example", Vec::new())),
+            ServiceError::Unchecked
+        );
         assert_eq!(error(Service::tcp(1).host("a.example")), ServiceError::NotHttp);
         assert_eq!(error(Service::tcp(1).path("/")), ServiceError::NotHttp);
         assert!(matches!(

@@ -8,7 +8,7 @@ use std::{
 use kakuremichi_core::{
     id::{GatewayId, ServiceId, TargetId},
     key::WireGuardKey,
-    model::TargetAddress,
+    model::{TargetAddress, Transport},
     plan::{AgentPlan, AgentTarget},
 };
 use kakuremichi_proto::preface::Preface;
@@ -16,12 +16,13 @@ use kakuremichi_proto::preface::Preface;
 /// What was opened, and by whom.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Opened {
+    pub(super) transport: Transport,
     pub(super) peer: WireGuardKey,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
 }
 
-/// A flow that the plan knows.
+/// A flow, or a session, that the plan knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Admitted {
     pub(super) service: ServiceId,
@@ -39,6 +40,7 @@ pub(super) struct Grant {
     /// The one that let the visitor in, if it is another one.
     entry: Option<GatewayId>,
     /// What it opened.
+    transport: Transport,
     port: u16,
     pub(super) service: ServiceId,
     target: TargetId,
@@ -55,6 +57,7 @@ impl Grant {
             gateway: GatewayId::from_bytes([0; 16]),
             remote: IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
             entry: None,
+            transport: Transport::Tcp,
             port: 0,
             service,
             target: TargetId::from_bytes([0; 16]),
@@ -85,7 +88,7 @@ pub enum FlowDenial {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     gateways: BTreeMap<WireGuardKey, (GatewayId, IpAddr)>,
-    targets: BTreeMap<u16, (ServiceId, AgentTarget)>,
+    targets: BTreeMap<(Transport, u16), (ServiceId, AgentTarget)>,
 }
 
 impl Table {
@@ -94,7 +97,8 @@ impl Table {
             .gateways()
             .map(|gateway| (gateway.wireguard, (gateway.id, gateway.address.into())));
         let targets = plan.services().flat_map(|service| {
-            let entry = |target: &AgentTarget| (target.port.get(), (service.id, target.clone()));
+            let at = |target: &AgentTarget| (service.transport, target.port.get());
+            let entry = move |target: &AgentTarget| (at(target), (service.id, target.clone()));
             service.targets.iter().map(entry)
         });
         Self {
@@ -108,9 +112,10 @@ impl Table {
         self.gateways.get(key).map(|(gateway, _)| *gateway)
     }
 
-    /// The ports of all targets.
-    pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
-        self.targets.keys().copied()
+    /// The ports of all targets of TCP or UDP services.
+    pub(super) fn ports(&self, transport: Transport) -> impl Iterator<Item = u16> {
+        let all = self.targets.range((transport, 0)..=(transport, u16::MAX));
+        all.map(|((_, port), _)| *port)
     }
 
     /// All targets, with their services.
@@ -131,7 +136,8 @@ impl Table {
         if opened.remote.ip() != *address || speaker != *gateway || !known {
             return Err(FlowDenial::Gateway);
         }
-        let (owner, target) = self.targets.get(&opened.local.port()).ok_or(FlowDenial::Port)?;
+        let port = (opened.transport, opened.local.port());
+        let (owner, target) = self.targets.get(&port).ok_or(FlowDenial::Port)?;
         if preface.service != *owner || preface.target != target.id {
             return Err(FlowDenial::Service);
         }
@@ -143,6 +149,7 @@ impl Table {
                 gateway: *gateway,
                 remote: *address,
                 entry,
+                transport: opened.transport,
                 port: opened.local.port(),
                 service: *owner,
                 target: target.id,
@@ -158,7 +165,7 @@ impl Table {
     /// Whether a flow that was admitted would be admitted now, to the same place.
     pub(super) fn grants(&self, grant: &Grant) -> bool {
         let gateway = self.gateways.get(&grant.peer);
-        let target = self.targets.get(&grant.port);
+        let target = self.targets.get(&(grant.transport, grant.port));
         gateway == Some(&(grant.gateway, grant.remote))
             && grant.entry.is_none_or(|entry| self.has_gateway(entry))
             && target.is_some_and(|(service, target)| {
@@ -191,6 +198,7 @@ mod tests {
         AgentRecord::Service(AgentService {
             id: ServiceId::from_bytes([byte; 16]),
             name: "web".parse().unwrap(),
+            transport: Transport::Tcp,
             hosts: vec!["a.example".parse().unwrap()],
             port: None,
             urls: Vec::new(),
@@ -248,6 +256,7 @@ mod tests {
 
     fn opened(peer: u8, from: Ipv6Addr, port: u16) -> Opened {
         Opened {
+            transport: Transport::Tcp,
             peer: key(peer),
             local: (US, port).into(),
             remote: (from, 50_000).into(),
@@ -286,7 +295,13 @@ mod tests {
         ] {
             assert_eq!(table.admit(flow, &claim), Err(denial));
         }
-        assert_eq!(table.ports().collect::<Vec<_>>(), [2000, 2001]);
+        let datagrams = Opened {
+            transport: Transport::Udp,
+            ..opened(2, GATEWAY, 2000)
+        };
+        assert_eq!(table.admit(datagrams, &preface(2, 7, 7)), Err(FlowDenial::Port));
+        assert_eq!(table.ports(Transport::Tcp).collect::<Vec<_>>(), [2000, 2001]);
+        assert_eq!(table.ports(Transport::Udp).count(), 0);
     }
 
     /// DESIGN, "Relay": the agent sees both gateways, and its plan must have both.

@@ -7,13 +7,14 @@ mod flows;
 mod gate;
 mod health;
 mod life;
+mod sessions;
 
 use std::{future::Future, net::Ipv6Addr, path::Path, time::Duration};
 
 use kakuremichi_core::{
     id::{AgentId, GatewayId, OrganizationId, ServiceId, TargetId},
     key::{IdentityKey, WireGuardKey},
-    model::{HealthCheck, TargetAddress, VirtualPort},
+    model::{HealthCheck, TargetAddress, Transport, VirtualPort},
     plan::{AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, Plan, Revision},
 };
 use tokio::time::timeout;
@@ -65,6 +66,7 @@ fn port(number: u8) -> u16 {
 struct Planned {
     number: u8,
     host: Option<&'static str>,
+    transport: Transport,
     address: TargetAddress,
     health: Option<HealthCheck>,
 }
@@ -74,6 +76,7 @@ impl Planned {
         Self {
             number,
             host: Some(host),
+            transport: Transport::Tcp,
             address: TargetAddress::InProcess,
             health: None,
         }
@@ -83,8 +86,16 @@ impl Planned {
         Self {
             number,
             host: None,
+            transport: Transport::Tcp,
             address,
             health: None,
+        }
+    }
+
+    fn udp(number: u8, address: TargetAddress) -> Self {
+        Self {
+            transport: Transport::Udp,
+            ..Self::tcp(number, address)
         }
     }
 
@@ -92,6 +103,7 @@ impl Planned {
         AgentRecord::Service(AgentService {
             id: service_id(self.number),
             name: format!("service-{}", self.number).parse().unwrap(),
+            transport: self.transport,
             hosts: self.host.iter().map(|host| host.parse().unwrap()).collect(),
             port: self.host.is_none().then_some(u16::from(self.number)),
             urls: self

@@ -17,7 +17,7 @@ pub use kakuremichi_proto::preface::{ConnectionId, TlsFacts};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::flows::Ticket;
-use crate::stream::TunnelStream;
+use crate::{session::TunnelSession, stream::TunnelStream};
 
 /// Who came, as the gateway says. The agent has checked that the gateway may speak for this service.
 /// Clones share it.
@@ -121,6 +121,58 @@ impl VisitorStream {
     #[must_use]
     pub const fn visitor(&self) -> &Visitor {
         &self.visitor
+    }
+}
+
+/// A visitor's session at a UDP service inside this process: datagrams to and from one address and port.
+///
+/// It ends when no datagram passes for a while. Dropping it ends it too; what the visitor sends then begins
+/// another one.
+#[derive(Debug)]
+pub struct VisitorSession {
+    session: TunnelSession,
+    visitor: Visitor,
+    /// Dropped behind the session.
+    ticket: Ticket,
+}
+
+impl VisitorSession {
+    pub(super) const fn new(session: TunnelSession, visitor: Visitor, ticket: Ticket) -> Self {
+        Self {
+            session,
+            visitor,
+            ticket,
+        }
+    }
+
+    /// Who came.
+    #[must_use]
+    pub const fn visitor(&self) -> &Visitor {
+        &self.visitor
+    }
+
+    /// Receives a datagram and returns its length; what of it does not fit into `buffer` is lost.
+    ///
+    /// # Errors
+    /// `TimedOut` when no datagram passed for a while; else why the session has ended. The session ends,
+    /// too, when the agent's plan does not allow it any more.
+    pub async fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        tokio::select! {
+            biased;
+            () = self.ticket.revoked() => {
+                self.session.refuse();
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, Revoked))
+            }
+            received = self.session.recv(buffer) => received,
+        }
+    }
+
+    /// Sends a datagram to the visitor. It may be lost, as any may.
+    ///
+    /// # Errors
+    /// `WouldBlock` when so many wait that this one is dropped; else why the session has ended.
+    pub fn try_send(&self, data: &[u8]) -> io::Result<()> {
+        self.session.try_send(data)
     }
 }
 

@@ -12,9 +12,10 @@ use std::{
 use kakuremichi_proto::flow::FlowReply;
 use tokio::sync::{Notify, oneshot};
 
-use super::{Connect, ConnectError, Drained, Meter, Metrics, Network, SpliceEnd};
+use super::{Connect, ConnectError, Drained, Meter, Metrics, Network, OpenSession, SpliceEnd};
 use crate::{
-    netstack::FlowId,
+    netstack::{FlowId, SessionId},
+    session::TunnelSession,
     stream::{Shared, TunnelStream},
 };
 
@@ -22,6 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Command {
     Connect(Connect, Opener),
+    /// Opens a UDP session.
+    Session(OpenSession, oneshot::Sender<Result<TunnelSession, ConnectError>>),
     /// Decides on an incoming flow.
     Accept(FlowId, Verdict),
     Metrics(oneshot::Sender<Metrics>),
@@ -65,8 +68,8 @@ pub(super) enum Verdict {
 /// The engine's mailbox.
 ///
 /// Requests are bounded ([`EngineLimits::requests`](super::EngineLimits::requests)) and refused
-/// beyond; verdicts are bounded by the flows they are about, flows that want attention stand in their
-/// list once, and of several desired networks the newest counts.
+/// beyond; verdicts are bounded by the flows they are about, flows and sessions that want attention stand in
+/// their list once, and of several desired networks the newest counts.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
@@ -78,6 +81,7 @@ pub(crate) struct Inbox {
 struct State {
     commands: VecDeque<Command>,
     touched: Vec<FlowId>,
+    sessions: Vec<SessionId>,
     network: Option<Arc<Network>>,
     /// The last handle was dropped.
     orphaned: bool,
@@ -137,10 +141,16 @@ impl Inbox {
     }
 
     /// Moves what came in to the engine's own lists, whose memory is used again.
-    pub(super) fn take(&self, commands: &mut VecDeque<Command>, touched: &mut Vec<FlowId>) -> Taken {
+    pub(super) fn take(
+        &self,
+        commands: &mut VecDeque<Command>,
+        touched: &mut Vec<FlowId>,
+        sessions: &mut Vec<SessionId>,
+    ) -> Taken {
         let mut state = self.lock();
         commands.append(&mut state.commands);
         touched.append(&mut state.touched);
+        sessions.append(&mut state.sessions);
         Taken {
             network: state.network.take(),
             orphaned: state.orphaned,
@@ -164,6 +174,17 @@ impl Inbox {
 
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    pub(super) fn touch_session(&self, session: SessionId) {
+        {
+            let mut state = self.lock();
+            if state.closed {
+                return;
+            }
+            state.sessions.push(session);
+        }
+        self.wake.notify_one();
     }
 
     fn touch(&self, flow: FlowId) {

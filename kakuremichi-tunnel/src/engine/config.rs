@@ -102,6 +102,8 @@ pub struct Network {
     pub peers: Vec<PeerSettings>,
     /// All ports that peers may open flows to.
     pub listen: Vec<Listen>,
+    /// All UDP ports that peers may open sessions to.
+    pub listen_udp: Vec<Listen>,
 }
 
 /// One peer.
@@ -114,12 +116,13 @@ pub struct PeerSettings {
     pub probe: Option<IpAddr>,
 }
 
-/// One port that peers may open flows to.
+/// One port that peers may open flows, or sessions, to.
 #[derive(Debug, Clone, Copy)]
 pub struct Listen {
-    /// The TCP port.
+    /// The port.
     pub port: u16,
     /// How long the preface is with which flows to it begin. Such flows are answered with a
-    /// [`FlowReply`](kakuremichi_proto::flow::FlowReply); those to a port without a preface are not.
+    /// [`FlowReply`](kakuremichi_proto::flow::FlowReply); those to a port without a preface are not. At a
+    /// UDP port a session's first datagrams begin with it, and nothing but datagrams is answered.
     pub preface: Option<PrefaceLength>,
 }

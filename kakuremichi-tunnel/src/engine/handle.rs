@@ -18,12 +18,12 @@ use tokio::{
 };
 
 use super::{
-    Connect, ConnectError, EndReason, IncomingFlow, Link, Metrics, Network, Peers, ShardConfig, Splice,
-    SpliceEnd,
+    Connect, ConnectError, EndReason, IncomingFlow, IncomingSession, Link, Metrics, Network, OpenSession,
+    Peers, ShardConfig, Splice, SpliceEnd,
     command::{Command, Inbox, Opener, SocketUser},
     shard,
 };
-use crate::{netstack::BuildError, stream::TunnelStream};
+use crate::{netstack::BuildError, session::TunnelSession, stream::TunnelStream};
 
 /// Why a shard could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +111,16 @@ impl Shard {
             return Splice { done, link };
         }
         Splice { done, link }
+    }
+
+    /// Opens a UDP session. Nothing is sent for it: whether somebody answers shows by the answers.
+    ///
+    /// # Errors
+    /// When the session cannot be opened.
+    pub async fn open_session(&self, open: OpenSession) -> Result<TunnelSession, ConnectError> {
+        let (sender, receiver) = oneshot::channel();
+        self.inbox.request(Command::Session(open, sender))?;
+        receiver.await.unwrap_or(Err(ConnectError::Stopped))
     }
 
     /// The peers as they are: published on every change, and their counters once per second.
@@ -227,6 +237,10 @@ impl Drop for Keeper {
 pub(super) type Handler = Rc<dyn Fn(IncomingFlow)>;
 /// Where it stands.
 pub(super) type HandlerSlot = Rc<RefCell<Option<Handler>>>;
+/// What takes incoming sessions.
+pub(super) type SessionHandler = Rc<dyn Fn(IncomingSession)>;
+/// Where it stands.
+pub(super) type SessionHandlerSlot = Rc<RefCell<Option<SessionHandler>>>;
 
 /// A shard, seen from its own thread.
 #[derive(Clone)]
@@ -234,6 +248,7 @@ pub struct LocalShard {
     pub(super) shard: Shard,
     pub(super) number: u8,
     pub(super) handler: HandlerSlot,
+    pub(super) session_handler: SessionHandlerSlot,
 }
 
 impl LocalShard {
@@ -242,6 +257,12 @@ impl LocalShard {
     /// incoming flows are reset.
     pub fn on_incoming(&self, handler: impl Fn(IncomingFlow) + 'static) {
         *self.handler.borrow_mut() = Some(Rc::new(handler));
+    }
+
+    /// Sets what takes incoming UDP sessions, from now on, as [`on_incoming`](Self::on_incoming) does for
+    /// flows. Without it, they are refused.
+    pub fn on_session(&self, handler: impl Fn(IncomingSession) + 'static) {
+        *self.session_handler.borrow_mut() = Some(Rc::new(handler));
     }
 
     /// Runs a task on the shard's thread. It is dropped with the shard.

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
+use kakuremichi_core::key::WireGuardKey;
 use kakuremichi_proto::flow::{FlowReply, REPLY_LEN};
 use mio::{Interest, Token};
 
@@ -11,7 +12,7 @@ use super::{
     flow::{Flow, Spliced, User, end_of, fail, refuse_socket},
     net,
     pump::{self, PrefaceStep, Step},
-    turn::{Engine, FIRST_FLOW, Shutdown},
+    turn::{Engine, FIRST_FLOW, PADDED_IDENTIFIER, Shutdown},
 };
 use crate::{
     netstack::{self, Event, FlowId},
@@ -52,8 +53,15 @@ impl Engine {
             .iter()
             .map(|listen| (listen.port, listen.preface))
             .collect();
+        self.udp_ports = network
+            .listen_udp
+            .iter()
+            .map(|listen| (listen.port, listen.preface))
+            .collect();
         if self.shutdown.is_none() {
             self.stack.listen(network.listen.iter().map(|listen| listen.port));
+            self.stack
+                .listen_udp(network.listen_udp.iter().map(|listen| listen.port));
         }
         self.peers.handle_timeout(&self.device, now, &mut self.tasks);
         self.run_tasks(now);
@@ -62,12 +70,14 @@ impl Engine {
     pub(super) fn command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Connect(connect, opener) => self.connect(connect, opener, now),
+            Command::Session(open, answer) => self.open_session(open, answer, now),
             Command::Accept(flow, verdict) => self.decide(flow, verdict, now),
             Command::Metrics(sender) => {
                 let _ = sender.send(self.metrics());
             }
             Command::Shutdown(grace, reply) => {
                 self.stack.listen([]);
+                self.stack.listen_udp([]);
                 let until = now + grace;
                 let shutdown = self.shutdown.get_or_insert(Shutdown {
                     until,
@@ -96,6 +106,19 @@ impl Engine {
                 }
                 None => self.stack.release(flow),
             },
+            Event::SessionEnded { session, reason } => self.session_ended(session, reason),
+            Event::SessionRefused(session) => self.session_refused(session),
+            Event::Pong {
+                peer,
+                identifier: PADDED_IDENTIFIER,
+                sequence,
+                payload,
+                ..
+            } => {
+                if let Some(mtu) = self.peers.handle_padded_pong(peer, sequence, payload, now) {
+                    self.set_mtu(peer, mtu);
+                }
+            }
             Event::Pong {
                 peer,
                 sequence,
@@ -190,7 +213,8 @@ impl Engine {
 
     /// Whether a shutdown has nothing left to wait for.
     pub(super) fn is_drained(&self, now: Instant) -> bool {
-        // The netstack's own flows may still be bringing their last bytes to the peers.
+        // The netstack's own flows may still be bringing their last bytes to the peers. Sessions have no
+        // end that could be waited for.
         self.shutdown
             .as_ref()
             .is_some_and(|shutdown| self.stack.flows() == 0 || now >= shutdown.until)
@@ -255,26 +279,7 @@ impl Engine {
     }
 
     fn open(&mut self, connect: &Connect, now: Instant) -> Result<(FlowId, PeerId, IpAddr), ConnectError> {
-        if self.shutdown.is_some() {
-            return Err(ConnectError::Stopped);
-        }
-        let peer = self.device.peer(&connect.peer).ok_or(ConnectError::UnknownPeer)?;
-        if self.device.route(connect.remote.ip()) != Some(peer) {
-            return Err(ConnectError::Unroutable);
-        }
-        // A peer that another shard took over meanwhile is asked for again, if at all, there.
-        let reachable = self
-            .device
-            .status(peer)
-            .is_some_and(|status| status.owned && status.endpoint.is_some());
-        if !reachable || self.peers.is_down(peer) {
-            return Err(ConnectError::Offline);
-        }
-        let local = match connect.remote.ip() {
-            IpAddr::V6(_) => self.addresses.0.map(IpAddr::from),
-            IpAddr::V4(_) => self.addresses.1.map(IpAddr::from),
-        };
-        let local = local.ok_or(ConnectError::Unroutable)?;
+        let (peer, local) = self.way_to(&connect.peer, connect.remote.ip())?;
         let flow = self
             .stack
             .connect(peer, local, connect.remote, now)
@@ -285,6 +290,34 @@ impl Engine {
                 _ => ConnectError::Overloaded,
             })?;
         Ok((flow, peer, local))
+    }
+
+    /// The peer behind which an address is, and our own address toward it.
+    pub(super) fn way_to(
+        &self,
+        key: &WireGuardKey,
+        remote: IpAddr,
+    ) -> Result<(PeerId, IpAddr), ConnectError> {
+        if self.shutdown.is_some() {
+            return Err(ConnectError::Stopped);
+        }
+        let peer = self.device.peer(key).ok_or(ConnectError::UnknownPeer)?;
+        if self.device.route(remote) != Some(peer) {
+            return Err(ConnectError::Unroutable);
+        }
+        // A peer that another shard took over meanwhile is asked for again, if at all, there.
+        let reachable = self
+            .device
+            .status(peer)
+            .is_some_and(|status| status.owned && status.endpoint.is_some());
+        if !reachable || self.peers.is_down(peer) {
+            return Err(ConnectError::Offline);
+        }
+        let local = match remote {
+            IpAddr::V6(_) => self.addresses.0.map(IpAddr::from),
+            IpAddr::V4(_) => self.addresses.1.map(IpAddr::from),
+        };
+        Ok((peer, local.ok_or(ConnectError::Unroutable)?))
     }
 
     /// A flow that we opened is connected.

@@ -11,7 +11,7 @@ use kakuremichi_core::key::WireGuardKey;
 
 use super::EngineLimits;
 use crate::{
-    lane::{PathHealth, PathState, Probe, Timing},
+    lane::{PaddedProbe, PathHealth, PathMtu, PathState, Probe, Timing},
     netstack,
     peer::PeerId,
     random::SplitMix64,
@@ -24,6 +24,8 @@ const PUBLISH_SOON: Duration = Duration::from_millis(20);
 const PUBLISH: Duration = Duration::from_secs(1);
 /// So many probes without an answer suggest that the peer lost its session.
 const SUSPICIOUS: u8 = 2;
+/// More than so much since the last padded probe is traffic; probes alone are less. In bytes.
+const ACTIVE: u64 = 4 * 1024;
 /// Without probes, a peer that was heard from within this time is online: sessions are renewed every
 /// two minutes and die after three.
 const SESSION_LIFE: Duration = Duration::from_secs(180);
@@ -43,6 +45,8 @@ pub struct PeerView {
     pub last_received: Option<Instant>,
     /// Where it is.
     pub endpoint: Option<SocketAddr>,
+    /// The longest packet to it that passes, as far as is known; zero for a peer that is not probed.
+    pub mtu: u16,
     /// Bytes of the IP packets it sent, in this process.
     pub received_bytes: u64,
     /// Bytes of the IP packets sent to it, in this process.
@@ -70,12 +74,17 @@ pub struct EngineCounters {
     pub datagrams_dropped: u64,
     /// Turns of the loop.
     pub turns: u64,
-    /// Flows that were opened with a broken or slow preface; reset.
+    /// Flows that were opened with a broken or slow preface; reset. Datagrams without one, where no session
+    /// was known; refused.
     pub bad_prefaces: u64,
     /// Datagrams that were handed over to another shard.
     pub handed_over: u64,
     /// Datagrams that were dropped, since too many waited for their shard.
     pub handover_dropped: u64,
+    /// How often packets to a peer were made shorter because long ones did not pass.
+    pub mtu_lowered: u64,
+    /// Datagrams of sessions that were dropped because too many waited.
+    pub datagrams_shed: u64,
 }
 
 /// What a shard, or all shards of a node, counted since they were started.
@@ -83,12 +92,14 @@ pub struct EngineCounters {
 pub struct Metrics {
     /// Of WireGuard.
     pub wireguard: wg::Counters,
-    /// Of TCP.
+    /// Of TCP and UDP inside it.
     pub netstack: netstack::Counters,
     /// Of the engine.
     pub engine: EngineCounters,
     /// Flows that are open now.
     pub flows: usize,
+    /// UDP sessions that there are now.
+    pub sessions: usize,
 }
 
 impl AddAssign for EngineCounters {
@@ -103,6 +114,8 @@ impl AddAssign for EngineCounters {
             bad_prefaces,
             handed_over,
             handover_dropped,
+            mtu_lowered,
+            datagrams_shed,
         } = other;
         self.datagrams_received += datagrams_received;
         self.datagrams_sent += datagrams_sent;
@@ -112,6 +125,8 @@ impl AddAssign for EngineCounters {
         self.bad_prefaces += bad_prefaces;
         self.handed_over += handed_over;
         self.handover_dropped += handover_dropped;
+        self.mtu_lowered += mtu_lowered;
+        self.datagrams_shed += datagrams_shed;
     }
 }
 
@@ -122,6 +137,7 @@ impl AddAssign for Metrics {
         self.netstack += other.netstack;
         self.engine += other.engine;
         self.flows += other.flows;
+        self.sessions += other.sessions;
     }
 }
 
@@ -130,6 +146,8 @@ pub(super) struct PeerTable {
     peers: Vec<Option<Entry>>,
     timing: Timing,
     peer_lost: Duration,
+    /// The longest packet of the netstack's.
+    mtu: u16,
     /// For the nonces of probes.
     random: SplitMix64,
     publish_at: Option<Instant>,
@@ -139,6 +157,9 @@ struct Entry {
     id: PeerId,
     key: WireGuardKey,
     probe: Option<(IpAddr, PathState)>,
+    mtu: PathMtu,
+    /// Where it was when its path was asked last, and what had been sent to it.
+    asked: (Option<SocketAddr>, u64),
     health: PathHealth,
     /// This shard owned it when it was looked at last.
     owned: bool,
@@ -150,6 +171,10 @@ struct Entry {
 pub(super) enum Task {
     /// Send an echo request.
     Ping(PeerId, IpAddr, Probe),
+    /// Send a padded echo request.
+    Pad(PeerId, IpAddr, PaddedProbe),
+    /// Send packets of at most so many bytes.
+    Mtu(PeerId, u16),
     /// Begin a handshake: the peer may have lost its session.
     Initiate(PeerId),
     /// Close its flows that are not connected: nobody would get a new one, either.
@@ -159,11 +184,12 @@ pub(super) enum Task {
 }
 
 impl PeerTable {
-    pub(super) const fn new(timing: Timing, limits: &EngineLimits, seed: u64) -> Self {
+    pub(super) const fn new(timing: Timing, limits: &EngineLimits, mtu: u16, seed: u64) -> Self {
         Self {
             peers: Vec::new(),
             timing,
             peer_lost: limits.peer_lost,
+            mtu,
             random: SplitMix64::new(seed),
             publish_at: None,
         }
@@ -189,6 +215,8 @@ impl PeerTable {
                     id,
                     key,
                     probe: probe.map(fresh),
+                    mtu: PathMtu::new(self.mtu, self.random.next(), now),
+                    asked: (None, 0),
                     health,
                     owned: false,
                     abandoned: false,
@@ -227,6 +255,19 @@ impl PeerTable {
         if change.is_some() {
             self.changed(now);
         }
+    }
+
+    /// The answer to a padded probe; returns how long packets may be, if that changed.
+    pub(super) fn handle_padded_pong(
+        &mut self,
+        id: PeerId,
+        sequence: u16,
+        payload: [u8; 8],
+        now: Instant,
+    ) -> Option<u16> {
+        let entry = self.peers.get_mut(id.slot())?.as_mut()?;
+        let changed = entry.id == id && entry.mtu.handle_answer(sequence, payload, now);
+        changed.then(|| entry.mtu.current())
     }
 
     /// Looks at all peers; `tasks` gets what is to be done.
@@ -347,6 +388,10 @@ impl Entry {
                     tasks.push(Task::Ping(self.id, *address, probe));
                 }
                 self.health = path.health();
+                if path.is_up() {
+                    let address = *address;
+                    self.check_mtu(&status, address, now, tasks);
+                }
             }
             // Nowhere to send a probe to.
             Some(_) => {}
@@ -365,6 +410,21 @@ impl Entry {
         self.abandoned &= matches!(self.health, PathHealth::Down { .. });
         std::mem::discriminant(&before) != std::mem::discriminant(&self.health)
     }
+
+    /// Asks how long packets may be, and judges what came of it.
+    fn check_mtu(&mut self, status: &wg::PeerStatus, address: IpAddr, now: Instant, tasks: &mut Vec<Task>) {
+        let moved = self.asked.0 != status.endpoint;
+        self.asked.0 = status.endpoint;
+        let reset = moved && self.mtu.reset(now);
+        if reset || self.mtu.handle_timeout(now) {
+            tasks.push(Task::Mtu(self.id, self.mtu.current()));
+        }
+        let active = status.sent_bytes.saturating_sub(self.asked.1) > ACTIVE;
+        if let Some(probe) = self.mtu.poll_probe(active, now) {
+            self.asked.1 = status.sent_bytes;
+            tasks.push(Task::Pad(self.id, address, probe));
+        }
+    }
 }
 
 fn view(entry: &Entry, device: &Device, now: Instant) -> Option<(WireGuardKey, PeerView)> {
@@ -374,6 +434,11 @@ fn view(entry: &Entry, device: &Device, now: Instant) -> Option<(WireGuardKey, P
         session_since: status.session_age.and_then(|age| now.checked_sub(age)),
         last_received: status.last_received,
         endpoint: status.endpoint,
+        mtu: if entry.probe.is_some() {
+            entry.mtu.current()
+        } else {
+            0
+        },
         received_bytes: status.received_bytes,
         sent_bytes: status.sent_bytes,
     };

@@ -1,5 +1,8 @@
 //! How long the preface of a flow is: all that the engine wants to know about it.
 
+/// What a PROXY protocol header of version 2 begins with.
+const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+
 /// A flow does not begin with a preface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the flow does not begin with a preface")]
@@ -9,12 +12,16 @@ pub struct InvalidPreface;
 /// tell. The length may exceed the bytes.
 pub type PrefaceLength = fn(&[u8]) -> Result<Option<usize>, InvalidPreface>;
 
+/// Whether a datagram begins as a PROXY protocol header of version 2 does.
+pub(super) fn is_proxy_v2(datagram: &[u8]) -> bool {
+    datagram.starts_with(SIGNATURE)
+}
+
 /// The length of a PROXY protocol header of version 2.
 ///
 /// # Errors
 /// When the bytes begin differently.
 pub fn proxy_v2_length(bytes: &[u8]) -> Result<Option<usize>, InvalidPreface> {
-    const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
     let seen = bytes.len().min(SIGNATURE.len());
     if bytes[..seen] != SIGNATURE[..seen] || bytes.get(12).is_some_and(|version| version >> 4 != 2) {
         return Err(InvalidPreface);

@@ -14,10 +14,11 @@ use kakuremichi_core::key::WireGuardKey;
 use tokio::sync::watch;
 
 use super::{
-    BuildShard, Connect, ConnectError, Drained, Metrics, Network, PeerView, Peers, Shard, ShardConfig,
-    ShardHandle, SpawnError, Splice, shard,
+    BuildShard, Connect, ConnectError, Drained, Metrics, Network, OpenSession, PeerView, Peers, Shard,
+    ShardConfig, ShardHandle, SpawnError, Splice, shard,
 };
 use crate::{
+    session::TunnelSession,
     stream::TunnelStream,
     wg::{MAX_SHARDS, Owners},
 };
@@ -58,6 +59,17 @@ impl ShardSet {
         // There is always a first one.
         let shard = self.owner(&connect.peer).unwrap_or(&self.shards[0]);
         shard.splice(socket, connect)
+    }
+
+    /// Opens a UDP session, on whatever thread.
+    ///
+    /// # Errors
+    /// As [`Shard::open_session`].
+    pub async fn open_session(&self, open: OpenSession) -> Result<TunnelSession, ConnectError> {
+        match self.owner(&open.peer) {
+            Some(shard) => shard.open_session(open).await,
+            None => Err(ConnectError::Stopped),
+        }
     }
 
     /// One peer as its owner knows it.

@@ -149,8 +149,13 @@ fn start(ready: Ready, name: String, number: u8, build: BuildShard) -> io::Resul
                 shard,
                 number,
                 handler: Rc::new(RefCell::new(None)),
+                session_handler: Rc::new(RefCell::new(None)),
             };
-            let engine = Engine::new(parts, Rc::clone(&local.handler));
+            let engine = Engine::new(
+                parts,
+                Rc::clone(&local.handler),
+                Rc::clone(&local.session_handler),
+            );
             build(local);
             run(engine, poll).await
         }));

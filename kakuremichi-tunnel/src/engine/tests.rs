@@ -2,7 +2,9 @@
 
 mod bulk;
 mod flows;
+mod mtu;
 mod peers;
+mod sessions;
 mod shards;
 #[cfg(target_os = "linux")]
 mod simulation;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,15 +16,18 @@ use super::{
     command::{Command, Inbox},
     egress::Egress,
     flow::FlowTable,
-    handle::HandlerSlot,
+    handle::{HandlerSlot, SessionHandlerSlot},
     handover::Handover,
     peers::{PeerTable, Task},
+    session::SessionTable,
     udp::{Buffers, Udp},
     wall::WallWatch,
 };
 use crate::{
-    netstack::{FlowId, Stack},
-    packet::Coalescer,
+    lane::PaddedProbe,
+    netstack::{FlowId, Received, SessionId, Stack},
+    packet::{Coalescer, ECHO_HEADER},
+    peer::PeerId,
     random::SplitMix64,
     wg::Device,
 };
@@ -37,6 +40,8 @@ pub(super) const FIRST_FLOW: usize = 8;
 const PROBE_TICK: Duration = Duration::from_millis(250);
 /// The identifier of our echo requests; their payloads tell them from others'.
 const PROBE_IDENTIFIER: u16 = 0x6b6d;
+/// The identifier of padded ones.
+pub(super) const PADDED_IDENTIFIER: u16 = 0x6b6e;
 /// How often flows are served again within a turn when serving them had consequences.
 const SERVINGS: usize = 4;
 
@@ -59,14 +64,17 @@ pub(super) struct Engine {
     coalescer: Coalescer,
     pub(super) peers: PeerTable,
     pub(super) flows: FlowTable,
+    pub(super) sessions: SessionTable,
     pub(super) limits: EngineLimits,
     /// Our overlay addresses.
     pub(super) addresses: (Option<Ipv6Addr>, Option<Ipv4Addr>),
     pub(super) ports: FxHashMap<u16, Option<PrefaceLength>>,
+    pub(super) udp_ports: FxHashMap<u16, Option<PrefaceLength>>,
     events: Events,
     pub(super) registry: Registry,
     pub(super) inbox: Arc<Inbox>,
     pub(super) handler: HandlerSlot,
+    pub(super) session_handler: SessionHandlerSlot,
     publisher: Publisher,
     handover: Handover,
     probe_at: Instant,
@@ -76,7 +84,9 @@ pub(super) struct Engine {
     // Lists whose memory is used again in each turn.
     commands: VecDeque<Command>,
     touched: Vec<FlowId>,
+    touched_sessions: Vec<SessionId>,
     serving: Vec<FlowId>,
+    pub(super) received: Received,
     pub(super) tasks: Vec<Task>,
 }
 
@@ -123,9 +133,10 @@ impl Parts {
         random: &mut SplitMix64,
         now: Instant,
     ) -> Result<Self, SpawnError> {
+        let mtu = u16::try_from(config.flows.mtu).unwrap_or(u16::MAX);
         Ok(Self {
             stack: Stack::new(config.flows.clone(), random.next(), now)?,
-            peers: PeerTable::new(config.probes, &config.limits, random.next()),
+            peers: PeerTable::new(config.probes, &config.limits, mtu, random.next()),
             device: sources.device,
             udp: sources.udp,
             registry: sources.registry,
@@ -138,7 +149,7 @@ impl Parts {
 }
 
 impl Engine {
-    pub(super) fn new(parts: Parts, handler: HandlerSlot) -> Self {
+    pub(super) fn new(parts: Parts, handler: HandlerSlot, session_handler: SessionHandlerSlot) -> Self {
         let settings = parts.stack.settings();
         Self {
             addresses: (settings.ipv6, settings.ipv4),
@@ -149,12 +160,15 @@ impl Engine {
             coalescer: Coalescer::new(),
             peers: parts.peers,
             flows: FlowTable::default(),
+            sessions: SessionTable::default(),
             limits: parts.limits,
             ports: FxHashMap::default(),
+            udp_ports: FxHashMap::default(),
             events: Events::with_capacity(EVENTS),
             registry: parts.registry,
             inbox: parts.inbox,
             handler,
+            session_handler,
             publisher: parts.publisher,
             handover: parts.handover,
             probe_at: clock::now(),
@@ -163,7 +177,9 @@ impl Engine {
             counters: EngineCounters::default(),
             commands: VecDeque::new(),
             touched: Vec::new(),
+            touched_sessions: Vec::new(),
             serving: Vec::new(),
+            received: Received::default(),
             tasks: Vec::new(),
         }
     }
@@ -189,7 +205,8 @@ impl Engine {
             self.stop(now);
             return Turned::Done;
         }
-        if more || more_events || self.udp.is_readable() || self.collect_events(now) {
+        let waiting = self.collect_events(now) || self.sessions.has_dirty();
+        if more || more_events || waiting || self.udp.is_readable() {
             return Turned::Again;
         }
         Turned::Sleep(self.deadline())
@@ -211,6 +228,7 @@ impl Engine {
                 ..self.counters
             },
             flows: self.flows.len(),
+            sessions: self.sessions.len(),
         }
     }
 
@@ -244,6 +262,12 @@ impl Engine {
                         tracing::debug!(%peer, %error, "a probe cannot be sent");
                     }
                 }
+                Task::Pad(peer, to, probe) => self.pad(peer, to, probe, now),
+                Task::Mtu(peer, mtu) => {
+                    // Otherwise it begins anew, at full length, elsewhere.
+                    self.counters.mtu_lowered += u64::from(usize::from(mtu) < self.stack.settings().mtu);
+                    self.set_mtu(peer, mtu);
+                }
                 Task::Initiate(peer) => self.device.initiate(peer, &mut self.udp, now),
                 Task::GiveUp(peer) => self.stack.remove_connecting(peer),
                 Task::Abandon(peer) => self.stack.remove_peer(peer),
@@ -252,10 +276,38 @@ impl Engine {
         self.tasks = tasks;
     }
 
+    /// Sends a padded probe.
+    fn pad(&mut self, peer: PeerId, to: IpAddr, probe: PaddedProbe, now: Instant) {
+        let headers = ECHO_HEADER + if to.is_ipv4() { 20 } else { 40 };
+        let mut payload = vec![0; usize::from(probe.length).saturating_sub(headers).max(8)];
+        payload[..8].copy_from_slice(&probe.payload);
+        let Self {
+            device, udp, stack, ..
+        } = self;
+        let mut egress = Egress { device, udp, now };
+        let sent = stack.ping(peer, to, PADDED_IDENTIFIER, probe.sequence, &payload, &mut egress);
+        if let Err(error) = sent {
+            tracing::debug!(%peer, %error, "a padded probe cannot be sent");
+        }
+    }
+
+    /// Follows what is known of the way to a peer.
+    pub(super) fn set_mtu(&mut self, peer: PeerId, mtu: u16) {
+        let key = self.peers.key(peer);
+        tracing::info!(
+            peer = key.map(tracing::field::display),
+            mtu,
+            "packets to a peer have another length"
+        );
+        self.stack.set_peer_mtu(peer, mtu.into());
+    }
+
     /// Takes what others asked for; returns whether nobody keeps the shard running any more.
     fn take_requests(&mut self, now: Instant) -> bool {
         let mut commands = std::mem::take(&mut self.commands);
-        let taken = self.inbox.take(&mut commands, &mut self.touched);
+        let taken = self
+            .inbox
+            .take(&mut commands, &mut self.touched, &mut self.touched_sessions);
         if let Some(network) = taken.network {
             self.configure(&network, now);
         }
@@ -265,6 +317,9 @@ impl Engine {
         self.commands = commands;
         for flow in self.touched.drain(..) {
             self.flows.mark(flow);
+        }
+        for session in self.touched_sessions.drain(..) {
+            self.sessions.mark(session);
         }
         taken.orphaned
     }
@@ -331,6 +386,7 @@ impl Engine {
         }
         self.handover.flush();
         self.take_handed(now);
+        self.deliver_datagrams(now);
         while let Some(peer) = self.device.poll_changed() {
             self.peers.nudge(peer, &self.device, now, &mut self.tasks);
         }
@@ -380,6 +436,7 @@ impl Engine {
 
     /// Serves flows until nothing follows from it any more, or for long enough.
     fn serve(&mut self, now: Instant) {
+        self.serve_sessions(now);
         for _ in 0..SERVINGS {
             self.collect_events(now);
             let mut serving = std::mem::take(&mut self.serving);

@@ -27,6 +27,7 @@ use kakuremichi_core::{
         Authentication, AuthenticationRequest, Authenticator, AuthorizationRequest, Authorizer, Credential,
         Principal,
     },
+    model::Transport,
     policy::{Access, BasicUser, Challenge, Decision, Denial, Method, Permit, Policy, Proof, Subject},
     request::CanonicalRequest,
     secret::Secret,
@@ -177,15 +178,21 @@ impl AccessControl {
         self.verdict(decision, facts, authorization_used)
     }
 
-    /// Decides about a connection to a TCP service.
-    pub(crate) async fn decide_port(&self, source: IpAddr, port: u16, service: &ServiceEntry) -> Verdict {
+    /// Decides about a connection to a TCP service, or a session at a UDP service.
+    pub(crate) async fn decide_port(
+        &self,
+        source: IpAddr,
+        transport: Transport,
+        port: u16,
+        service: &ServiceEntry,
+    ) -> Verdict {
         let facts = KnownFacts {
             subject: Subject {
                 service: service.id,
                 route: None,
             },
             source: source.to_canonical(),
-            asked: AskedFor::Port(port),
+            asked: AskedFor::Port(transport, port),
             proofs: Vec::new(),
             password_hash: None,
         };
@@ -222,7 +229,7 @@ impl AccessControl {
         };
         let request = match &facts.asked {
             AskedFor::Http(request) => Some(request),
-            AskedFor::Port(_) => None,
+            AskedFor::Port(..) => None,
         };
         let principal = permit
             .principal()

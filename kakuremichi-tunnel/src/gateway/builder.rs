@@ -181,7 +181,7 @@ impl GatewayBuilder {
         self
     }
 
-    /// The address on which the ports of TCP services are opened; that of HTTPS, without.
+    /// The address on which the ports of TCP and UDP services are opened; that of HTTPS, without.
     #[must_use]
     pub const fn tcp(mut self, address: IpAddr) -> Self {
         self.tcp = Some(address);

@@ -31,7 +31,7 @@ use super::{
     drain::BeginDrain,
     flows::Total,
     http::TaskGuard,
-    ingress::tcp::TcpPorts,
+    ingress::{tcp::TcpPorts, udp::UdpPorts},
     lanes::Lanes,
     member::{Member, Others},
     network::{self, Endpoints},
@@ -75,6 +75,7 @@ pub(super) struct Parts {
     pub(super) source: JoinHandle<LinkEnd>,
     pub(super) serving: Rc<Serving<Lanes>>,
     pub(super) ports: TcpPorts<Lanes>,
+    pub(super) udp_ports: UdpPorts<Lanes>,
     pub(super) member: Member,
     pub(super) others: Others,
     pub(super) open: Total,
@@ -93,6 +94,7 @@ pub(super) struct Conductor {
     plan: Arc<GatewayPlan>,
     serving: Rc<Serving<Lanes>>,
     ports: TcpPorts<Lanes>,
+    udp_ports: UdpPorts<Lanes>,
     member: Member,
     others: Others,
     open: Total,
@@ -140,6 +142,7 @@ impl Conductor {
             plan: Arc::default(),
             serving: parts.serving,
             ports: parts.ports,
+            udp_ports: parts.udp_ports,
             member: parts.member,
             others: parts.others,
             open: parts.open,
@@ -209,7 +212,7 @@ impl Conductor {
         self.serving.apply(&self.plan);
         self.member.hear(&self.plan);
         self.others.follow(&self.plan);
-        self.ports.reconcile(&self.serving.table.load());
+        self.reconcile_ports();
         if self.plan.node().is_some() {
             tracing::info!(
                 revision = self.plan.revision().0,
@@ -221,6 +224,12 @@ impl Conductor {
         self.note_followed();
         self.observe();
         self.publish();
+    }
+
+    fn reconcile_ports(&mut self) {
+        let table = self.serving.table.load();
+        self.ports.reconcile(&table);
+        self.udp_ports.reconcile(&table);
     }
 
     /// A plan is served once all shards follow it.
@@ -355,8 +364,8 @@ impl Conductor {
     fn tick(&mut self) {
         self.count();
         self.remember();
-        if self.ports.has_failed() {
-            self.ports.reconcile(&self.serving.table.load());
+        if self.ports.has_failed() || self.udp_ports.has_failed() {
+            self.reconcile_ports();
             self.publish();
         }
     }
@@ -419,7 +428,7 @@ impl Conductor {
             peers: self.seen.clone(),
             siblings: self.siblings.status().to_vec(),
             services: Arc::clone(&self.services),
-            ports: self.ports.status(),
+            ports: [self.ports.status(), self.udp_ports.status()].concat(),
         };
         let report = Status {
             draining: status.phase != Phase::Running,
@@ -456,6 +465,8 @@ impl Conductor {
                 () = &mut over => break,
             }
         }
+        // Datagrams are carried for as long as anything is.
+        self.udp_ports.close().await;
         let cut = self.open.get();
         open.abort_all();
         ports.abort_all();

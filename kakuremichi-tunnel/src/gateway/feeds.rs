@@ -169,7 +169,12 @@ mod tests {
                 upstream.addresses.borrow_mut().insert(id, address);
             }
             let serving = serving(&plan, upstream, Timeouts::default(), RootCertStore::empty());
-            let port = serving.table.load().port(5432).unwrap().clone();
+            let port = serving
+                .table
+                .load()
+                .port(kakuremichi_core::model::Transport::Tcp, 5432)
+                .unwrap()
+                .clone();
             let offered = || serving.candidates(port.pool().unwrap()).unwrap().len();
             assert_eq!(offered(), 2);
             let agent = AgentId::from_bytes([1; 16]);

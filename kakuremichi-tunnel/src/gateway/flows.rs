@@ -17,6 +17,7 @@ use std::{
 
 use kakuremichi_core::{
     id::ServiceId,
+    model::Transport,
     policy::{Access, Decision, Denial, Facts, Method, Policy, Proof, Subject, evaluate},
     request::CanonicalRequest,
 };
@@ -31,7 +32,7 @@ pub(crate) struct KnownFacts {
     pub(crate) subject: Subject,
     /// The visitor's address.
     pub(crate) source: IpAddr,
-    /// The request, or the port of a TCP service.
+    /// The request, or the port of a TCP or UDP service.
     pub(crate) asked: AskedFor,
     /// What the visitor proved.
     pub(crate) proofs: Vec<Proof>,
@@ -44,8 +45,8 @@ pub(crate) struct KnownFacts {
 pub(crate) enum AskedFor {
     /// A request.
     Http(CanonicalRequest),
-    /// A connection to a port.
-    Port(u16),
+    /// A connection to a port, or a session at one.
+    Port(Transport, u16),
 }
 
 impl KnownFacts {
@@ -53,7 +54,7 @@ impl KnownFacts {
     pub(crate) fn decide(&self, policy: &Policy, objection: bool) -> Decision {
         let request = match &self.asked {
             AskedFor::Http(request) => Some(request),
-            AskedFor::Port(_) => None,
+            AskedFor::Port(..) => None,
         };
         let facts = Facts {
             source: self.source,
@@ -72,7 +73,7 @@ impl KnownFacts {
                 let found = found.filter(|found| Some(found.route().id) == self.subject.route);
                 found.map(|found| found.service)
             }
-            AskedFor::Port(port) => table.port(*port).cloned(),
+            AskedFor::Port(transport, port) => table.port(*transport, *port).cloned(),
         };
         let Some(service) = service.filter(|service| service.id == self.subject.service) else {
             return Some(Lapse::Gone);

@@ -92,7 +92,7 @@ impl HealthBoard {
 pub(super) fn targets(kind: &PlannedKind) -> impl Iterator<Item = &PlannedTarget> {
     let (routes, pool) = match kind {
         PlannedKind::Http { routes, .. } => (routes.as_slice(), None),
-        PlannedKind::Tcp { pool, .. } => (&[][..], Some(pool)),
+        PlannedKind::Tcp { pool, .. } | PlannedKind::Udp { pool, .. } => (&[][..], Some(pool)),
     };
     routes
         .iter()

@@ -10,12 +10,13 @@ pub(crate) mod http;
 pub(crate) mod https;
 mod metered;
 pub(crate) mod tcp;
+pub(crate) mod udp;
 
 use std::net::{IpAddr, Ipv6Addr};
 
 pub(crate) use accept::{Admissions, Entry};
 pub use bind::BindError;
-pub(crate) use bind::{Bound, bind, bind_all};
+pub(crate) use bind::{Bound, bind, bind_all, bind_udp};
 
 /// What is counted as one visitor: an IPv4 address, or the /64 of an IPv6 address, of which one
 /// visitor has as many addresses as they like.

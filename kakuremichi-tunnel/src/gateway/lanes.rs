@@ -25,7 +25,11 @@ use kakuremichi_core::{
     model::VirtualPort,
     plan::{GatewayPlan, PlannedTarget, Via},
 };
-use kakuremichi_proto::{lane::record::Record, preface::Preface, report::LaneKind};
+use kakuremichi_proto::{
+    lane::record::Record,
+    preface::{Preface, PrefaceError},
+    report::LaneKind,
+};
 use tokio::time::sleep;
 
 use super::{
@@ -36,8 +40,9 @@ use super::{
     usage::ServiceUsage,
 };
 use crate::{
-    engine::{Connect, EndReason, Meter, ShardSet},
+    engine::{Connect, EndReason, Meter, OpenSession, ShardSet},
     lane::PathHealth,
+    session::TunnelSession,
     stream::TunnelStream,
     streams::{connection::Connection, flow::LaneFlow, splice::LaneSplice},
 };
@@ -319,6 +324,27 @@ impl Lanes {
         connect.timeout = self.connect;
         Ok(connect)
     }
+
+    fn datagrams(&self, request: &FlowRequest<'_>, idle: Duration) -> Result<OpenSession, FlowError> {
+        let known = self.known.load();
+        let peer = peer(&request.target.via);
+        let (key, address) = known.peers.get(&peer).copied().ok_or(FlowError::Offline)?;
+        let (remote, preface) = match request.target.via {
+            Via::Agent { port, .. } => {
+                let gateway = known.gateway.ok_or(FlowError::Offline)?;
+                let preface = written(&preface(request, gateway), Preface::encode_datagram)?;
+                (SocketAddr::from((address, port.get())), Some(preface))
+            }
+            Via::Site { address, .. } => (address, None),
+        };
+        Ok(OpenSession {
+            peer: key,
+            remote,
+            preface,
+            idle,
+            meter: Arc::default(),
+        })
+    }
 }
 
 /// How a flow goes.
@@ -340,12 +366,16 @@ const fn peer(via: &Via) -> PeerId {
 }
 
 fn encoded(request: &FlowRequest<'_>, gateway: GatewayId) -> Result<Vec<u8>, FlowError> {
-    written(&preface(request, gateway))
+    written(&preface(request, gateway), Preface::encode)
 }
 
-fn written(preface: &Preface) -> Result<Vec<u8>, FlowError> {
+/// What an agent is told before the visitor's bytes.
+fn written(
+    preface: &Preface,
+    encode: impl Fn(&Preface, &mut Vec<u8>) -> Result<(), PrefaceError>,
+) -> Result<Vec<u8>, FlowError> {
     let mut bytes = Vec::new();
-    preface.encode(&mut bytes).map_err(|error| {
+    encode(preface, &mut bytes).map_err(|error| {
         tracing::warn!(%error, "the visitor cannot be described to the agent");
         FlowError::Broken
     })?;
@@ -387,6 +417,15 @@ impl Upstream for Lanes {
             },
             Way::Siblings(candidates) => self.splice_through_siblings(&candidates, socket, &request).await,
         }
+    }
+
+    async fn session(&self, request: FlowRequest<'_>, idle: Duration) -> Result<TunnelSession, FlowError> {
+        // TLS streams and siblings do not carry datagrams: who is reached over those only is not there.
+        if matches!(self.direct(&request.target.via), Reach::Offline) {
+            return Err(FlowError::Offline);
+        }
+        let open = self.datagrams(&request, idle)?;
+        Ok(self.shards.open_session(open).await?)
     }
 
     fn reach(&self, via: &Via) -> Reach {

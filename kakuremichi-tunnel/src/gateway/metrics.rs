@@ -15,7 +15,7 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct GatewayMetrics {
             $($(#[$doc])* pub $name: u64,)*
-            /// Requests, WebSockets and TCP connections that are open now.
+            /// Requests, WebSockets, TCP connections and UDP sessions that are open now.
             pub open: u64,
         }
 
@@ -56,6 +56,14 @@ counters! {
     websockets,
     /// Connections to TCP services.
     tcp_connections,
+    /// Sessions at UDP services.
+    udp_sessions,
+    /// Datagrams that would have begun a UDP session beyond a bound of [`Limits`](super::Limits); dropped.
+    udp_overflowed,
+    /// Datagrams of UDP sessions dropped: too many waited, or a socket was full.
+    udp_shed,
+    /// How often targets said that they do not want the datagrams of a UDP session.
+    udp_refusals,
     /// Flows opened to targets.
     flows,
     /// Flows that could not be opened or were refused.
@@ -69,7 +77,7 @@ counters! {
     judgements_failed,
     /// Requests refused because of too many of those from one address.
     throttled,
-    /// Bytes of bodies, WebSockets and TCP connections that visitors sent.
+    /// Bytes of bodies, WebSockets, TCP connections and datagrams that visitors sent.
     bytes_in,
     /// The same toward visitors.
     bytes_out,

@@ -69,6 +69,7 @@ pub(crate) fn network(
                 preface: Some(proxy_v2_length),
             },
         ],
+        listen_udp: Vec::new(),
     })
 }
 

@@ -27,6 +27,8 @@ pub struct Timeouts {
     /// The same for a connection to a TCP service. Databases keep connections for later; a visitor that
     /// is gone is found out by TCP itself.
     pub tcp_idle: Duration,
+    /// A session at a UDP service in which no datagram passes in either direction.
+    pub udp_idle: Duration,
     /// A visitor that takes nothing of what is to be written.
     pub write: Duration,
 }
@@ -42,6 +44,7 @@ impl Default for Timeouts {
             response_head: Duration::from_secs(60),
             idle: Duration::from_secs(600),
             tcp_idle: Duration::from_secs(7200),
+            udp_idle: Duration::from_secs(60),
             write: Duration::from_secs(60),
         }
     }
@@ -55,6 +58,12 @@ pub struct Limits {
     pub connections: usize,
     /// The same of one address (IPv6: of one /64).
     pub connections_per_address: usize,
+    /// Sessions at UDP services. Beyond, a datagram that would begin another one is dropped.
+    pub udp_sessions: usize,
+    /// The same at one service.
+    pub udp_sessions_per_service: usize,
+    /// The same of one address (IPv6: of one /64).
+    pub udp_sessions_per_address: usize,
     /// The head of an HTTP/1.1 request in bytes, and the header list of an HTTP/2 request. Beyond,
     /// the answer is 431. At least 8,192.
     pub head: usize,
@@ -93,6 +102,9 @@ impl Default for Limits {
         Self {
             connections: 16_384,
             connections_per_address: 1_024,
+            udp_sessions: 16_384,
+            udp_sessions_per_service: 8_192,
+            udp_sessions_per_address: 1_024,
             head: 64 * 1024,
             fields: 128,
             streams: 128,

@@ -40,7 +40,7 @@ pub struct GatewayStatus {
     pub siblings: Vec<SiblingStatus>,
     /// The services, in the order of the plan.
     pub services: Arc<[ServiceStatus]>,
-    /// The ports of TCP services.
+    /// The ports of TCP services, and behind them those of UDP services.
     pub ports: Vec<PortStatus>,
 }
 
@@ -128,7 +128,7 @@ pub struct ServiceStatus {
     pub name: Label,
     /// The hosts of an HTTP service.
     pub hosts: Vec<HostPattern>,
-    /// The port of a TCP service.
+    /// The port of a TCP or UDP service.
     pub port: Option<u16>,
 }
 
@@ -242,7 +242,7 @@ pub(super) fn services(plan: &GatewayPlan) -> Arc<[ServiceStatus]> {
         .map(|service| {
             let (hosts, port) = match &service.kind {
                 PlannedKind::Http { hosts, .. } => (hosts.clone(), None),
-                PlannedKind::Tcp { port, .. } => (Vec::new(), Some(*port)),
+                PlannedKind::Tcp { port, .. } | PlannedKind::Udp { port, .. } => (Vec::new(), Some(*port)),
             };
             ServiceStatus {
                 id: service.id,
@@ -287,6 +287,7 @@ mod tests {
             session_since: None,
             last_received: None,
             endpoint: None,
+            mtu: 1_420,
             received_bytes: 0,
             sent_bytes: 0,
         };

@@ -13,6 +13,7 @@ use std::{
 
 use kakuremichi_core::{
     id::{OrganizationId, RouteId, ServiceId},
+    model::Transport,
     name::{HostPattern, Hostname, Label, PathPattern},
     plan::{GatewayPlan, GatewayService, PlannedKind, PlannedPool, PlannedTarget, Revision},
     policy::{Access, Condition, Method, Policy},
@@ -25,7 +26,7 @@ pub(crate) struct RouteTable {
     revision: Revision,
     exact: FxHashMap<Hostname, Arc<ServiceEntry>>,
     wildcard: FxHashMap<String, Arc<ServiceEntry>>,
-    ports: BTreeMap<u16, Arc<ServiceEntry>>,
+    ports: BTreeMap<(Transport, u16), Arc<ServiceEntry>>,
     conflicts: usize,
 }
 
@@ -138,14 +139,15 @@ impl RouteTable {
         base.parse().ok().map(HostPattern::Wildcard)
     }
 
-    /// The TCP service at a port.
-    pub(crate) fn port(&self, port: u16) -> Option<&Arc<ServiceEntry>> {
-        self.ports.get(&port)
+    /// The TCP or UDP service at a port.
+    pub(crate) fn port(&self, transport: Transport, port: u16) -> Option<&Arc<ServiceEntry>> {
+        self.ports.get(&(transport, port))
     }
 
-    /// The ports of TCP services, ascending.
-    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
-        self.ports.keys().copied()
+    /// The ports of TCP or UDP services, ascending.
+    pub(crate) fn ports(&self, transport: Transport) -> impl Iterator<Item = u16> {
+        let all = self.ports.range((transport, 0)..=(transport, u16::MAX));
+        all.map(|((_, port), _)| *port)
     }
 
     fn host(&self, host: &Hostname) -> Option<&Arc<ServiceEntry>> {
@@ -176,12 +178,17 @@ impl RouteTable {
                     };
                 }
             }
-            PlannedKind::Tcp { port, .. } => match self.ports.entry(*port) {
-                Entry::Vacant(free) => {
-                    free.insert(Arc::clone(&entry));
-                }
-                Entry::Occupied(_) => self.conflicts += 1,
-            },
+            PlannedKind::Tcp { port, .. } => self.add_port(Transport::Tcp, *port, entry),
+            PlannedKind::Udp { port, .. } => self.add_port(Transport::Udp, *port, entry),
+        }
+    }
+
+    fn add_port(&mut self, transport: Transport, port: u16, service: Arc<ServiceEntry>) {
+        match self.ports.entry((transport, port)) {
+            Entry::Vacant(free) => {
+                free.insert(service);
+            }
+            Entry::Occupied(_) => self.conflicts += 1,
         }
     }
 }
@@ -201,7 +208,9 @@ impl ServiceEntry {
                 routes.sort_by_key(|route| std::cmp::Reverse(route.path.specificity()));
                 (routes, None)
             }
-            PlannedKind::Tcp { pool, .. } => (Vec::new(), Some(Pool::new(pool))),
+            PlannedKind::Tcp { pool, .. } | PlannedKind::Udp { pool, .. } => {
+                (Vec::new(), Some(Pool::new(pool)))
+            }
         };
         Self {
             id: service.id,
@@ -214,7 +223,7 @@ impl ServiceEntry {
         }
     }
 
-    /// Where the connections of a TCP service go.
+    /// Where the connections of a TCP service, or the sessions of a UDP service, go.
     pub(crate) const fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
     }

@@ -35,6 +35,7 @@ use super::{
     upstream::{FlowError, FlowRequest, SpliceOutcome, Upstream},
     usage::UsageBook,
 };
+use crate::session::TunnelSession;
 
 /// Runs a test on one thread, as a shard does. A test that hangs fails.
 pub(crate) fn local<T>(test: impl Future<Output = T>) -> T {
@@ -189,6 +190,11 @@ impl Upstream for PlainTcp {
                 }
             }
         }
+    }
+
+    /// There is no tunnel, and so there are no sessions.
+    async fn session(&self, _: FlowRequest<'_>, _: Duration) -> Result<TunnelSession, FlowError> {
+        Err(FlowError::Offline)
     }
 
     fn reach(&self, via: &Via) -> Reach {

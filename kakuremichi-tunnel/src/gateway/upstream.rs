@@ -1,6 +1,6 @@
 //! The way from the gateway to a target: the seam between what visitors speak and the engine.
 
-use std::{cell::Cell, error::Error, fmt, future::Future, io, net::SocketAddr, sync::Arc};
+use std::{cell::Cell, error::Error, fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use kakuremichi_core::{
     id::GatewayId,
@@ -13,7 +13,7 @@ use kakuremichi_proto::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{engine::ConnectError, stream::FlowRefused};
+use crate::{engine::ConnectError, session::TunnelSession, stream::FlowRefused};
 
 use super::{
     balance::{Health, Reach},
@@ -177,6 +177,14 @@ pub(crate) trait Upstream: Clone + fmt::Debug + 'static {
         socket: std::net::TcpStream,
         request: FlowRequest<'_>,
     ) -> impl Future<Output = SpliceOutcome>;
+
+    /// Opens a session of datagrams, which ends when none passes for `idle`. Whether the target takes any
+    /// shows by its answers only.
+    fn session(
+        &self,
+        request: FlowRequest<'_>,
+        idle: Duration,
+    ) -> impl Future<Output = Result<TunnelSession, FlowError>>;
 
     /// Whether the path to an agent or a site works.
     fn reach(&self, via: &Via) -> Reach;

@@ -22,13 +22,13 @@ pub(crate) struct ServiceUsage {
 /// What a service used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Used {
-    /// Bytes of bodies, WebSockets and TCP connections that visitors sent.
+    /// Bytes of bodies, WebSockets, TCP connections and datagrams that visitors sent.
     pub(crate) bytes_in: u64,
     /// The same toward visitors.
     pub(crate) bytes_out: u64,
     /// HTTP requests that were permitted.
     pub(crate) requests: u64,
-    /// TCP connections that were permitted.
+    /// TCP connections and UDP sessions that were permitted.
     pub(crate) connections: u64,
 }
 

@@ -99,6 +99,7 @@ fn node_id() -> NodeId {
 fn plan(revision: u64) -> AgentPlan {
     let service = AgentService {
         id: ServiceId::from_bytes([7; 16]),
+        transport: kakuremichi_core::model::Transport::Tcp,
         name: format!("web-{revision}").parse().unwrap(),
         hosts: vec!["a.example".parse().unwrap()],
         port: None,

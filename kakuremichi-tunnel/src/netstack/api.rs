@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::SessionId;
 use crate::peer::PeerId;
 
 /// Where finished IP packets go: the side that encrypts them.
@@ -79,6 +80,17 @@ pub enum Event {
         /// How it ended.
         reason: CloseReason,
     },
+    /// A UDP session is over: nothing passed for too long ([`CloseReason::Timeout`]), or the peer or the
+    /// address has gone. Its name is void.
+    SessionEnded {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The other end of a UDP session does not want its datagrams (ICMP unreachable). The session goes
+    /// on.
+    SessionRefused(SessionId),
     /// A peer answered a [`ping`](super::Stack::ping).
     Pong {
         /// Who answered.
@@ -185,6 +197,10 @@ pub struct Limits {
     pub half_open_per_peer: usize,
     /// Ended flows whose addresses are remembered (TIME-WAIT); beyond, the oldest is forgotten.
     pub time_wait: usize,
+    /// UDP sessions. Beyond, a datagram that would begin another one is dropped and counted.
+    pub sessions: usize,
+    /// UDP sessions with one peer.
+    pub sessions_per_peer: usize,
 }
 
 impl Default for Limits {
@@ -195,6 +211,8 @@ impl Default for Limits {
             half_open: 2_048,
             half_open_per_peer: 512,
             time_wait: 16_384,
+            sessions: 32_768,
+            sessions_per_peer: 16_384,
         }
     }
 }
@@ -221,6 +239,8 @@ pub struct Settings {
     pub keep_alive: Duration,
     /// An attempt to connect, ours or a peer's, is given up after this long.
     pub connect_timeout: Duration,
+    /// A UDP session that a peer began ends when nothing passes for this long.
+    pub session_idle: Duration,
 }
 
 /// The inner MTU of a tunnel over an outer path of 1,500 bytes, as WireGuard has it.
@@ -231,6 +251,9 @@ pub(super) const DEFAULT_RING: usize = 512 * 1024;
 pub(super) const USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// The default of [`Settings::keep_alive`]: two probes may be lost within the user timeout.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(45);
+/// The default of [`Settings::session_idle`]: longer than the gateway's, which ends sessions by its own
+/// setting, so that the target's side does not change under one that goes on.
+pub(super) const SESSION_IDLE: Duration = Duration::from_secs(120);
 /// The default of [`Settings::connect_timeout`].
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -245,6 +268,7 @@ impl Default for Settings {
             user_timeout: USER_TIMEOUT,
             keep_alive: KEEP_ALIVE,
             connect_timeout: CONNECT_TIMEOUT,
+            session_idle: SESSION_IDLE,
         }
     }
 }
@@ -261,15 +285,16 @@ pub struct Counters {
     pub overflowed: u64,
     /// Attempts, of peers or our own, for which no buffer was free.
     pub no_buffers: u64,
-    /// Attempts of peers to reach a port that is not listened on; reset.
+    /// Attempts of peers to reach a port that is not listened on; reset, or answered with an ICMP error.
     pub refused: u64,
     /// Segments of no flow; reset.
     pub stray: u64,
-    /// Packets that were malformed or fragments; dropped.
+    /// Packets that were malformed; dropped.
     pub malformed: u64,
     /// Packets for an address that is not ours; dropped.
     pub not_ours: u64,
-    /// Packets of another protocol than TCP and ICMP echo; dropped.
+    /// Packets of another protocol than TCP, UDP and ICMP echo, and ICMP errors about nothing that there
+    /// is; dropped.
     pub unhandled: u64,
     /// Echo requests answered.
     pub echoed: u64,
@@ -281,6 +306,29 @@ pub struct Counters {
     pub sent: u64,
     /// Packets, coalesced ones counted once, that flows took in.
     pub received: u64,
+    /// UDP sessions that began, on either side.
+    pub sessions_opened: u64,
+    /// Datagrams, or our own attempts, that would have begun a session beyond a bound of [`Limits`];
+    /// dropped.
+    pub sessions_overflowed: u64,
+    /// Datagrams sent in sessions.
+    pub datagrams_sent: u64,
+    /// Datagrams received in sessions.
+    pub datagrams_received: u64,
+    /// Datagrams received but dropped: [`RECEIVED_BYTES`](super::RECEIVED_BYTES) waited.
+    pub datagrams_shed: u64,
+    /// Datagrams sent that were longer than the MTU, in fragments.
+    pub fragmented: u64,
+    /// Datagrams received in fragments.
+    pub reassembled: u64,
+    /// Datagrams of which fragments were missing, did not fit each other, or were too many; dropped.
+    pub fragments_dropped: u64,
+    /// ICMP unreachables sent: nobody takes a datagram.
+    pub unreachables_sent: u64,
+    /// ICMP unreachables received about sessions, and about attempts to connect.
+    pub unreachables_received: u64,
+    /// Echo requests, and datagrams to be refused, beyond what is answered to a peer in a second; dropped.
+    pub answers_shed: u64,
 }
 
 impl AddAssign for Counters {
@@ -301,6 +349,17 @@ impl AddAssign for Counters {
             timed_out,
             sent,
             received,
+            sessions_opened,
+            sessions_overflowed,
+            datagrams_sent,
+            datagrams_received,
+            datagrams_shed,
+            fragmented,
+            reassembled,
+            fragments_dropped,
+            unreachables_sent,
+            unreachables_received,
+            answers_shed,
         } = other;
         self.accepted += accepted;
         self.connected += connected;
@@ -316,5 +375,16 @@ impl AddAssign for Counters {
         self.timed_out += timed_out;
         self.sent += sent;
         self.received += received;
+        self.sessions_opened += sessions_opened;
+        self.sessions_overflowed += sessions_overflowed;
+        self.datagrams_sent += datagrams_sent;
+        self.datagrams_received += datagrams_received;
+        self.datagrams_shed += datagrams_shed;
+        self.fragmented += fragmented;
+        self.reassembled += reassembled;
+        self.fragments_dropped += fragments_dropped;
+        self.unreachables_sent += unreachables_sent;
+        self.unreachables_received += unreachables_received;
+        self.answers_shed += answers_shed;
     }
 }

@@ -53,13 +53,16 @@ impl Stack {
             self.enqueue(slot);
         }
         self.due = due;
+        self.expire_sessions(tick);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next, if at all. May be
     /// earlier than a timer needs it, and changes with every other call.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.wheel.next().map(|tick| self.host.instant(tick))
+        let next = [self.wheel.next(), self.sessions.next_timeout()];
+        let next = next.into_iter().flatten().min();
+        next.map(|tick| self.host.instant(tick))
     }
 
     /// One flow's turn; returns how many bytes it sent.

@@ -12,7 +12,7 @@ use super::{
     time_wait::Answer,
 };
 use crate::{
-    packet::{IpPacket, Protocol, TcpFlags, TcpSegment},
+    packet::{Fragment, IpPacket, Protocol, TcpFlags, TcpSegment},
     peer::PeerId,
 };
 
@@ -31,14 +31,21 @@ impl Stack {
         now: Instant,
         sink: &mut (impl PacketSink + ?Sized),
     ) {
+        if Fragment::is_one(packet) {
+            return self.handle_fragment(peer, packet, now, sink);
+        }
         let Ok(packet) = IpPacket::parse(packet) else {
             self.counters.malformed += 1;
             return;
         };
         match packet.protocol() {
             Protocol::Tcp => self.handle_segment(peer, &packet, now, sink),
-            Protocol::Icmp | Protocol::Icmpv6 => self.handle_icmp(peer, &packet, sink),
-            Protocol::Udp | Protocol::Other(_) => self.counters.unhandled += 1,
+            Protocol::Udp => {
+                let ends = (packet.source(), packet.destination());
+                self.handle_udp(peer, ends, packet.payload(), now, sink);
+            }
+            Protocol::Icmp | Protocol::Icmpv6 => self.handle_icmp(peer, &packet, now, sink),
+            Protocol::Other(_) => self.counters.unhandled += 1,
         }
     }
 
@@ -122,6 +129,7 @@ impl Stack {
         } else if let Some(tcp) = Tcp::listen(&self.arena, &self.settings, local) {
             let mut flow = Flow::new(peer, local, remote, tcp, Stage::Accepting);
             flow.active = tick;
+            self.narrow(&mut flow);
             return Some(self.table.insert(flow));
         } else {
             self.counters.no_buffers += 1;

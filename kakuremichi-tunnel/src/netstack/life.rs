@@ -145,7 +145,7 @@ impl Stack {
     }
 
     /// The connection is over.
-    fn end(&mut self, slot: u32, reason: CloseReason) {
+    pub(super) fn end(&mut self, slot: u32, reason: CloseReason) {
         let Some(flow) = self.table.at(slot) else { return };
         if flow.released {
             self.remove(slot);

@@ -9,7 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{PacketSink, track::Track};
 use crate::{
-    packet::{Echo, Protocol, TcpFlags, checksum, transport_checksum, write_ip_header},
+    packet::{
+        Echo, Protocol, TcpFlags, UDP_HEADER, checksum, fragment, transport_checksum, write_ip_header,
+        write_udp,
+    },
     peer::PeerId,
 };
 
@@ -35,6 +38,8 @@ pub(super) struct Rim {
     /// Room for a part of a packet that came in.
     pub(super) part: Box<[u8]>,
     mtu: usize,
+    /// Tells the fragments of one datagram from those of another.
+    identification: u32,
     /// Packets handed to the sink.
     pub(super) sent: u64,
     /// Bytes of TCP's segments, before they were cut.
@@ -57,6 +62,7 @@ impl Rim {
             scratch: vec![0; LONGEST].into_boxed_slice(),
             part: vec![0; mtu + MAX_HEADERS].into_boxed_slice(),
             mtu,
+            identification: 0,
             sent: 0,
             bytes: 0,
         }
@@ -99,7 +105,8 @@ impl Rim {
         let sequence = track.sent(sequence, data, TcpFlags::new(flags), acknowledgement);
         self.scratch[ip + 4..ip + 8].copy_from_slice(&sequence.to_be_bytes());
         if flags & 0x02 != 0 {
-            let mss = self.mss(v4);
+            // The way back may be as narrow.
+            let mss = self.mss(v4).min(track.limit());
             replace_mss(&mut self.scratch[ip + TCP_HEADER..headers], mss);
         }
         let mss = usize::from(track.mss().min(self.mss(v4)).max(MIN_MSS));
@@ -155,6 +162,69 @@ impl Rim {
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
         self.sent += 1;
         sink.packet(peer, packet);
+    }
+
+    /// Sends a datagram from one address to another in packets of at most `mtu` bytes; returns how many.
+    /// `None` when it is longer than a datagram can be.
+    pub(super) fn datagram(
+        &mut self,
+        (source, destination): (SocketAddr, SocketAddr),
+        head: &[u8],
+        data: &[u8],
+        mtu: usize,
+        peer: PeerId,
+        sink: &mut (impl PacketSink + ?Sized),
+    ) -> Option<usize> {
+        let length = write_udp(source, destination, head, data, &mut self.scratch)?;
+        let mtu = mtu.min(self.mtu);
+        if length <= mtu {
+            self.sent += 1;
+            sink.packet(peer, &self.scratch[..length]);
+            return Some(1);
+        }
+        self.identification = self.identification.wrapping_add(1);
+        let mut count = 0;
+        let packet = &self.scratch[..length];
+        fragment(packet, mtu, self.identification, &mut self.part, |piece| {
+            count += 1;
+            sink.packet(peer, piece);
+        });
+        self.sent += count as u64;
+        Some(count)
+    }
+
+    /// Tells `remote` that nobody takes its datagrams at `local` (port unreachable: RFC 792, RFC 4443
+    /// section 3.1).
+    pub(super) fn unreachable(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        peer: PeerId,
+        sink: &mut (impl PacketSink + ?Sized),
+    ) {
+        /// Type, code, checksum, and four bytes of nothing.
+        const ICMP_HEADER: usize = 8;
+        let (protocol, header, kind) = match local {
+            SocketAddr::V4(_) => (Protocol::Icmp, IPV4_HEADER, [3, 3]),
+            SocketAddr::V6(_) => (Protocol::Icmpv6, IPV6_HEADER, [1, 4]),
+        };
+        let length = ICMP_HEADER + header + UDP_HEADER;
+        let Some(at) = write_ip_header(local.ip(), remote.ip(), protocol, length, &mut self.scratch) else {
+            return;
+        };
+        let message = &mut self.scratch[at..at + length];
+        message.fill(0);
+        message[..2].copy_from_slice(&kind);
+        // The beginning of a datagram as it came: its addresses are what is looked at.
+        write_udp(remote, local, &[], &[], &mut message[ICMP_HEADER..]);
+        let sum = if protocol == Protocol::Icmp {
+            checksum(message)
+        } else {
+            transport_checksum(local.ip(), remote.ip(), protocol, message)
+        };
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        self.sent += 1;
+        sink.packet(peer, &self.scratch[..at + length]);
     }
 
     /// Sends an echo message; false when it does not fit the MTU.

@@ -6,12 +6,18 @@ use std::{
     time::Instant,
 };
 
+use rustc_hash::FxHashMap;
+
 use super::{
-    BuildError, CloseReason, ConnectError, Counters, Event, FlowId, InvalidAddress, Settings,
+    BuildError, CloseReason, ConnectError, Counters, Event, FlowId, InvalidAddress, Received, SessionId,
+    Settings,
+    errors::Answers,
     flow::{Flow, Key, Seeded, Stage, Table},
     host::Host,
     ports::{EPHEMERAL, Ephemeral, PortSet},
-    rim::{LONGEST, Rim},
+    reassembly::Reassembly,
+    rim::{IPV4_HEADER, IPV6_HEADER, LONGEST, Rim, TCP_HEADER},
+    sessions::Sessions,
     tcp::Tcp,
     time_wait::TimeWait,
     wheel::Wheel,
@@ -20,6 +26,9 @@ use crate::{arena::Arena, peer::PeerId};
 
 /// The least MTU of IPv6 (RFC 8200 section 5).
 const MIN_MTU: usize = 1_280;
+
+/// No path is narrower: datagrams of 1,280 bytes over IPv6.
+const LEAST_PEER_MTU: usize = 1_200;
 
 /// A stack that cannot have as many flows is not worth having.
 const LEAST_FLOWS: usize = 64;
@@ -36,8 +45,17 @@ pub struct Stack {
     pub(super) ports: PortSet,
     pub(super) ephemeral: Ephemeral,
     pub(super) time_wait: TimeWait,
+    pub(super) sessions: Sessions,
+    pub(super) udp_ports: PortSet,
+    pub(super) udp_ephemeral: Ephemeral,
+    pub(super) reassembly: Reassembly,
+    pub(super) answers: Answers,
+    /// The peers to which packets must be shorter than the MTU.
+    pub(super) mtus: FxHashMap<PeerId, u16>,
+    /// Datagrams for the engine. Bounded by [`RECEIVED_BYTES`](super::RECEIVED_BYTES).
+    pub(super) received: Received,
     pub(super) counters: Counters,
-    /// What happened. Bounded by the flows, each of which adds two at most, and by
+    /// What happened. Bounded by the flows and the sessions, each of which adds two at most, and by
     /// [`MAX_PONGS`](super::icmp::MAX_PONGS).
     pub(super) events: VecDeque<Event>,
     /// How many of the events are pongs.
@@ -50,6 +68,8 @@ pub struct Stack {
     pub(super) heavy: VecDeque<FlowId>,
     /// Timers that ran out; kept for its memory.
     pub(super) due: Vec<u32>,
+    /// The same of sessions.
+    pub(super) idle_sessions: Vec<SessionId>,
 }
 
 impl Stack {
@@ -88,6 +108,13 @@ impl Stack {
             wheel: Wheel::new(),
             ports: PortSet::new(),
             ephemeral: Ephemeral::new(draw()),
+            sessions: Sessions::new(hasher),
+            udp_ports: PortSet::new(),
+            udp_ephemeral: Ephemeral::new(draw()),
+            reassembly: Reassembly::default(),
+            answers: Answers::default(),
+            mtus: FxHashMap::default(),
+            received: Received::default(),
             counters: Counters::default(),
             events: VecDeque::new(),
             pongs: 0,
@@ -95,6 +122,7 @@ impl Stack {
             light: VecDeque::new(),
             heavy: VecDeque::new(),
             due: Vec::new(),
+            idle_sessions: Vec::new(),
         };
         stack.set_addresses(ipv6, ipv4)?;
         Ok(stack)
@@ -127,6 +155,9 @@ impl Stack {
         let slots: Vec<u32> = self.table.slots().filter(|&slot| gone(self, slot)).collect();
         for slot in slots {
             self.drop_flow(slot, CloseReason::AddressGone);
+        }
+        for session in self.sessions.select(|session| !self.is_ours(session.local.ip())) {
+            self.end_session(session, CloseReason::AddressGone);
         }
         Ok(())
     }
@@ -166,6 +197,7 @@ impl Stack {
             return Err(ConnectError::NoBuffers);
         };
         let mut flow = Flow::new(peer, local, remote, tcp, Stage::Connecting);
+        self.narrow(&mut flow);
         flow.active = self.host.tick(now);
         let slot = self.table.insert(flow);
         self.enqueue(slot);
@@ -175,8 +207,14 @@ impl Stack {
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<Event> {
         if let Some(event) = self.events.pop_front() {
-            if matches!(event, Event::Pong { .. }) {
-                self.pongs -= 1;
+            match event {
+                Event::Pong { .. } => self.pongs -= 1,
+                Event::SessionRefused(session) => {
+                    if let Some(session) = self.sessions.get_mut(session) {
+                        session.refused = false;
+                    }
+                }
+                _ => {}
             }
             return Some(event);
         }
@@ -324,11 +362,63 @@ impl Stack {
         }
     }
 
-    /// Drops all flows of a peer at once, sending nothing; [`CloseReason::PeerGone`] is told for each.
+    /// Drops all flows and sessions of a peer at once, sending nothing; [`CloseReason::PeerGone`] is told
+    /// for each.
     pub fn remove_peer(&mut self, peer: PeerId) {
         while let Some(slot) = self.table.first_of(peer) {
             self.drop_flow(slot, CloseReason::PeerGone);
         }
+        if self.sessions.of_peer(peer) > 0 {
+            for session in self.sessions.select(|session| session.peer == peer) {
+                self.end_session(session, CloseReason::PeerGone);
+            }
+        }
+        self.reassembly.remove_peer(peer);
+    }
+
+    /// Sets how long packets to a peer may be, at most the MTU, at least 1,200: shorter ones are sent on all
+    /// its flows and sessions from now on, what is sent again included.
+    pub fn set_peer_mtu(&mut self, peer: PeerId, mtu: usize) {
+        if mtu >= self.settings.mtu {
+            self.mtus.remove(&peer);
+        } else {
+            self.mtus.insert(peer, mtu.max(LEAST_PEER_MTU) as u16);
+        }
+        let slots: Vec<u32> = self.table.slots().collect();
+        for slot in slots {
+            let mss = self.table.at(slot).filter(|flow| flow.peer == peer);
+            let mss = mss.map(|flow| self.mss_toward(flow));
+            if let (Some(mss), Some(tcp)) = (mss, self.table.at_mut(slot).and_then(|flow| flow.tcp.as_mut()))
+            {
+                tcp.limit_mss(mss);
+            }
+        }
+    }
+
+    /// How long packets to a peer may be.
+    pub(super) fn peer_mtu(&self, peer: PeerId) -> usize {
+        self.mtus
+            .get(&peer)
+            .map_or(self.settings.mtu, |mtu| usize::from(*mtu))
+    }
+
+    /// Has a new flow know how long its packets may be.
+    pub(super) fn narrow(&self, flow: &mut Flow) {
+        if self.mtus.contains_key(&flow.peer) {
+            let mss = self.mss_toward(flow);
+            if let Some(tcp) = &mut flow.tcp {
+                tcp.limit_mss(mss);
+            }
+        }
+    }
+
+    fn mss_toward(&self, flow: &Flow) -> u16 {
+        let header = if flow.local.is_ipv4() {
+            IPV4_HEADER
+        } else {
+            IPV6_HEADER
+        };
+        (self.peer_mtu(flow.peer) - header - TCP_HEADER) as u16
     }
 
     /// What was counted.
@@ -336,6 +426,7 @@ impl Stack {
     pub fn counters(&self) -> Counters {
         Counters {
             sent: self.rim.sent,
+            fragments_dropped: self.reassembly.dropped,
             ..self.counters
         }
     }

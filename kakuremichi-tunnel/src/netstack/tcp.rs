@@ -413,6 +413,17 @@ impl Tcp {
         self.track.lower_mss(sequence, mss, v4)
     }
 
+    /// Sends segments of at most so many bytes from now on, as the path allows; also what was sent before,
+    /// when it is sent again.
+    pub(super) const fn limit_mss(&mut self, limit: u16) {
+        self.track.set_limit(limit);
+    }
+
+    /// Whether something with that number was sent, and is not acknowledged.
+    pub(super) fn is_under_way(&self, sequence: u32) -> bool {
+        self.track.is_under_way(sequence)
+    }
+
     /// Whether the rings hold pages worth giving back, once the connection idles.
     pub(super) fn holds_pages(&self) -> bool {
         self.moved >= WORTH_DISCARDING

@@ -9,3 +9,4 @@ mod net;
 mod offload;
 mod path;
 mod probes;
+mod sessions;

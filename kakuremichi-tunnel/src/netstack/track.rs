@@ -19,6 +19,8 @@ const MAX_SHIFT: u8 = 14;
 pub(super) struct Track {
     /// The MSS the peer asked for; zero before it did.
     mss: u16,
+    /// What the path allows; zero where that is not known.
+    limit: u16,
     /// By how much the peer's windows are shifted.
     shift: u8,
     /// Something was sent, and something acknowledged by the peer.
@@ -48,6 +50,20 @@ pub(super) struct Track {
 impl Track {
     /// The MSS to cut by; `u16::MAX` while the peer has not named one.
     pub(super) fn mss(&self) -> u16 {
+        self.asked().min(self.limit())
+    }
+
+    /// The MSS that the path allows; `u16::MAX` where that is not known.
+    pub(super) fn limit(&self) -> u16 {
+        if self.limit == 0 { u16::MAX } else { self.limit }
+    }
+
+    /// Says what the path allows, from now on.
+    pub(super) const fn set_limit(&mut self, limit: u16) {
+        self.limit = limit;
+    }
+
+    fn asked(&self) -> u16 {
         if self.mss == 0 { u16::MAX } else { self.mss }
     }
 
@@ -55,13 +71,18 @@ impl Track {
     /// under way, and not below what every path carries (RFC 8201 section 4, RFC 1191 section 7.1).
     /// Returns whether it was.
     pub(super) fn lower_mss(&mut self, sequence: u32, mss: usize, v4: bool) -> bool {
-        if is_after(self.unacknowledged, sequence) || !is_after(self.sent_end, sequence) {
+        if !self.is_under_way(sequence) {
             return false;
         }
         let least = if v4 { LEAST_MSS_V4 } else { LEAST_MSS_V6 };
         let mss = u16::try_from(mss).unwrap_or(u16::MAX).max(least);
-        self.mss = self.mss().min(mss);
+        self.mss = self.asked().min(mss);
         true
+    }
+
+    /// Whether something with that number was sent, and is not acknowledged.
+    pub(super) fn is_under_way(&self, sequence: u32) -> bool {
+        self.sending && !is_after(self.unacknowledged, sequence) && is_after(self.sent_end, sequence)
     }
 
     /// A segment is sent. Returns the sequence number it is to have.

@@ -58,7 +58,7 @@ impl Protocol {
         }
     }
 
-    const fn from_number(number: u8) -> Self {
+    pub(super) const fn from_number(number: u8) -> Self {
         match number {
             1 => Self::Icmp,
             6 => Self::Tcp,
@@ -217,6 +217,22 @@ impl<'a> IpPacket<'a> {
         let mut octets = [0; 16];
         octets.copy_from_slice(&self.bytes[at..at + 16]);
         Ipv6Addr::from(octets).into()
+    }
+}
+
+/// Who sent a packet, whole or a fragment; `None` when there is not even a header.
+#[must_use]
+pub fn source_address(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => {
+            let octets: [u8; 4] = packet.get(..V4_HEADER)?[12..16].try_into().ok()?;
+            Some(octets.into())
+        }
+        6 => {
+            let octets: [u8; 16] = packet.get(..V6_HEADER)?[8..24].try_into().ok()?;
+            Some(octets.into())
+        }
+        _ => None,
     }
 }
 

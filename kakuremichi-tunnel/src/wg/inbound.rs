@@ -10,7 +10,7 @@ use super::{
     limiter::Verdict,
     peer::{MAX_QUEUED_LENGTH, Peer},
 };
-use crate::{packet::IpPacket, peer::PeerId};
+use crate::{packet::source_address, peer::PeerId};
 
 /// How a datagram came to a shard.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Device {
         let Received::Packet(length) = received else {
             return None;
         };
-        let source = IpPacket::parse(&out[..length]).ok().map(|packet| packet.source());
+        let source = source_address(&out[..length]);
         let owner = source.and_then(|source| self.allowed.slot(source));
         if owner != Some(state.id.slot() as u32) {
             self.counters.disallowed += 1;

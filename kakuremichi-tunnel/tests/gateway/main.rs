@@ -17,3 +17,4 @@ mod shards;
 mod site;
 mod streams;
 mod tcp;
+mod udp;

@@ -12,7 +12,7 @@ use std::{
 use kakuremichi_core::{
     id::{AgentId, GatewayId, OrganizationId, PeerId, RouteId, ServiceId, TargetId},
     key::IdentityKey,
-    model::{HealthCheck, TargetAddress, TargetScheme, VirtualPort},
+    model::{HealthCheck, TargetAddress, TargetScheme, Transport, VirtualPort},
     net::Cidr,
     plan::{
         AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
@@ -87,6 +87,7 @@ impl<R: NodeRecord> PlanSource<R> for Changing<R> {
 pub(crate) struct Published {
     pub(crate) number: u8,
     pub(crate) port: Option<u16>,
+    pub(crate) transport: Transport,
     pub(crate) policy: Policy,
     pub(crate) targets: Vec<SocketAddr>,
     pub(crate) health: Option<HealthCheck>,
@@ -98,6 +99,7 @@ impl Published {
         Self {
             number: 1,
             port: None,
+            transport: Transport::Tcp,
             policy: Policy::public(),
             targets,
             health: None,
@@ -110,6 +112,14 @@ impl Published {
             number,
             port: Some(port),
             ..Self::http(vec![target])
+        }
+    }
+
+    /// A public UDP service.
+    pub(crate) fn udp(number: u8, port: u16, target: SocketAddr) -> Self {
+        Self {
+            transport: Transport::Udp,
+            ..Self::tcp(number, port, target)
         }
     }
 
@@ -143,6 +153,10 @@ impl Published {
             organization: ORGANIZATION,
             name: format!("service-{}", self.number).parse().unwrap(),
             kind: match self.port {
+                Some(port) if self.transport == Transport::Udp => PlannedKind::Udp {
+                    port,
+                    pool: self.pool(),
+                },
                 Some(port) => PlannedKind::Tcp {
                     port,
                     pool: self.pool(),
@@ -163,10 +177,14 @@ impl Published {
     pub(crate) fn for_agent(&self) -> AgentRecord {
         let target = |(index, address): (usize, &SocketAddr)| {
             let (id, port) = self.target(index);
+            let address = address.to_string().parse().unwrap();
             AgentTarget {
                 id,
                 port,
-                address: TargetAddress::Tcp(address.to_string().parse().unwrap()),
+                address: match self.transport {
+                    Transport::Tcp => TargetAddress::Tcp(address),
+                    Transport::Udp => TargetAddress::Udp(address),
+                },
                 tls: false,
                 health: self.health.clone(),
             }
@@ -174,6 +192,7 @@ impl Published {
         AgentRecord::Service(AgentService {
             id: ServiceId::from_bytes([self.number; 16]),
             name: format!("service-{}", self.number).parse().unwrap(),
+            transport: self.transport,
             hosts: if self.port.is_none() {
                 vec![HOST.parse().unwrap()]
             } else {

@@ -63,6 +63,10 @@ fn device(private_key: [u8; 32], gateway: &Scene) -> ShardHandle {
             port: 8080,
             preface: None,
         }],
+        listen_udp: vec![Listen {
+            port: 8080,
+            preface: None,
+        }],
     });
     shard
 }

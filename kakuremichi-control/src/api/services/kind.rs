@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use kakuremichi_core::{
-    model::{Health, HealthCheck, Pool, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme},
+    model::{
+        Health, HealthCheck, Pool, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme, Transport,
+    },
     name::PathPattern,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -57,6 +59,17 @@ pub(crate) struct TcpView {
     /// How agents check the targets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     health: Option<HealthView>,
+}
+
+/// Datagrams on a UDP port of every gateway.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UdpView {
+    /// The port.
+    #[schema(example = 53)]
+    port: u16,
+    /// The targets, taken in turn: each has an `address`, and no `tls`.
+    targets: Vec<TargetView>,
 }
 
 /// A target: at an `agent` with an `address` or a `unix` socket, or behind a `site` with an `address`.
@@ -174,7 +187,7 @@ impl TryFrom<HttpView> for KindDraft {
             let at = format!("http.routes[{index}]");
             routes.push(RouteDraft {
                 path: route.path.0,
-                pool: pool(&at, route.targets, route.health)?,
+                pool: pool(&at, route.targets, route.health, Transport::Tcp)?,
             });
         }
         Ok(Self::Http {
@@ -190,17 +203,33 @@ impl TryFrom<TcpView> for KindDraft {
     fn try_from(view: TcpView) -> Result<Self, Problem> {
         Ok(Self::Tcp {
             port: view.port,
-            pool: pool("tcp", view.targets, view.health)?,
+            pool: pool("tcp", view.targets, view.health, Transport::Tcp)?,
         })
     }
 }
 
-fn pool(at: &str, targets: Vec<TargetView>, health: Option<HealthView>) -> Result<PoolDraft, Problem> {
+impl TryFrom<UdpView> for KindDraft {
+    type Error = Problem;
+
+    fn try_from(view: UdpView) -> Result<Self, Problem> {
+        Ok(Self::Udp {
+            port: view.port,
+            pool: pool("udp", view.targets, None, Transport::Udp)?,
+        })
+    }
+}
+
+fn pool(
+    at: &str,
+    targets: Vec<TargetView>,
+    health: Option<HealthView>,
+    transport: Transport,
+) -> Result<PoolDraft, Problem> {
     let targets = targets
         .into_iter()
         .enumerate()
         .map(|(index, target)| {
-            draft(target).map_err(|(field, message)| {
+            draft(target, transport).map_err(|(field, message)| {
                 Problem::fields(vec![FieldError::new(
                     format!("{at}.targets[{index}].{field}"),
                     message,
@@ -214,7 +243,7 @@ fn pool(at: &str, targets: Vec<TargetView>, health: Option<HealthView>) -> Resul
     })
 }
 
-fn draft(view: TargetView) -> Result<TargetDraft, (&'static str, String)> {
+fn draft(view: TargetView, transport: Transport) -> Result<TargetDraft, (&'static str, String)> {
     let wrong = |field, message: &str| Err((field, message.to_owned()));
     let place = match (view.agent, view.site, view.address, view.unix) {
         _ if view.in_process => {
@@ -225,8 +254,14 @@ fn draft(view: TargetView) -> Result<TargetDraft, (&'static str, String)> {
         }
         (Some(agent), None, Some(address), None) => PlaceDraft::Agent {
             agent: agent.0.0,
-            address: TargetAddress::Tcp(address.0),
+            address: match transport {
+                Transport::Tcp => TargetAddress::Tcp(address.0),
+                Transport::Udp => TargetAddress::Udp(address.0),
+            },
         },
+        (Some(_), None, None, Some(_)) if transport == Transport::Udp => {
+            return wrong("unix", "a UDP service has its targets at addresses");
+        }
         (Some(agent), None, None, Some(path)) => {
             if !path.is_absolute() {
                 return wrong("unix", "the path of a socket starts with `/`");
@@ -256,6 +291,9 @@ fn draft(view: TargetView) -> Result<TargetDraft, (&'static str, String)> {
     };
     let scheme = match view.tls {
         None => TargetScheme::Plain,
+        Some(_) if transport == Transport::Udp => {
+            return wrong("tls", "no TLS is spoken to the targets of a UDP service");
+        }
         Some(tls) => TargetScheme::Tls {
             server_name: tls.server_name.map(|name| name.0),
             roots: roots(&tls.roots)
@@ -292,8 +330,17 @@ impl From<HealthView> for HealthCheck {
     }
 }
 
-/// The service as it is, in the form in which it could be asked for.
-pub(super) fn views(kind: &ServiceKind) -> (Option<HttpView>, Option<TcpView>) {
+/// A service in the form in which it could be asked for: one of these.
+#[derive(Default)]
+pub(super) struct Views {
+    pub(super) http: Option<HttpView>,
+    pub(super) tcp: Option<TcpView>,
+    pub(super) udp: Option<UdpView>,
+}
+
+/// The service as it is.
+pub(super) fn views(kind: &ServiceKind) -> Views {
+    let mut views = Views::default();
     match kind {
         ServiceKind::Http { hosts, routes } => {
             let routes = routes.iter().map(|route| RouteView {
@@ -301,21 +348,26 @@ pub(super) fn views(kind: &ServiceKind) -> (Option<HttpView>, Option<TcpView>) {
                 targets: targets(&route.pool),
                 health: route.pool.health.as_ref().map(Into::into),
             });
-            let http = HttpView {
+            views.http = Some(HttpView {
                 hosts: hosts.iter().cloned().map(HostPatternText).collect(),
                 routes: routes.collect(),
-            };
-            (Some(http), None)
+            });
         }
         ServiceKind::Tcp { port, pool } => {
-            let tcp = TcpView {
+            views.tcp = Some(TcpView {
                 port: *port,
                 targets: targets(pool),
                 health: pool.health.as_ref().map(Into::into),
-            };
-            (None, Some(tcp))
+            });
+        }
+        ServiceKind::Udp { port, pool } => {
+            views.udp = Some(UdpView {
+                port: *port,
+                targets: targets(pool),
+            });
         }
     }
+    views
 }
 
 fn targets(pool: &Pool) -> Vec<TargetView> {
@@ -342,7 +394,9 @@ fn target(target: &Target) -> TargetView {
         TargetPlace::Agent { agent, address, .. } => {
             view.agent = Some(AgentText(Named(Reference::Id(*agent))));
             match address {
-                TargetAddress::Tcp(endpoint) => view.address = Some(EndpointText(endpoint.clone())),
+                TargetAddress::Tcp(endpoint) | TargetAddress::Udp(endpoint) => {
+                    view.address = Some(EndpointText(endpoint.clone()));
+                }
                 TargetAddress::Unix(path) => view.unix = Some(path.clone()),
                 TargetAddress::InProcess => view.in_process = true,
             }

@@ -35,6 +35,10 @@ pub(in crate::store) enum KindDocument {
         port: u16,
         pool: PoolDocument,
     },
+    Udp {
+        port: u16,
+        pool: PoolDocument,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,6 +84,7 @@ enum AddressDocument {
     Tcp(Text<Endpoint>),
     Unix(PathBuf),
     InProcess,
+    Udp(Text<Endpoint>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -173,6 +178,10 @@ impl From<&ServiceKind> for KindDocument {
                 port: *port,
                 pool: pool.into(),
             },
+            ServiceKind::Udp { port, pool } => Self::Udp {
+                port: *port,
+                pool: pool.into(),
+            },
         }
     }
 }
@@ -190,6 +199,10 @@ impl From<KindDocument> for ServiceKind {
                 routes: routes.into_iter().map(route).collect(),
             },
             KindDocument::Tcp { port, pool } => Self::Tcp {
+                port,
+                pool: pool.into(),
+            },
+            KindDocument::Udp { port, pool } => Self::Udp {
                 port,
                 pool: pool.into(),
             },
@@ -221,6 +234,7 @@ impl From<&Target> for TargetDocument {
             TargetAddress::Tcp(endpoint) => AddressDocument::Tcp(Text(endpoint.clone())),
             TargetAddress::Unix(path) => AddressDocument::Unix(path.clone()),
             TargetAddress::InProcess => AddressDocument::InProcess,
+            TargetAddress::Udp(endpoint) => AddressDocument::Udp(Text(endpoint.clone())),
         };
         Self {
             id: Text(target.id),
@@ -256,6 +270,7 @@ impl From<TargetDocument> for Target {
             AddressDocument::Tcp(endpoint) => TargetAddress::Tcp(endpoint.0),
             AddressDocument::Unix(path) => TargetAddress::Unix(path),
             AddressDocument::InProcess => TargetAddress::InProcess,
+            AddressDocument::Udp(endpoint) => TargetAddress::Udp(endpoint.0),
         };
         Self {
             id: document.id.0,

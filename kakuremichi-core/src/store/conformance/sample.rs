@@ -155,6 +155,20 @@ pub fn api_key(organization: u8, n: u8) -> ApiKey {
     }
 }
 
+/// The [`tcp_service`] of the same numbers, as a UDP service.
+#[must_use]
+pub fn udp_service(organization: u8, n: u8) -> Service {
+    let tcp = tcp_service(organization, n);
+    let ServiceKind::Tcp { port, pool } = tcp.kind.clone() else {
+        return tcp;
+    };
+    Service {
+        name: label(&format!("udp-{n}")),
+        kind: ServiceKind::Udp { port, pool },
+        ..tcp
+    }
+}
+
 /// A TCP service of [`organization`]`(organization)` on the port 5000 + `n`.
 #[must_use]
 pub fn tcp_service(organization: u8, n: u8) -> Service {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use kakuremichi_core::{key::WireGuardKey, net::Endpoint};
+use kakuremichi_core::{key::WireGuardKey, model::Transport, net::Endpoint};
 use kakuremichi_proto::{
     flow::FlowReply,
     lane::{hello::Purpose, record::Record},
@@ -144,6 +144,7 @@ pub(in super::super) struct LaneIncoming {
 impl Incoming for LaneIncoming {
     fn opened(&self) -> Opened {
         Opened {
+            transport: Transport::Tcp,
             peer: self.peer,
             local: self.local,
             remote: self.remote,

@@ -1,6 +1,6 @@
 //! A shard that plays the gateway.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use kakuremichi_core::{id::TargetId, key::WireGuardKey, net::Cidr};
 use kakuremichi_proto::{
@@ -12,8 +12,9 @@ use tokio::{io::AsyncReadExt as _, sync::watch};
 
 use super::{AGENT, GATEWAY, gateway_id, port, service_id, soon, target_id};
 use crate::{
-    engine::{Connect, Listen, Network, PeerSettings, PeerView, ShardConfig, ShardHandle},
+    engine::{Connect, Listen, Network, OpenSession, PeerSettings, PeerView, ShardConfig, ShardHandle},
     keys::NodeKeys,
+    session::TunnelSession,
     stream::{FlowRefused, TunnelStream},
     wg::PeerConfig,
 };
@@ -59,6 +60,7 @@ impl Gate {
                 port: FEED_PORT,
                 preface: None,
             }],
+            listen_udp: Vec::new(),
         });
         Self {
             shard,
@@ -107,6 +109,20 @@ impl Gate {
         connect.preface = Some(bytes);
         connect.expect_reply = true;
         soon(self.shard.connect(connect)).await.unwrap()
+    }
+
+    /// Opens a UDP session to a port of the agent's.
+    pub(super) async fn open_udp(&self, port: u16, preface: &Preface) -> TunnelSession {
+        let mut bytes = Vec::new();
+        preface.encode_datagram(&mut bytes).unwrap();
+        let open = OpenSession {
+            peer: self.agent,
+            remote: SocketAddr::from((AGENT, port)),
+            preface: Some(bytes),
+            idle: Duration::from_secs(60),
+            meter: Arc::default(),
+        };
+        soon(self.shard.open_session(open)).await.unwrap()
     }
 
     /// A visitor of the service `number`.

@@ -58,6 +58,7 @@ async fn agents(gate: &ShardSetHandle, numbers: impl Iterator<Item = u8>, addres
             port: PLAIN,
             preface: None,
         }],
+        listen_udp: Vec::new(),
     });
     for agent in &agents {
         sees(gate, agent.number(), PeerView::is_online).await;

@@ -108,6 +108,16 @@ impl Node {
                     preface: None,
                 },
             ],
+            listen_udp: vec![
+                Listen {
+                    port: WITH_PREFACE,
+                    preface: Some(proxy_v2_length),
+                },
+                Listen {
+                    port: PLAIN,
+                    preface: None,
+                },
+            ],
         });
     }
 

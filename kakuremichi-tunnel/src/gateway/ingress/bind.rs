@@ -2,13 +2,16 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that the system keeps until they are accepted.
 const BACKLOG: i32 = 1024;
+
+/// The buffers that are asked for at a UDP port, each, in bytes.
+const SOCKET_BUFFER: usize = 1024 * 1024;
 
 /// An address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +43,21 @@ pub(crate) fn bind(address: SocketAddr) -> Result<Bound, BindError> {
 
 fn bind_with(address: SocketAddr, shared: bool) -> Result<Bound, BindError> {
     let sharing = if shared { Sharing::Opens } else { Sharing::No };
-    let bound = match listen(address, sharing) {
+    either_family(address, |address| listen(address, sharing))
+}
+
+/// Receives datagrams at `address`, as [`bind`] listens; returns the address, too.
+///
+/// # Errors
+/// When the address is in use, or not ours to use.
+pub(crate) fn bind_udp(address: SocketAddr) -> Result<(UdpSocket, SocketAddr), BindError> {
+    either_family(address, receive)
+}
+
+fn either_family<T>(address: SocketAddr, open: impl Fn(SocketAddr) -> io::Result<T>) -> Result<T, BindError> {
+    let bound = match open(address) {
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && is_missing(&error) => {
-            let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
-            listen(any, sharing)
+            open(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))
         }
         other => other,
     };
@@ -76,6 +90,21 @@ enum Sharing {
     Opens,
     /// Others have it.
     Joins,
+}
+
+fn receive(address: SocketAddr) -> io::Result<(UdpSocket, SocketAddr)> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_nonblocking(true)?;
+    // What arrives while others are served has to wait somewhere. The system may give less.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.bind(&address.into())?;
+    let socket = UdpSocket::from(socket);
+    let address = socket.local_addr()?;
+    Ok((socket, address))
 }
 
 fn listen(address: SocketAddr, sharing: Sharing) -> io::Result<Bound> {
@@ -117,6 +146,17 @@ mod tests {
         let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         assert_ne!(first.address.port(), 0);
         let second = bind(first.address).unwrap_err();
+        assert_eq!(second.source.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_udp_port_takes_both_families_and_is_taken_once() {
+        let (socket, address) = bind_udp("[::]:0".parse().unwrap()).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.send_to(b"x", ("127.0.0.1", address.port())).unwrap();
+        socket.set_nonblocking(false).unwrap();
+        assert_eq!(socket.recv(&mut [0; 2]).unwrap(), 1);
+        let second = bind_udp(address).unwrap_err();
         assert_eq!(second.source.kind(), io::ErrorKind::AddrInUse);
     }
 

@@ -17,7 +17,7 @@ use std::{
 use kakuremichi_core::{
     code::Code,
     id::{GatewayId, TargetId},
-    model::TargetScheme,
+    model::{TargetScheme, Transport},
     plan::PlannedTarget,
     policy::Denial,
 };
@@ -67,10 +67,12 @@ enum Port {
     Failed(Arc<BindError>),
 }
 
-/// How a TCP service's port is.
+/// How the port of a TCP or UDP service is.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PortStatus {
+    /// What is spoken at it.
+    pub transport: Transport,
     /// The port.
     pub port: u16,
     /// Why it is not open; it is tried again every few seconds.
@@ -99,11 +101,12 @@ impl<U: Upstream> TcpPorts<U> {
     /// What is connected to a closed port is ended by its lease.
     pub(crate) fn reconcile(&mut self, table: &RouteTable) {
         while self.listeners.try_join_next().is_some() {}
-        self.ports.retain(|port, _| table.port(*port).is_some());
+        self.ports
+            .retain(|port, _| table.port(Transport::Tcp, *port).is_some());
         if self.drain.has_begun() {
             return;
         }
-        for port in table.ports() {
+        for port in table.ports(Transport::Tcp) {
             if matches!(self.ports.get(&port), Some(Port::Open { .. })) {
                 continue;
             }
@@ -126,6 +129,7 @@ impl<U: Upstream> TcpPorts<U> {
     /// How the ports are, ascending.
     pub(crate) fn status(&self) -> Vec<PortStatus> {
         let status = |(port, state): (&u16, &Port)| PortStatus {
+            transport: Transport::Tcp,
             port: *port,
             error: match state {
                 Port::Open { .. } => None,
@@ -202,7 +206,7 @@ async fn connection<U: Upstream>(
 ) {
     let started = Instant::now();
     let table = serving.table.load_full();
-    let Some(service) = table.port(port).map(Arc::clone) else {
+    let Some(service) = table.port(Transport::Tcp, port).map(Arc::clone) else {
         return;
     };
     serving.counters.opened.one();
@@ -249,7 +253,11 @@ async fn serve<U: Upstream>(
         sent: 0,
         received: 0,
     };
-    let admission = match serving.access.decide_port(peer.ip(), port, service).await {
+    let verdict = serving
+        .access
+        .decide_port(peer.ip(), Transport::Tcp, port, service)
+        .await;
+    let admission = match verdict {
         Verdict::Admitted(admission) => *admission,
         Verdict::Denied(denial) => {
             if let Denial::Rule(rule) = denial {

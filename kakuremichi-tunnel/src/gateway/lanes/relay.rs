@@ -67,7 +67,7 @@ impl Lanes {
             port: grant.port,
         };
         let (local, remote) = (preface.destination, preface.source);
-        let preface = written(&grant.onward(preface))?;
+        let preface = written(&grant.onward(preface), Preface::encode)?;
         let mut stream = if let Some(agent) = self.over_streams(&via) {
             let connection = self.begin_with(agent, grant.port, &preface).await?;
             let flow = LaneFlow::opened(connection, self.streams.home(), Arc::default());

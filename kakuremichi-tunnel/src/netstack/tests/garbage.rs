@@ -183,9 +183,9 @@ fn what_is_not_for_us_is_dropped_and_counted() {
     assert!(node.wire.packets.is_empty());
     assert_eq!(node.stack.counters().not_ours, 1);
 
-    let mut udp = vec![0; 48];
-    write_ip_header(v6(2).into(), v6(1).into(), Protocol::Udp, 8, &mut udp).unwrap();
-    node.stack.handle_packet(PEER, &udp, net.now, &mut node.wire);
+    let mut sctp = vec![0; 48];
+    write_ip_header(v6(2).into(), v6(1).into(), Protocol::Other(132), 8, &mut sctp).unwrap();
+    node.stack.handle_packet(PEER, &sctp, net.now, &mut node.wire);
     assert_eq!(node.stack.counters().unhandled, 1);
     node.stack.handle_packet(PEER, &[], net.now, &mut node.wire);
     assert_eq!(node.stack.counters().malformed, 1);

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     netstack::{CloseReason, Event, FlowId, PacketSink, Settings, Stack},
-    packet::{Coalescer, IpPacket, Protocol, checksum, transport_checksum},
+    packet::{Coalescer, Fragment, IpPacket, Protocol, checksum, transport_checksum},
     peer::PeerId,
 };
 
@@ -64,6 +64,10 @@ impl PacketSink for Wire {
 /// A packet is whole, not longer than the MTU, and its checksums are valid.
 pub(super) fn check_packet(packet: &[u8], mtu: usize) {
     assert!(packet.len() <= mtu, "{} bytes", packet.len());
+    if Fragment::is_one(packet) {
+        assert!(Fragment::parse(packet).is_ok());
+        return;
+    }
     let view = IpPacket::parse(packet).unwrap();
     assert_eq!(view.as_bytes().len(), packet.len());
     if packet[0] >> 4 == 4 {
@@ -138,6 +142,8 @@ pub(super) struct Node {
     pub(super) server: Program,
     pub(super) incoming: Vec<(FlowId, PeerId, SocketAddr, SocketAddr)>,
     pub(super) pongs: Vec<Event>,
+    /// What was told about UDP sessions.
+    pub(super) sessions: Vec<Event>,
     joiner: Coalescer,
     /// When the link from here has carried what is queued.
     idle_at: Instant,
@@ -238,6 +244,7 @@ impl Net {
             },
             incoming: Vec::new(),
             pongs: Vec::new(),
+            sessions: Vec::new(),
             joiner: Coalescer::new(),
             idle_at: self.now,
         });
@@ -450,6 +457,7 @@ impl Node {
                     }
                 }
                 Event::Pong { .. } => self.pongs.push(event),
+                Event::SessionEnded { .. } | Event::SessionRefused(_) => self.sessions.push(event),
             }
         }
     }

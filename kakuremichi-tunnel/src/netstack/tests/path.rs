@@ -196,3 +196,41 @@ fn a_router_that_lies_is_not_believed() {
     node.stack.transmit(net.now, &mut node.wire);
     assert_eq!(node.wire.packets[0].1.len(), 1_280);
 }
+
+/// What is found out about a path holds for live flows, in what they send again too, and for new ones in
+/// both directions.
+#[test]
+fn a_path_that_is_found_narrow_shortens_what_flows_send() {
+    for to in [IpAddr::from(v6(2)), v4(2).into()] {
+        let mut net = Net::pair(Link::default());
+        let flow = net.connect_to(
+            0,
+            PEER,
+            to,
+            Program {
+                to_send: 2_000_000,
+                ..Program::default()
+            },
+        );
+        net.run_for(Duration::from_millis(5));
+        assert!(net.program(1, net.accepted()).received < 2_000_000);
+        net.link.loss = 1_000;
+        net.run_for(SECOND);
+        net.link.loss = 0;
+        let node = &mut net.nodes[0];
+        node.wire.packets.clear();
+        node.stack.set_peer_mtu(PEER, 1_280);
+        // Every packet is held to it.
+        node.wire.mtu = 1_280;
+        net.run_until(30 * SECOND, |net| {
+            net.program(1, net.accepted()).received == 2_000_000
+        });
+        assert_eq!(net.program(0, flow).closed, None);
+
+        net.nodes[1].wire.packets.clear();
+        net.nodes[1].wire.mtu = 1_280;
+        net.nodes[1].server.to_send = 100_000;
+        let other = net.connect_to(0, PEER, to, Program::default());
+        net.run_until(30 * SECOND, |net| net.program(0, other).received == 100_000);
+    }
+}

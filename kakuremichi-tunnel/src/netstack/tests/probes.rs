@@ -60,8 +60,10 @@ fn answers_that_nobody_polls_are_bounded() {
     }
     let requests: Vec<_> = net.nodes[0].wire.packets.drain(..).collect();
     let node = &mut net.nodes[1];
-    for (_, packet) in requests {
-        node.stack.handle_packet(PEER, &packet, net.now, &mut node.wire);
+    for (number, (_, packet)) in requests.into_iter().enumerate() {
+        // No faster than requests are answered.
+        let now = net.now + Duration::from_secs(number as u64 / 200);
+        node.stack.handle_packet(PEER, &packet, now, &mut node.wire);
     }
     let answers: Vec<_> = net.nodes[1].wire.packets.drain(..).collect();
     let node = &mut net.nodes[0];

@@ -96,7 +96,7 @@ impl Node {
         let handler: Handler = Rc::new(move |flow| taken.borrow_mut().push(flow));
         Self {
             number,
-            engine: Engine::new(parts, Rc::new(RefCell::new(Some(handler)))),
+            engine: Engine::new(parts, Rc::new(RefCell::new(Some(handler))), Rc::default()),
             poll,
             shard: Shard {
                 inbox,
@@ -129,6 +129,7 @@ impl Node {
                 port: PLAIN,
                 preface: None,
             }],
+            listen_udp: Vec::new(),
         });
     }
 
