@@ -74,6 +74,11 @@ impl Deployment {
                 &wireguard,
                 "--public-address",
                 &wireguard,
+                // All visitors are at one address here, and all of them have the same agent.
+                "--connections-per-address",
+                "16384",
+                "--lane-connections",
+                "16384",
             ],
         )?;
         let (agent, agent_ready) = start(

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use kakuremichi_bins_common::{Failure, Setting, settings::FirstSecret};
-use kakuremichi_tunnel::gateway::{Certificates, GatewayBuilder, GivenCertificates};
+use kakuremichi_tunnel::gateway::{Certificates, GatewayBuilder, GivenCertificates, Limits};
 use serde::Deserialize;
 
 /// What a gateway can be told, besides what every role can.
@@ -55,6 +55,24 @@ pub const SETTINGS: &[Setting] = &[
         "The port at which visitors reach --https, if it is another one",
     ),
     SHARDS,
+    Setting::number(
+        "connections",
+        "N",
+        "Visitors' connections at once; beyond, a new one is closed",
+    )
+    .or("16384"),
+    Setting::number(
+        "connections-per-address",
+        "N",
+        "The same of one address (IPv6: of one /64); more where a balancer stands in front",
+    )
+    .or("1024"),
+    Setting::number(
+        "lane-connections",
+        "N",
+        "Connections of one agent's lane of TLS streams: its flows at once",
+    )
+    .or("512"),
     Setting::list(
         "tls-cert",
         "FILE",
@@ -101,6 +119,12 @@ pub struct Settings {
     pub public_https_port: Option<u16>,
     /// On how many threads it works.
     pub shards: Option<u64>,
+    /// Visitors' connections at once.
+    pub connections: usize,
+    /// Those of one address.
+    pub connections_per_address: usize,
+    /// Connections of one agent's lane of TLS streams.
+    pub lane_connections: usize,
     /// Certificate chains.
     #[serde(default)]
     pub tls_cert: Vec<PathBuf>,
@@ -110,6 +134,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How much the gateway keeps at once. Less than one of anything would be no gateway.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        limits.connections = self.connections.max(1);
+        limits.connections_per_address = self.connections_per_address.max(1);
+        limits.lane_connections = self.lane_connections.max(1);
+        limits
+    }
+
     /// The certificates that were given, or those of an authority of the gateway's own.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
         .https(&settings.https.to_string())
         .wireguard(&settings.wireguard.to_string())
         .certificates(certificates)
+        .limits(settings.limits())
         .timeouts(timeouts);
     for address in &settings.public_address {
         builder = builder.public_address(address);
