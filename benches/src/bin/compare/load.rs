@@ -33,9 +33,13 @@ pub(crate) fn wait_until_served(system: &System, origin: &Origin) -> Result<(), 
             .name
             .replace(|letter: char| !letter.is_ascii_alphanumeric(), "-"),
     );
-    wait_for(&format!("{} for the same bytes", system.name), || {
-        output(&mut check).is_ok()
-    })?;
+    let mut last = None;
+    let what = format!("{} for the same bytes", system.name);
+    let served = wait_for(&what, || {
+        last = output(&mut check).err();
+        last.is_none()
+    });
+    served.map_err(|late| last.unwrap_or(late))?;
     iperf3::wait_until_served(system)
 }
 
