@@ -250,6 +250,76 @@ const ENGINE: &[EngineCounter] = &[
         "Handshakes dropped because of a rate.",
         |count| count.wireguard.limited,
     ),
+    (
+        "kakuremichi_mtu_lowered_total",
+        "How often packets to a peer were made shorter because long ones did not pass.",
+        |count| count.engine.mtu_lowered,
+    ),
+    (
+        "kakuremichi_bad_prefaces_total",
+        "Flows and sessions that peers began without a proper preface; refused.",
+        |count| count.engine.bad_prefaces,
+    ),
+    (
+        "kakuremichi_tunnel_flows_overflowed_total",
+        "Flows that peers tried to open beyond a bound, half-open ones included; reset.",
+        |count| count.netstack.overflowed,
+    ),
+    (
+        "kakuremichi_tunnel_flows_without_buffers_total",
+        "Flows for which no buffer was free.",
+        |count| count.netstack.no_buffers,
+    ),
+    (
+        "kakuremichi_tunnel_flows_timed_out_total",
+        "Flows that ended because their peer fell silent.",
+        |count| count.netstack.timed_out,
+    ),
+    (
+        "kakuremichi_tunnel_sessions_opened_total",
+        "UDP sessions with peers.",
+        |count| count.netstack.sessions_opened,
+    ),
+    (
+        "kakuremichi_tunnel_sessions_overflowed_total",
+        "Datagrams dropped that would have begun a session with a peer beyond a bound.",
+        |count| count.netstack.sessions_overflowed,
+    ),
+    (
+        "kakuremichi_tunnel_datagrams_shed_total",
+        "Datagrams of sessions with peers dropped because too many waited.",
+        |count| count.engine.datagrams_shed + count.netstack.datagrams_shed,
+    ),
+    (
+        "kakuremichi_tunnel_datagrams_fragmented_total",
+        "Datagrams of sessions sent in fragments.",
+        |count| count.netstack.fragmented,
+    ),
+    (
+        "kakuremichi_tunnel_datagrams_reassembled_total",
+        "Datagrams of sessions received in fragments.",
+        |count| count.netstack.reassembled,
+    ),
+    (
+        "kakuremichi_tunnel_fragments_dropped_total",
+        "Datagrams of which fragments were missing, did not fit, or were too many; dropped.",
+        |count| count.netstack.fragments_dropped,
+    ),
+    (
+        "kakuremichi_tunnel_unreachables_sent_total",
+        "Peers told that nobody takes a datagram.",
+        |count| count.netstack.unreachables_sent,
+    ),
+    (
+        "kakuremichi_tunnel_unreachables_received_total",
+        "What peers said of datagrams and attempts to connect that nobody takes.",
+        |count| count.netstack.unreachables_received,
+    ),
+    (
+        "kakuremichi_tunnel_answers_shed_total",
+        "Echo requests, and datagrams to be refused, beyond what is answered to a peer in a second; dropped.",
+        |count| count.netstack.answers_shed,
+    ),
 ];
 
 impl AdminSource for Source {
@@ -300,6 +370,18 @@ impl AdminSource for Source {
                 "kakuremichi_peer_over_tls",
                 &[("peer", peer.name.as_str())],
                 flag(peer.kind == LaneKind::TlsStream),
+            );
+        }
+        page.family(
+            "kakuremichi_peer_mtu_bytes",
+            "The longest packet that passes to the peer over WireGuard, as far as is known.",
+            gauge,
+        );
+        for peer in status.peers.iter().filter(|peer| peer.mtu > 0) {
+            page.sample(
+                "kakuremichi_peer_mtu_bytes",
+                &[("peer", peer.name.as_str())],
+                peer.mtu,
             );
         }
         page.family(
@@ -354,6 +436,18 @@ impl AdminSource for Source {
             "Threads that serve visitors and move packets.",
             gauge,
             self.gateway.shards(),
+        );
+        page.single(
+            "kakuremichi_tunnel_flows",
+            "TCP flows with agents and sites open now.",
+            gauge,
+            engine.flows,
+        );
+        page.single(
+            "kakuremichi_tunnel_sessions",
+            "UDP sessions with agents and sites there are now.",
+            gauge,
+            engine.sessions,
         );
         for (name, help, read) in ENGINE {
             page.single(name, help, MetricKind::Counter, read(&engine));

@@ -39,6 +39,15 @@ fn a_udp_port_opens_moves_and_closes_with_the_plan() {
         is_echoed(&one, &vec![length as u8; length]);
     }
 
+    wait::until("what the engine counts", || {
+        let long = counter(&world, "kakuremichi_tunnel_datagrams_fragmented_total");
+        (long >= 2 && counter(&world, "kakuremichi_tunnel_sessions_opened_total") >= 1).then_some(())
+    });
+    let mtu = format!("kakuremichi_peer_mtu_bytes{{peer=\"{AGENT}\"}}");
+    wait::until("the length of packets", || {
+        (counter(&world, &mtu) == 1_420).then_some(())
+    });
+
     rest.replace(&path, &udp(PORT + 1, echo.port, &json!("public")));
     is_echoed(&visitor(&world, PORT + 1), b"moved");
     is_silent(&one);

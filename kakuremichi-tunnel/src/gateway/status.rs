@@ -82,6 +82,9 @@ pub struct PeerStatus {
     pub since: SystemTime,
     /// Where the peer is.
     pub endpoint: Option<SocketAddr>,
+    /// The longest packet that passes to it over WireGuard, as far as is known, in bytes; zero for a peer
+    /// that is not probed.
+    pub mtu: u16,
 }
 
 /// Whether a lane to a peer carries.
@@ -187,6 +190,7 @@ impl PeerStatus {
             state,
             since,
             endpoint: view.and_then(|view| view.endpoint),
+            mtu: view.map_or(0, |view| view.mtu),
         }
     }
 
