@@ -156,6 +156,7 @@ async fn each_direction_ends_by_itself() {
     two.has_flows(0).await;
 }
 
+/// A visitor's reset reaches the target as one, and a target's the visitor: neither is an end in order.
 #[tokio::test]
 async fn a_reset_goes_through() {
     let (handler, mut flows) = handed_over();
@@ -177,6 +178,25 @@ async fn a_reset_goes_through() {
     );
     assert_eq!(
         visitor.read(&mut [0]).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    // From the visitor's socket to the target's.
+    let (visitor, near) = sockets();
+    let (mut target, far) = sockets();
+    let splice = one.shard.splice(near, to(PLAIN));
+    let accepted = within(flows.recv())
+        .await
+        .unwrap()
+        .accept_socket(far, Arc::default());
+    super::super::net::reset_on_close(&visitor);
+    drop(visitor);
+    assert_eq!(
+        within(splice).await.reason,
+        EndReason::Socket(ErrorKind::ConnectionReset)
+    );
+    assert_eq!(within(accepted).await.reason, EndReason::Reset);
+    assert_eq!(
+        target.read(&mut [0]).unwrap_err().kind(),
         ErrorKind::ConnectionReset
     );
     // From a dropped stream to a stream.
