@@ -1,11 +1,17 @@
 //! The handshake of one peer.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use kakuremichi_core::key::WireGuardKey;
 
 use super::{cookie_tag, digest, macs, session::Session, word};
 use crate::wg::tunn::{HANDSHAKE_ROOM, Refusal};
+
+/// How many there were.
+static EPHEMERALS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Clone, Copy)]
 enum State {
@@ -30,6 +36,8 @@ pub(super) struct Handshake {
     /// Of the last message sent: its index and first MAC.
     last: Option<(u32, [u8; 16])>,
     cookie: Option<[u8; 16]>,
+    /// The time of day when it was made, and the other clock then: only that one is looked at later.
+    begin: (Duration, Instant),
 }
 
 /// What both ends can work out, and nobody else.
@@ -57,8 +65,10 @@ pub(super) fn initiator(to: &WireGuardKey, datagram: &[u8]) -> Option<WireGuardK
 }
 
 impl Handshake {
-    pub(super) const fn new(index: u32) -> Self {
+    pub(super) fn new(index: u32) -> Self {
+        let day = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Self {
+            begin: (day, Instant::now()),
             index,
             state: State::None,
             previous: State::None,
@@ -97,10 +107,19 @@ impl Handshake {
         self.index
     }
 
-    /// Never the same twice.
-    fn ephemeral(&self, ours: &WireGuardKey) -> [u8; 32] {
-        let stamp = stamp();
-        let half = |label| digest(&[label, ours.as_bytes(), &self.index.to_le_bytes(), &stamp]);
+    /// The time of day, as initiations have it: seconds and nanoseconds.
+    fn stamp(&self) -> [u8; 12] {
+        let time = self.begin.0 + self.begin.1.elapsed();
+        let mut out = [0; 12];
+        out[..8].copy_from_slice(&time.as_secs().to_be_bytes());
+        out[8..].copy_from_slice(&time.subsec_nanos().to_be_bytes());
+        out
+    }
+
+    /// Never the same twice, and that is all that matters of it.
+    fn ephemeral(ours: &WireGuardKey) -> [u8; 32] {
+        let number = EPHEMERALS.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+        let half = |label| digest(&[label, ours.as_bytes(), &number]);
         let mut out = [0; 32];
         out[..16].copy_from_slice(&half(b"low"));
         out[16..].copy_from_slice(&half(b"hig"));
@@ -115,7 +134,7 @@ impl Handshake {
         out: &mut [u8; HANDSHAKE_ROOM],
     ) {
         let index = self.next_index();
-        let ephemeral = self.ephemeral(ours);
+        let ephemeral = Self::ephemeral(ours);
         out.fill(0);
         out[0] = 1;
         out[4..8].copy_from_slice(&index.to_le_bytes());
@@ -123,7 +142,7 @@ impl Handshake {
         out[40..72].copy_from_slice(ours.as_bytes());
         let tag = static_tag(theirs, out);
         out[72..88].copy_from_slice(&tag);
-        out[88..100].copy_from_slice(&stamp());
+        out[88..100].copy_from_slice(&self.stamp());
         let tag = stamp_tag(&secret(ours, theirs), out);
         out[100..116].copy_from_slice(&tag);
         self.previous = self.state;
@@ -156,7 +175,7 @@ impl Handshake {
         self.previous = std::mem::replace(&mut self.state, State::None);
         let index = self.next_index();
         let peer = word(datagram, 4);
-        let ephemeral = self.ephemeral(ours);
+        let ephemeral = Self::ephemeral(ours);
         let out = &mut out[..92];
         out.fill(0);
         out[0] = 2;
@@ -211,13 +230,4 @@ impl Handshake {
         self.cookie = Some(cookie);
         Ok(())
     }
-}
-
-/// The time of day, as initiations have it: seconds and nanoseconds.
-fn stamp() -> [u8; 12] {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let mut out = [0; 12];
-    out[..8].copy_from_slice(&time.as_secs().to_be_bytes());
-    out[8..].copy_from_slice(&time.subsec_nanos().to_be_bytes());
-    out
 }

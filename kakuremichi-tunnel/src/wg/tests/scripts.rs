@@ -29,6 +29,8 @@ enum Step {
     Pass(Duration),
     /// Time passes at once, as when a host was suspended.
     Jump(Duration),
+    /// The clock of the day is so many seconds behind, and one of them notices.
+    Set(u64, usize),
     Initiate(usize),
     /// It sends from another address from now on.
     Roam(usize),
@@ -157,6 +159,10 @@ impl Scene {
             Jump(time) => {
                 self.clock.advance_to(self.clock.now() + time);
                 self.tick();
+            }
+            Set(behind, at) => {
+                self.clock.set_back(Duration::from_secs(behind));
+                self.nodes[at].device.clock_stepped();
             }
             Initiate(at) => {
                 let now = self.clock.now();
@@ -385,6 +391,18 @@ fn roaming_and_peers_that_come_and_go() {
 }
 
 #[test]
+fn clocks_that_are_set() {
+    let exchange = [Send(0, 1), Settle, Send(1, 2), Settle, Pass(seconds(200)), Settle];
+    let mut steps = Vec::from(exchange);
+    for (behind, at) in [(3_600, 0), (7_200, 1), (0, 0), (0, 1)] {
+        steps.push(Set(behind, at));
+        steps.extend(exchange);
+        steps.extend([Pass(seconds(100)), Initiate(1), Settle, Initiate(0), Settle]);
+    }
+    both(&steps);
+}
+
+#[test]
 fn both_begin_at_once_and_answers_cross() {
     for order in 0..6 {
         both(&[
@@ -448,7 +466,7 @@ fn any_script() {
         let random = std::cell::RefCell::new(SplitMix64::new(seed));
         let below = |bound: u64| (random.borrow_mut().next() % bound) as usize;
         let steps: Vec<_> = (0..80)
-            .map(|_| match below(32) {
+            .map(|_| match below(33) {
                 0..7 => Send(below(2), below(40)),
                 7..14 => Deliver(below(4)),
                 14..16 => Lose(below(4)),
@@ -461,6 +479,7 @@ fn any_script() {
                 28 => Initiate(below(2)),
                 29 => Roam(below(2)),
                 30 => Remove(below(2)),
+                31 => Set(below(3) as u64 * 1_000, below(2)),
                 _ => {
                     let preshared = (below(4) == 0).then_some(9);
                     Add(below(2), preshared, (below(2) == 0).then_some(25))
