@@ -201,6 +201,29 @@ fn a_node_that_roams_keeps_its_flows() {
     });
 }
 
+/// Small packets pass and long ones vanish without a word (RFC 2923, section 2.1): flows that are under way go
+/// on, and new ones are as good as others.
+#[test]
+fn a_path_that_swallows_long_packets_stalls_no_flow_for_long() {
+    for_seeds(60, |seed| {
+        let mut world = World::new(seed, Cipher::Boringtun, &[Some(Kind::EndpointIndependent)]);
+        assert!(world.run_until(UP_WITHIN, World::all_online));
+        let pace = Some((8_000, Duration::from_millis(50)));
+        let (from, to) = if seed % 2 == 0 { (1, 2) } else { (2, 1) };
+        let first = world.transfer(from, to, 600_000, 600_000, pace).unwrap();
+        world.run_for(Duration::from_millis(seed * 20));
+        world.host(1 + (seed % 2) as u8).link.mtu = 1_280 + (seed as usize * 37) % 190;
+        // Some seconds until it is known, and then the pause of a retransmission that has backed off.
+        assert!(world.run_until(Duration::from_secs(60), |world| !world.is_busy()));
+        let second = world.transfer(to, from, 200_000, 200_000, None).unwrap();
+        assert!(world.run_until(Duration::from_secs(60), |world| !world.is_busy()));
+        let complete = Some(Outcome::Complete);
+        assert_eq!(world.outcomes(first), (complete, complete));
+        assert_eq!(world.outcomes(second), (complete, complete));
+        assert!(world.all_online());
+    });
+}
+
 #[test]
 fn a_seed_always_gives_the_same_run() {
     for_seeds(10, |seed| {
