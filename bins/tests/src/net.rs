@@ -331,6 +331,29 @@ impl Host {
         self.namespace.nft("delete table inet lost");
     }
 
+    /// Makes the way between its router and the network, and the router and it, narrower: packets longer than `mtu`
+    /// bytes vanish, and nobody is told.
+    ///
+    /// # Panics
+    ///
+    /// The system refuses, or the host is not behind NAT.
+    pub fn narrows(&self, mtu: u16) {
+        let router = self.router.as_ref().expect("a host behind NAT");
+        router.nft(
+            "table inet silent {
+                chain telling {
+                    type filter hook output priority filter;
+                    icmp type destination-unreachable drop
+                    icmpv6 type packet-too-big drop
+                }
+            }",
+        );
+        for link in ["inside", "eth0"] {
+            let mtu = mtu.to_string();
+            ip(&["-netns", router.name(), "link", "set", link, "mtu", &mtu]);
+        }
+    }
+
     /// Lets nothing leave it but TCP to this port, and what stays on it.
     ///
     /// # Panics

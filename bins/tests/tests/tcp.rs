@@ -34,6 +34,37 @@ fn a_port_opens_moves_and_closes_with_the_plan() {
     drop(stays);
 }
 
+/// A path that swallows long packets, and the messages that would say so (RFC 2923): flows that are open when it
+/// becomes one go on with shorter packets.
+#[test]
+fn bytes_arrive_whole_over_a_path_that_becomes_narrow() {
+    const LENGTH: usize = 2 * 1024 * 1024;
+    let Some(world) = Deployment::start() else { return };
+    let echo = Echo::on(world.edge());
+    let rest = world.control.rest();
+    rest.create("services", &tcp(5432, echo.port(), &json!("public")));
+    opened(&world, 5432);
+    let address = world.gateways[0].host().at(5432);
+    let bytes = Pattern::new(7).bytes(LENGTH);
+    let (first, second) = bytes.split_at(LENGTH / 2);
+    let mut back = vec![0; LENGTH];
+    world.visitors.block_on(async || {
+        let (mut read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
+        let (before, after) = back.split_at_mut(LENGTH / 2);
+        let wide = async { tokio::join!(write.write_all(first), read.read_exact(before)) };
+        let (sent, received) = tokio::time::timeout(wait::PATIENCE, wide).await.unwrap();
+        sent.unwrap();
+        received.unwrap();
+        world.edge().narrows(1_400);
+        let narrow = async { tokio::join!(write.write_all(second), read.read_exact(after)) };
+        // It takes seconds to find out, and what was lost meanwhile is sent again ever more rarely.
+        let (sent, received) = tokio::time::timeout(3 * wait::PATIENCE, narrow).await.unwrap();
+        sent.unwrap();
+        received.unwrap();
+    });
+    assert!(back == bytes);
+}
+
 #[test]
 fn bytes_go_both_ways_and_each_direction_ends_by_itself() {
     const LENGTH: usize = 8 * 1024 * 1024 + 5;
