@@ -453,7 +453,9 @@ impl Conductor {
         let mut open = self.member.listeners();
         let mut ports = self.ports.close();
         let mut over = std::pin::pin!(time::sleep(grace.saturating_sub(talk)));
-        while !(open.is_empty() && ports.is_empty() && self.others.have_drained()) {
+        // A plan that came meanwhile is followed by all before it is left to the next process.
+        while !(open.is_empty() && ports.is_empty() && self.others.have_drained() && self.others.all_follow())
+        {
             tokio::select! {
                 Some(_) = open.join_next() => {}
                 Some(_) = ports.join_next() => {}
