@@ -6,6 +6,7 @@
     reason = "a spliced connection is counted, and found idle, by the clock"
 )]
 
+mod counted;
 mod relay;
 
 use std::{
@@ -32,12 +33,12 @@ use kakuremichi_proto::{
 };
 use tokio::time::sleep;
 
+use self::counted::Counted;
 use super::{
     balance::{Health, Reach},
     siblings::{Candidate, Siblings},
     streams::{StreamView, Streams},
     upstream::{FlowError, FlowRequest, SpliceOutcome, Upstream},
-    usage::ServiceUsage,
 };
 use crate::{
     engine::{Connect, EndReason, Meter, OpenSession, ShardSet},
@@ -118,19 +119,24 @@ impl Lanes {
         if let Some(agent) = self.over_streams(&target.via) {
             return Way::Streams(agent);
         }
-        let Via::Agent { agent, .. } = target.via else {
-            return Way::Engine;
-        };
         if self.direct(&target.via) == Reach::Online {
             return Way::Engine;
         }
-        let candidates = self
-            .siblings
-            .candidates(agent, target.id, |key| self.round_trip(key));
+        let candidates = self.candidates(target);
         if candidates.is_empty() {
             return Way::Engine;
         }
         Way::Siblings(candidates)
+    }
+
+    /// The siblings that reach a target's agent, best first.
+    fn candidates(&self, target: &PlannedTarget) -> Vec<Candidate> {
+        match target.via {
+            Via::Agent { agent, .. } => self
+                .siblings
+                .candidates(agent, target.id, |key| self.round_trip(key)),
+            Via::Site { .. } => Vec::new(),
+        }
     }
 
     /// The round trip of a lane that is up.
@@ -403,7 +409,14 @@ impl Upstream for Lanes {
     async fn open(&self, request: FlowRequest<'_>) -> Result<TunnelStream, FlowError> {
         match self.way(request.target) {
             Way::Streams(agent) => self.open_over_streams(agent, &request).await,
-            Way::Engine => self.open_through_engine(&request).await,
+            Way::Engine => match self.open_through_engine(&request).await {
+                // The lane went down meanwhile: nobody has seen anything of the flow.
+                Err(FlowError::Offline) => {
+                    let candidates = self.candidates(request.target);
+                    self.open_through_siblings(&candidates, &request).await
+                }
+                opened => opened,
+            },
             Way::Siblings(candidates) => self.open_through_siblings(&candidates, &request).await,
         }
     }
@@ -411,10 +424,24 @@ impl Upstream for Lanes {
     async fn splice(&self, socket: std::net::TcpStream, request: FlowRequest<'_>) -> SpliceOutcome {
         match self.way(request.target) {
             Way::Streams(agent) => self.splice_over_streams(agent, socket, &request).await,
-            Way::Engine => match self.connect(&request) {
-                Ok(connect) => self.splice_through_engine(connect, socket, &request).await,
-                Err(error) => SpliceOutcome::failed(error, Some(socket)),
-            },
+            Way::Engine => {
+                let connect = match self.connect(&request) {
+                    Ok(connect) => connect,
+                    Err(error) => return SpliceOutcome::failed(error, Some(socket)),
+                };
+                match self.splice_through_engine(connect, socket, &request).await {
+                    // The same.
+                    SpliceOutcome {
+                        error: Some(FlowError::Offline),
+                        returned: Some(socket),
+                        ..
+                    } => {
+                        let candidates = self.candidates(request.target);
+                        self.splice_through_siblings(&candidates, socket, &request).await
+                    }
+                    outcome => outcome,
+                }
+            }
             Way::Siblings(candidates) => self.splice_through_siblings(&candidates, socket, &request).await,
         }
     }
@@ -484,39 +511,4 @@ fn reason(error: &io::Error) -> FlowError {
         io::ErrorKind::TimedOut => FlowError::TimedOut,
         _ => FlowError::Broken,
     })
-}
-
-/// Charges a service for what moved on a flow while it is open.
-struct Counted<'a> {
-    meter: Arc<Meter>,
-    usage: &'a ServiceUsage,
-    sent: u64,
-    received: u64,
-}
-
-impl<'a> Counted<'a> {
-    const fn new(meter: Arc<Meter>, usage: &'a ServiceUsage) -> Self {
-        Self {
-            meter,
-            usage,
-            sent: 0,
-            received: 0,
-        }
-    }
-
-    /// Charges what moved since the last time; whether something did.
-    fn count(&mut self) -> bool {
-        let (sent, received) = (self.meter.sent(), self.meter.received());
-        let moved = sent != self.sent || received != self.received;
-        self.usage.add_in(sent - self.sent);
-        self.usage.add_out(received - self.received);
-        (self.sent, self.received) = (sent, received);
-        moved
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.count();
-    }
 }
