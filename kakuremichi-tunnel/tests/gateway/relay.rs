@@ -259,6 +259,8 @@ async fn a_flow_ends_when_the_siblings_plan_has_its_service_no_more() {
     let mut pair = Pair::start(&[Published::tcp(2, port, echoing().await)]).await;
     let mut visitor = visitor(port).await;
     pair.publish_at(1, &[]);
+    let revision = Revision(pair.revision);
+    pair.status(1, |status| status.revision == Some(revision)).await;
     assert!(!is_echoed(&mut visitor, b"gone").await);
     // It is not passed on any more, either, and the first gateway learns why.
     let mut late = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
