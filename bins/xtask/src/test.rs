@@ -37,6 +37,17 @@ pub(crate) fn run(steps: &mut Steps, without: &[String]) -> Result<(), Error> {
         with_environment(&mut cargo(&all), &binaries, without),
     )?;
 
+    // Each bench once, without measuring anything: what is not run rots.
+    let benches = [
+        "test",
+        "--locked",
+        "--workspace",
+        "--all-features",
+        "--bench",
+        "*",
+    ];
+    steps.program("test: the benches run", &mut cargo(&benches))?;
+
     // The pure layer alone: without the engine's features, and so without tokio.
     let pure = [
         "test",
