@@ -209,7 +209,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // What it started would outlive it: nginx's workers do.
+        let others = self.tree().into_iter().skip(1).map(|pid| pid.to_string());
         let _ = self.0.kill();
+        let mut kill = Command::new("kill");
+        let _ = output(kill.arg("-KILL").args(others));
         let _ = self.0.wait();
     }
 }
