@@ -22,5 +22,6 @@ pub(crate) mod splice;
 pub(crate) mod tls;
 pub(crate) mod websocket;
 
-#[cfg(test)]
+// They speak for both ends.
+#[cfg(all(test, feature = "agent", feature = "gateway"))]
 mod tests;
