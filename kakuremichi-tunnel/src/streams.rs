@@ -22,6 +22,5 @@ pub(crate) mod splice;
 pub(crate) mod tls;
 pub(crate) mod websocket;
 
-// They speak for both ends.
-#[cfg(all(test, feature = "agent", feature = "gateway"))]
+#[cfg(test)]
 mod tests;

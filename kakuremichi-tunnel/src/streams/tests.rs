@@ -1,8 +1,8 @@
 //! Connections, flows and proofs over pipes in memory.
 
+#![cfg(all(feature = "agent", feature = "gateway"))]
 #![expect(clippy::disallowed_methods, reason = "tests run both ends, within a time")]
 
-#[cfg(feature = "gateway")]
 mod hello;
 
 use std::{io, sync::Arc, time::Duration};
