@@ -29,7 +29,7 @@ use super::{
     serving::{Numbers, Serving},
     settings::{Limits, Timeouts},
     status::GatewayStatus,
-    streams::{Streams, tend},
+    streams::{Errands, Streams, tend},
     table::RouteTable,
     usage::UsageBook,
 };
@@ -37,7 +37,6 @@ use crate::{
     engine::{LocalShard, ShardSet},
     link::{self, SourceFuture},
     state::StateDir,
-    streams::finish::Returned,
 };
 
 /// What all shards of a gateway share.
@@ -67,6 +66,8 @@ pub(super) struct Blueprint {
 /// What a shard could only be given once all of them were there.
 pub(super) struct Wiring {
     pub(super) lanes: Lanes,
+    /// What is to be done with connections of the shard.
+    pub(super) errands: Errands,
     pub(super) sockets: Vec<(Bound, Spoken)>,
     pub(super) part: Part,
 }
@@ -90,15 +91,13 @@ pub(super) struct Conducting {
     pub(super) status: watch::Sender<Arc<GatewayStatus>>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) last: network::Endpoints,
-    /// Connections whose flow is over.
-    pub(super) returned: mpsc::UnboundedReceiver<Returned>,
 }
 
 impl Blueprint {
     /// Puts together what stands on one shard.
     pub(super) fn build(self, local: &LocalShard, wiring: Wiring) {
         let serving = Rc::new(Serving {
-            upstream: wiring.lanes,
+            upstream: wiring.lanes.on_shard(local.number()),
             table: self.table,
             access: self.access,
             requests: self.requests,
@@ -116,10 +115,11 @@ impl Blueprint {
             serving: Rc::clone(&serving),
             admissions: Arc::clone(&self.admissions),
             tls: self.tls,
-            streams: self.streams,
+            streams: self.streams.on_shard(local.number()),
             drain: self.drain.clone(),
             public_port: self.public_port,
         });
+        local.spawn(tend(door.streams.clone(), wiring.errands));
         let member = Member::new(local, &door, wiring.sockets);
         match wiring.part {
             Part::Follow(follower) => {
@@ -136,9 +136,7 @@ impl Blueprint {
                     status,
                     requests,
                     last,
-                    returned,
                 } = *conducting;
-                local.spawn(tend(serving.upstream.streams().clone(), returned));
                 let parts = Parts {
                     shards,
                     node,

@@ -45,7 +45,7 @@ use crate::{
     lane::PathHealth,
     session::TunnelSession,
     stream::TunnelStream,
-    streams::{connection::Connection, flow::LaneFlow, splice::LaneSplice},
+    streams::{connection::Connection, flow::LaneFlow},
 };
 
 /// How often an open connection to a TCP service is counted.
@@ -102,6 +102,14 @@ impl Lanes {
                 .map(|peer| (peer.id, (peer.wireguard, peer.address)))
                 .collect(),
         }));
+    }
+
+    /// The same, for another shard.
+    pub(crate) fn on_shard(self, shard: u8) -> Self {
+        Self {
+            streams: self.streams.on_shard(shard),
+            ..self
+        }
     }
 
     /// What agents keep open.
@@ -195,7 +203,8 @@ impl Lanes {
         request: &FlowRequest<'_>,
     ) -> Result<TunnelStream, FlowError> {
         let connection = self.begin(agent, request).await?;
-        let flow = LaneFlow::opened(connection, self.streams.home(), Arc::default());
+        let home = self.streams.home(&connection);
+        let flow = LaneFlow::opened(connection, home, Arc::default());
         let (local, remote) = (request.visitor.local, request.visitor.address);
         let mut stream = TunnelStream::over_lane(flow, local, remote);
         if request.wait {
@@ -222,20 +231,14 @@ impl Lanes {
             Ok(connection) => connection,
             Err(error) => return SpliceOutcome::failed(error, Some(socket)),
         };
-        let Ok(mut splice) = LaneSplice::new(socket, connection, self.streams.home()) else {
-            return SpliceOutcome::failed(FlowError::Broken, None);
-        };
         let meter: Arc<Meter> = Arc::default();
         let counted = Counted::new(Arc::clone(&meter), request.usage);
         let served = {
-            let serving = pin!(splice.serve(&meter));
+            let serving = pin!(self.streams.splice(socket, connection, Arc::clone(&meter)));
             self.watched(serving, counted, || {}).await
         };
         match served {
-            Some(end) => {
-                let spare = splice.finish(end.fate, end.reason);
-                outcome(&meter, end.reason, |again| spare.filter(|_| again))
-            }
+            Some(served) => outcome(&meter, served.reason, |again| served.socket.filter(|_| again)),
             // Dropping it resets both ends.
             None => SpliceOutcome::failed(FlowError::TimedOut, None),
         }

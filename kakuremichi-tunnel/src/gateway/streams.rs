@@ -2,9 +2,11 @@
 
 mod accept;
 mod control;
+mod errands;
 mod places;
 
 pub(crate) use accept::{Wanted, accept, accept_websocket, begins_as_lane, wanted};
+pub(crate) use errands::{Errands, tend};
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,29 +27,28 @@ use kakuremichi_core::{
 };
 use kakuremichi_proto::report::LaneKind;
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, oneshot, watch},
     task::AbortHandle,
     time::timeout,
 };
 
+use self::errands::{Desk, desk};
 use super::{metrics::Counters, settings::Limits, upstream::FlowError};
 use crate::{
     keys::NodeKeys,
     lane::PathHealth,
-    streams::{
-        connection::Connection,
-        finish::{Fate, Home, Returned, finish},
-        socket::Cut,
-        tls::ServerConfigs,
-    },
+    streams::{connection::Connection, finish::Home, socket::Cut, tls::ServerConfigs},
 };
 
 /// The flows that wait for a connection of one agent. Beyond, a flow is refused as overload.
 const WAITING: usize = 256;
 
-/// What agents keep open. Clones share it.
+/// What agents keep open, as one shard sees it. All share it.
 #[derive(Clone)]
-pub(crate) struct Streams(Arc<Inner>);
+pub(crate) struct Streams {
+    inner: Arc<Inner>,
+    shard: u8,
+}
 
 struct Inner {
     keys: NodeKeys,
@@ -63,7 +64,8 @@ struct Inner {
     /// dropped under it: that takes it again.
     state: Mutex<State>,
     changed: watch::Sender<()>,
-    home: Home,
+    /// One for each shard.
+    desks: Vec<Desk>,
     counters: Arc<Counters>,
 }
 
@@ -110,6 +112,15 @@ pub(crate) struct StreamView {
     pub(crate) choice: LaneKind,
 }
 
+impl Lane {
+    /// Takes the connection that was used last, of those of a shard if there is one.
+    fn newest(&mut self, shard: u8) -> Option<Connection> {
+        let own = self.idle.iter().rposition(|idle| idle.shard == shard);
+        let newest = self.idle.len().checked_sub(1)?;
+        Some(self.idle.remove(own.unwrap_or(newest)))
+    }
+}
+
 impl StreamView {
     pub(crate) const fn is_up(&self) -> bool {
         matches!(self.health, PathHealth::Up { .. })
@@ -117,15 +128,16 @@ impl StreamView {
 }
 
 impl Streams {
-    /// Nobody's. The other half brings flows to their end; see [`tend`].
+    /// Nobody's, as the first of so many shards sees it. The other half is for each of them; see [`tend`].
     pub(crate) fn new(
         keys: NodeKeys,
         tls: ServerConfigs,
         names: Vec<Hostname>,
         limits: &Limits,
         counters: Arc<Counters>,
-    ) -> (Self, mpsc::UnboundedReceiver<Returned>) {
-        let (home, returned) = mpsc::unbounded_channel();
+        shards: usize,
+    ) -> (Self, Vec<Errands>) {
+        let (desks, errands) = (0..shards).map(|_| desk()).unzip();
         let inner = Inner {
             keys,
             tls,
@@ -135,10 +147,22 @@ impl Streams {
             handshaking: AtomicUsize::new(0),
             state: Mutex::default(),
             changed: watch::Sender::default(),
-            home,
+            desks,
             counters,
         };
-        (Self(Arc::new(inner)), returned)
+        let this = Self {
+            inner: Arc::new(inner),
+            shard: 0,
+        };
+        (this, errands)
+    }
+
+    /// The same, as another shard sees it.
+    pub(crate) fn on_shard(&self, shard: u8) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            shard,
+        }
     }
 
     /// Follows a new plan. Who is no longer in it, or is another, is cut off with everything that is open.
@@ -192,22 +216,26 @@ impl Streams {
 
     /// Tells when something that [`view`](Self::view) says has changed.
     pub(crate) fn watch(&self) -> watch::Receiver<()> {
-        self.0.changed.subscribe()
+        self.inner.changed.subscribe()
     }
 
-    /// Where connections go when their flow is over.
-    pub(crate) fn home(&self) -> Home {
-        self.0.home.clone()
+    /// Where a connection goes when its flow is over.
+    pub(crate) fn home(&self, connection: &Connection) -> Home {
+        self.desk(connection.shard).home.clone()
     }
 
-    /// A connection to an agent for one flow, within `limit`.
+    fn desk(&self, shard: u8) -> &Desk {
+        &self.inner.desks[usize::from(shard)]
+    }
+
+    /// A connection to an agent for one flow, within `limit`; one of the shard's own, if any of these is free.
     pub(crate) async fn take(&self, agent: AgentId, limit: Duration) -> Result<Connection, FlowError> {
         loop {
-            let found = self.lane(agent, |lane| lane.idle.pop());
+            let found = self.lane(agent, |lane| lane.newest(self.shard));
             match found.ok_or(FlowError::Offline)? {
                 Some(mut connection) => {
                     if is_fresh(&mut connection) {
-                        self.0.counters.lane_flows.one();
+                        self.inner.counters.lane_flows.one();
                         return Ok(connection);
                     }
                 }
@@ -227,12 +255,12 @@ impl Streams {
         });
         let waiting = waiting.unwrap_or(Err(FlowError::Offline)).inspect_err(|error| {
             if *error == FlowError::Overloaded {
-                self.0.counters.lane_overflows.one();
+                self.inner.counters.lane_overflows.one();
             }
         })?;
         match wait(waiting, limit).await {
             Some(Ok(connection)) => {
-                self.0.counters.lane_flows.one();
+                self.inner.counters.lane_flows.one();
                 Ok(connection)
             }
             Some(Err(_)) => Err(FlowError::Offline),
@@ -280,19 +308,29 @@ impl Streams {
     }
 
     fn lane<R>(&self, agent: AgentId, work: impl FnOnce(&mut Lane) -> R) -> Option<R> {
+        self.inner.lane(agent, work)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.lock()
+    }
+}
+
+impl Inner {
+    fn lane<R>(&self, agent: AgentId, work: impl FnOnce(&mut Lane) -> R) -> Option<R> {
         self.lock().lanes.get_mut(&agent).map(work)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that is done under the lock panics half way.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Streams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Streams")
-            .field("handshaking", &self.0.handshaking.load(Ordering::Relaxed))
+            .field("handshaking", &self.inner.handshaking.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
 }
@@ -313,26 +351,4 @@ async fn wait<T>(
 fn is_fresh(connection: &mut Connection) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     connection.is_drained() && connection.poll_signal(&mut cx).is_pending()
-}
-
-/// Brings flows to their end, and connections back, for as long as the shard lives.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a flow whose other direction is open ends as a task of the shard, within a time"
-)]
-pub(crate) async fn tend(streams: Streams, mut returned: mpsc::UnboundedReceiver<Returned>) {
-    while let Some(one) = returned.recv().await {
-        match one.fate {
-            Fate::Clean if one.connection.is_drained() => streams.put(one.connection),
-            Fate::Broken => {}
-            Fate::Clean | Fate::Ended | Fate::Reset(_) => {
-                let streams = streams.clone();
-                tokio::task::spawn_local(async move {
-                    if let Some(connection) = finish(one).await {
-                        streams.put(connection);
-                    }
-                });
-            }
-        }
-    }
 }

@@ -30,6 +30,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub(crate) struct Connection {
     /// Whose lane it belongs to.
     pub(crate) agent: AgentId,
+    /// The shard whose thread its socket wakes. It can be used on others, at the price of a way between two
+    /// threads for whatever comes.
+    pub(crate) shard: u8,
     io: Box<dyn Io>,
     reader: RecordReader,
     /// What was read and not understood yet: at most a record that is not data with what came behind it,
@@ -61,10 +64,11 @@ pub(crate) enum Signal {
 }
 
 impl Connection {
-    /// A connection on which nothing was said yet. `place` is dropped with it.
-    pub(crate) fn new(agent: AgentId, io: Box<dyn Io>, place: Option<Box<dyn Send>>) -> Self {
+    /// A connection on which nothing was said yet, made on `shard`. `place` is dropped with it.
+    pub(crate) fn new(agent: AgentId, shard: u8, io: Box<dyn Io>, place: Option<Box<dyn Send>>) -> Self {
         Self {
             agent,
+            shard,
             io,
             reader: RecordReader::default(),
             held: Vec::new(),
@@ -317,6 +321,7 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("agent", &self.agent)
+            .field("shard", &self.shard)
             .field("reader", &self.reader)
             .field("held", &self.held().len())
             .field("out", &self.out.len())

@@ -28,8 +28,9 @@ use crate::engine::{EndReason, Meter};
 const BUFFER: usize = HEADER + MAX_DATA;
 /// TLS gives at most so much at once; with less room than this the next read waits.
 const TLS_RECORD: usize = 16 * 1024;
-/// The rounds of one turn of a flow. Then others have theirs.
-const ROUNDS: usize = 8;
+/// What one turn of a flow moves at most each way, in bytes, and by one read more. Then others have theirs: a
+/// request waits for one turn of each flow of bulk that its thread serves.
+const TURN: usize = 128 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into_boxed_slice());
@@ -63,7 +64,15 @@ where
         received_end: false,
         write_ended: false,
     };
-    poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| pump.poll(cx, scratch))).await
+    loop {
+        let turn = poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| pump.poll(cx, scratch))).await;
+        match turn {
+            Turn::Over(end) => return end,
+            // Not before the thread has asked the system what else there is: a task that wakes itself comes
+            // round many times before that.
+            Turn::More => tokio::task::yield_now().await,
+        }
+    }
 }
 
 struct Pump<'a, S> {
@@ -95,29 +104,39 @@ enum Break {
 
 /// What a round did.
 enum Round {
-    Moved,
+    /// It moved so many bytes toward the lane, and from it.
+    Moved(usize, usize),
     Quiet,
     Finished,
 }
 
+/// What a turn came to, if it did not end with waiting.
+enum Turn {
+    Over(PumpEnd),
+    More,
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
-    fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<PumpEnd> {
-        for _ in 0..ROUNDS {
-            let broken = match self.round(cx, scratch) {
-                Ok(Round::Moved) => continue,
+    /// Has a turn. Waits only when nothing can move.
+    fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Turn> {
+        let (mut sent, mut received) = (0, 0);
+        while sent < TURN && received < TURN {
+            match self.round(cx, scratch) {
+                Ok(Round::Moved(out, back)) => {
+                    sent += out;
+                    received += back;
+                }
                 Ok(Round::Quiet) => return Poll::Pending,
                 Ok(Round::Finished) => {
-                    return Poll::Ready(PumpEnd {
+                    return Poll::Ready(Turn::Over(PumpEnd {
                         reason: EndReason::Finished,
                         fate: Fate::Clean,
-                    });
+                    }));
                 }
-                Err(broken) => broken,
-            };
-            return Poll::Ready(self.broken(broken));
+                Err(broken) => return Poll::Ready(Turn::Over(self.broken(broken))),
+            }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(Turn::More)
     }
 
     fn broken(&mut self, broken: Break) -> PumpEnd {
@@ -137,7 +156,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
 
     fn round(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Round, Break> {
         let sent = self.send(cx, scratch)?;
-        let received = !self.received_end && self.receive(cx, scratch)?;
+        let received = if self.received_end {
+            0
+        } else {
+            self.receive(cx, scratch)?
+        };
         if self.received_end && !self.write_ended {
             match Pin::new(&mut *self.socket).poll_shutdown(cx) {
                 Poll::Ready(Ok(())) => self.write_ended = true,
@@ -145,8 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
                 Poll::Pending => {}
             }
         }
-        Ok(if sent || received {
-            Round::Moved
+        Ok(if sent + received > 0 {
+            Round::Moved(sent, received)
         } else if self.read_ended && self.write_ended && self.connection.is_drained() {
             Round::Finished
         } else {
@@ -154,20 +177,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
         })
     }
 
-    /// From the socket to the lane; whether something moved.
-    fn send(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<bool, Break> {
+    /// From the socket to the lane; how much moved, records that are not data included.
+    fn send(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<usize, Break> {
         match self.connection.poll_drain(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Err(Break::Lane),
             // What the lane does not take is not read from the socket.
-            Poll::Pending => return Ok(false),
+            Poll::Pending => return Ok(0),
         }
         if self.read_ended {
-            return Ok(false);
+            return Ok(0);
         }
         let mut part = ReadBuf::new(&mut scratch[HEADER..]);
         match Pin::new(&mut *self.socket).poll_read(cx, &mut part) {
-            Poll::Pending => return Ok(false),
+            Poll::Pending => return Ok(0),
             Poll::Ready(Err(error)) => return Err(Break::Socket(error.kind())),
             Poll::Ready(Ok(())) => {}
         }
@@ -181,17 +204,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
             let sent = self.connection.send(cx, &scratch[..HEADER + length]);
             sent.map_err(|_| Break::Lane)?;
         }
-        Ok(true)
+        Ok(HEADER + length)
     }
 
-    /// From the lane to the socket; whether something moved.
-    fn receive(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<bool, Break> {
-        let mut moved = false;
+    /// From the lane to the socket; how much moved.
+    fn receive(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<usize, Break> {
+        let mut moved = 0;
         let mut start = 0;
         if !self.connection.held().is_empty() {
             let mut held = self.connection.take_held();
             let (taken, blocked) = self.deliver(cx, &held)?;
-            moved = taken > 0;
+            moved = taken;
             held.drain(..taken);
             if blocked || self.received_end {
                 self.connection.hold(held);
@@ -223,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
         if ended && !self.received_end {
             return Err(Break::Lane);
         }
-        Ok(moved || taken > 0)
+        Ok(moved + taken)
     }
 
     /// Takes records from `bytes` and writes their data to the socket. Returns how many bytes were taken,

@@ -34,6 +34,8 @@ use crate::{
 /// How long name, connection, TLS and the proof of identity have. A WebSocket is tried after that, with as
 /// much again.
 const LIMIT: Duration = Duration::from_secs(8);
+/// An agent has one.
+const SHARD: u8 = 0;
 
 /// Why a gateway cannot be reached over TLS.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +189,10 @@ impl Dialler {
         }
         let exporter = hello::exporter(stream.get_ref().1).map_err(StreamError::Tls)?;
         hello::introduce(&mut stream, &exporter, &self.ends, purpose).await?;
-        Ok((Connection::new(self.ends.agent, Box::new(stream), None), cut))
+        Ok((
+            Connection::new(self.ends.agent, SHARD, Box::new(stream), None),
+            cut,
+        ))
     }
 
     async fn as_websocket(
@@ -199,7 +204,10 @@ impl Dialler {
         let exporter = hello::exporter(stream.get_ref().1).map_err(StreamError::Tls)?;
         let mut socket = websocket::ask(stream, &endpoint.to_string()).await?;
         hello::introduce(&mut socket, &exporter, &self.ends, purpose).await?;
-        Ok((Connection::new(self.ends.agent, Box::new(socket), None), cut))
+        Ok((
+            Connection::new(self.ends.agent, SHARD, Box::new(socket), None),
+            cut,
+        ))
     }
 
     async fn tls(

@@ -99,12 +99,13 @@ impl GatewayBuilder {
             Arc::clone(&counters),
         );
         let (begin, drain) = drain();
-        let (streams, returned) = Streams::new(
+        let (streams, errands) = Streams::new(
             keys.clone(),
             lane_tls,
             names(&self.public),
             &self.limits,
             Arc::clone(&counters),
+            shards.into(),
         );
         let blueprint = Blueprint {
             table,
@@ -166,7 +167,6 @@ impl GatewayBuilder {
             status,
             requests: requested,
             last,
-            returned,
         };
         let parts = [Part::Conduct(Box::new(conducting))]
             .into_iter()
@@ -178,10 +178,12 @@ impl GatewayBuilder {
             (timeouts.connect, timeouts.tcp_idle),
         );
         let mut http = http.unwrap_or_default().into_iter();
-        for ((wire, part), https) in wires.into_iter().zip(parts).zip(https) {
+        let wires = wires.into_iter().zip(errands);
+        for (((wire, errands), part), https) in wires.zip(parts).zip(https) {
             let http = http.next().map(|bound| (bound, Spoken::Http));
             let wiring = Wiring {
                 lanes: lanes.clone(),
+                errands,
                 sockets: http.into_iter().chain([(https, Spoken::Https)]).collect(),
                 part,
             };

@@ -70,7 +70,8 @@ impl Lanes {
         let preface = written(&grant.onward(preface), Preface::encode)?;
         let mut stream = if let Some(agent) = self.over_streams(&via) {
             let connection = self.begin_with(agent, grant.port, &preface).await?;
-            let flow = LaneFlow::opened(connection, self.streams.home(), Arc::default());
+            let home = self.streams.home(&connection);
+            let flow = LaneFlow::opened(connection, home, Arc::default());
             TunnelStream::over_lane(flow, local, remote)
         } else if self.direct(&via) == Reach::Online {
             let known = self.known.load().peers.get(&peer(&via)).copied();

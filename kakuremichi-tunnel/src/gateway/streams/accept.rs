@@ -60,7 +60,7 @@ pub(crate) fn wanted(
     let name = hello.server_name().map(str::parse::<Hostname>);
     match name {
         None => Wanted::OwnName,
-        Some(Ok(name)) if streams.0.names.contains(&name) && !served(&name) => Wanted::OwnName,
+        Some(Ok(name)) if streams.inner.names.contains(&name) && !served(&name) => Wanted::OwnName,
         _ if offered == [tls::HTTP] => Wanted::Http1,
         _ => Wanted::Service,
     }
@@ -81,7 +81,7 @@ pub(crate) async fn accept<U: Upstream>(
     streams: Streams,
     serving: Rc<Serving<U>>,
 ) {
-    let tls = &streams.0.tls;
+    let tls = &streams.inner.tls;
     let config = Arc::clone(if wanted == Wanted::Lane {
         &tls.direct
     } else {
@@ -142,7 +142,7 @@ async fn conclude<U: Upstream>(
         Ok(Err(error)) => error,
         Err(_) => HelloError::Io(io::ErrorKind::TimedOut.into()),
     };
-    streams.0.counters.lanes_failed.one();
+    streams.inner.counters.lanes_failed.one();
     match error {
         HelloError::Refused(refusal) => tracing::warn!(%refusal, "a lane is refused"),
         error => tracing::debug!(%error, "no lane came of a connection"),
@@ -162,7 +162,7 @@ where
     let gateway = streams.lock().gateway;
     let known = |agent| streams.lane(agent, |lane| lane.identity);
     let place = |agent, _| Place::find(streams, agent, cut);
-    let received = hello::receive(stream, exporter, gateway, &streams.0.keys, known, place).await?;
+    let received = hello::receive(stream, exporter, gateway, &streams.inner.keys, known, place).await?;
     let (_, purpose, place) = received;
     Ok((purpose, place))
 }
@@ -175,8 +175,8 @@ fn admit<U: Upstream>(
     serving: Rc<Serving<U>>,
 ) {
     let (agent, number) = (place.agent, place.number);
-    let connection = Connection::new(agent, io, Some(Box::new(place)));
-    streams.0.counters.lanes_accepted.one();
+    let connection = Connection::new(agent, streams.shard, io, Some(Box::new(place)));
+    streams.inner.counters.lanes_accepted.one();
     match purpose {
         Purpose::Flows => streams.put(connection),
         Purpose::Control => {

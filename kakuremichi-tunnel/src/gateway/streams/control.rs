@@ -68,7 +68,7 @@ impl Streams {
                 .map(|control| (control, std::mem::take(&mut lane.idle)))
         });
         if gone.flatten().is_some() {
-            self.0.changed.send_replace(());
+            self.inner.changed.send_replace(());
         }
     }
 
@@ -80,7 +80,7 @@ impl Streams {
                 .map(change)
         });
         if changed.flatten().is_some() {
-            self.0.changed.send_replace(());
+            self.inner.changed.send_replace(());
         }
     }
 

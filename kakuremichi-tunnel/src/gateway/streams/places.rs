@@ -13,7 +13,7 @@ pub(super) struct Handshaking(Streams);
 impl Handshaking {
     /// Counts one more; `None` at the bound.
     pub(super) fn begin(streams: &Streams) -> Option<Self> {
-        let inner = &streams.0;
+        let inner = &streams.inner;
         let before = inner.handshaking.fetch_add(1, Ordering::Relaxed);
         // From here on it is counted off again.
         let this = Self(streams.clone());
@@ -27,7 +27,7 @@ impl Handshaking {
 
 impl Drop for Handshaking {
     fn drop(&mut self) {
-        self.0.0.handshaking.fetch_sub(1, Ordering::Relaxed);
+        self.0.inner.handshaking.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Place {
 impl Place {
     /// Finds room for one more; `None` at the bound, and for an agent that is not in the plan.
     pub(super) fn find(streams: &Streams, agent: AgentId, cut: Cut) -> Option<Self> {
-        let inner = &streams.0;
+        let inner = &streams.inner;
         let mut state = streams.lock();
         let number = state.next;
         state.next += 1;
@@ -62,7 +62,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(inner) = self.inner.upgrade() {
-            Streams(inner).lane(self.agent, |lane| lane.cuts.remove(&self.number));
+            inner.lane(self.agent, |lane| lane.cuts.remove(&self.number));
         }
     }
 }
