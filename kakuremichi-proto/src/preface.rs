@@ -116,6 +116,13 @@ pub enum PrefaceError {
     Field(&'static str),
 }
 
+/// Whether a preface, of which nothing else is checked, stands before datagrams, and not before a stream.
+#[must_use]
+pub fn is_of_datagrams(bytes: &[u8]) -> bool {
+    let read = header::parse(bytes, MAX_PREFACE).ok().flatten();
+    read.is_some_and(|(header, _)| header.transport == Transport::Datagram)
+}
+
 impl Preface {
     /// Appends the preface.
     ///
@@ -401,6 +408,8 @@ mod tests {
         for end in 0..length {
             assert!(Preface::parse_datagram(&bytes[..end]).is_err(), "cut at {end}");
         }
+        assert!(is_of_datagrams(&bytes) && !is_of_datagrams(&encode(&preface)));
+        assert!(!is_of_datagrams(&bytes[..length - 1]) && !is_of_datagrams(b""));
         assert_eq!(Preface::parse(&bytes), Err(PrefaceError::Addresses));
         assert_eq!(
             Preface::parse_datagram(&encode(&preface)),

@@ -256,6 +256,11 @@ fn stream_lanes_have_the_bytes_that_were_released() {
         record.encode(&mut bytes);
     }
     golden("lane-records", &bytes);
+    let mut datagrams = Vec::new();
+    Record::Datagram(0).encode(&mut datagrams);
+    Record::Datagram(2).encode(&mut datagrams);
+    datagrams.extend(b"hi");
+    golden("lane-datagrams", &datagrams);
 }
 
 #[test]

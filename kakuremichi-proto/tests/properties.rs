@@ -156,6 +156,8 @@ proptest! {
                 Record::Data(data.len()).encode(&mut bytes);
                 bytes.extend(&data);
             }
+            Record::Datagram(data.len()).encode(&mut bytes);
+            bytes.extend(&data);
             Record::End.encode(&mut bytes);
         }
         for (at, byte) in edits {

@@ -17,7 +17,8 @@ pub const FEED_PORT: u16 = 1;
 
 /// The TCP port of a gateway's overlay address at which it takes flows that another gateway has it pass on
 /// to an agent. Each begins with a [preface](crate::preface) and is answered with a
-/// [reply](crate::flow::FlowReply). No target has it.
+/// [reply](crate::flow::FlowReply). No target has it. The UDP port likewise takes sessions, of which nobody
+/// is told but by a port-unreachable that they are not passed on.
 pub const RELAY_PORT: u16 = 2;
 
 /// The largest frame with its length, in bytes.

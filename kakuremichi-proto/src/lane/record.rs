@@ -11,6 +11,12 @@
 //!   [`Reset`](Record::Reset), or an end of the connection without `End`, the flow is broken and the
 //!   connection is closed. [`Retire`](Record::Retire) announces that the agent closes a free connection:
 //!   a flow that has begun meanwhile is served, and is the last one.
+//!
+//!   A flow whose preface [is of datagrams](crate::preface::is_of_datagrams) is a session: each
+//!   [`Datagram`](Record::Datagram) is one, and there is no `Data`. The agent replies `Connected` when it has
+//!   something to say, and a refusal when the target refuses before that; datagrams go out without waiting
+//!   for either. An agent that does not know sessions refuses the preface, with
+//!   [`Denied`](FlowReply::Denied).
 //! - *Control*: one per lane. [`Ping`](Record::Ping) and [`Pong`](Record::Pong) probe the lane from both
 //!   ends, `Data` carries the [feed](super::feed), [`Demand`](Record::Demand) asks for more connections,
 //!   [`Choice`](Record::Choice) says on which lane the agent wants its flows.
@@ -43,6 +49,7 @@ const PING: u8 = 7;
 const PONG: u8 = 8;
 const DEMAND: u8 = 9;
 const CHOICE: u8 = 10;
+const DATAGRAM: u8 = 11;
 
 /// Why a flow was broken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,6 +114,8 @@ pub enum Record<'a> {
     Demand(u16),
     /// On which lane the sender wants its flows.
     Choice(LaneKind),
+    /// A datagram of so many bytes, which follow as those of [`Data`](Self::Data) do: from 0 to [`MAX_DATA`].
+    Datagram(usize),
     /// A record of a kind that this build does not know, to be skipped.
     Unknown(u8),
 }
@@ -136,13 +145,19 @@ pub const fn data_header(length: usize) -> [u8; HEADER] {
     header(DATA, length)
 }
 
+/// The header of a datagram of `length` bytes: from 0 to [`MAX_DATA`].
+#[must_use]
+pub const fn datagram_header(length: usize) -> [u8; HEADER] {
+    header(DATAGRAM, length)
+}
+
 const fn header(tag: u8, length: usize) -> [u8; HEADER] {
     let [.., high, middle, low] = length.to_be_bytes();
     [tag, high, middle, low]
 }
 
 impl Record<'_> {
-    /// Appends the record; of [`Data`](Self::Data), the header.
+    /// Appends the record; of [`Data`](Self::Data) and [`Datagram`](Self::Datagram), the header.
     ///
     /// A preface longer than [`MAX_PREFACE`] is cut: no [`Preface`](crate::preface::Preface) is.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -165,6 +180,7 @@ impl Record<'_> {
             Self::Demand(flows) => put(DEMAND, &[&flows.to_be_bytes()]),
             Self::Choice(LaneKind::WireGuard) => put(CHOICE, &[&[0]]),
             Self::Choice(LaneKind::TlsStream) => put(CHOICE, &[&[1]]),
+            Self::Datagram(length) => out.extend_from_slice(&datagram_header(length)),
             Self::Unknown(tag) => put(tag, &[]),
         }
     }
@@ -191,8 +207,8 @@ impl RecordReader {
         self.data_left = self.data_left.saturating_sub(length);
     }
 
-    /// Reads the record at the head of `bytes`, and how many of them it has; of data, the header. `None`
-    /// while there are too few: never more than [`HEADER`] and [`MAX_BODY`] are needed.
+    /// Reads the record at the head of `bytes`, and how many of them it has; of data and datagrams, the
+    /// header. `None` while there are too few: never more than [`HEADER`] and [`MAX_BODY`] are needed.
     ///
     /// # Errors
     /// When the bytes are no record.
@@ -208,6 +224,13 @@ impl RecordReader {
             }
             self.data_left = length;
             return Ok(Some((Record::Data(length), HEADER)));
+        }
+        if tag == DATAGRAM {
+            if length > MAX_DATA {
+                return Err(wrong);
+            }
+            self.data_left = length;
+            return Ok(Some((Record::Datagram(length), HEADER)));
         }
         if length > MAX_BODY {
             return Err(wrong);
@@ -310,11 +333,25 @@ mod tests {
         assert_eq!((reader.data_left(), reader.read(&[])), (0, Ok(None)));
     }
 
+    #[test]
+    fn a_datagram_may_be_empty_and_as_long_as_any() {
+        for length in [0, 1, MAX_DATA] {
+            let mut reader = RecordReader::default();
+            let header = datagram_header(length);
+            assert_eq!(reader.read(&header), Ok(Some((Record::Datagram(length), HEADER))));
+            assert_eq!(reader.data_left(), length);
+        }
+        let mut written = Vec::new();
+        Record::Datagram(7).encode(&mut written);
+        assert_eq!(written, datagram_header(7));
+    }
+
     /// LESSONS, advisory 7: each state has a byte bound.
     #[test]
     fn records_are_bounded_before_they_are_there() {
         let refused = |bytes: &[u8]| RecordReader::default().read(bytes).is_err();
         assert!(refused(&header(DATA, MAX_DATA + 1)) && refused(&header(DATA, 0)));
+        assert!(refused(&header(DATAGRAM, MAX_DATA + 1)));
         assert!(refused(&header(BEGIN, MAX_BODY + 1)) && refused(&header(99, MAX_BODY + 1)));
         assert!(refused(&header(PING, 0)) && refused(&[END, 0, 0, 1, 0]));
         assert!(refused(&[REPLY, 0, 0, 2, b'H', 0]) && refused(&[CHOICE, 0, 0, 1, 9]));

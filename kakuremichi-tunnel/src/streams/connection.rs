@@ -11,7 +11,9 @@ use std::{
 use kakuremichi_core::id::AgentId;
 use kakuremichi_proto::{
     flow::FlowReply,
-    lane::record::{Echo, HEADER, MAX_BODY, MAX_DATA, Record, RecordReader, ResetCode, data_header},
+    lane::record::{
+        Echo, HEADER, MAX_BODY, MAX_DATA, Record, RecordReader, ResetCode, data_header, datagram_header,
+    },
     report::LaneKind,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -61,6 +63,8 @@ pub(crate) enum Signal {
     Pong(Echo),
     Demand(u16),
     Choice(LaneKind),
+    /// A datagram of so many bytes begins, which come as [`Data`](Self::Data).
+    Datagram(usize),
 }
 
 impl Connection {
@@ -93,6 +97,16 @@ impl Connection {
             self.out.extend_from_slice(&data[..length]);
         }
         length
+    }
+
+    /// Sends a datagram in the same way; `false` for one that is longer than any.
+    pub(crate) fn queue_datagram(&mut self, data: &[u8]) -> bool {
+        let fits = data.len() <= MAX_DATA;
+        if fits {
+            self.out.extend_from_slice(&datagram_header(data.len()));
+            self.out.extend_from_slice(data);
+        }
+        fits
     }
 
     /// Whether so little is queued that data may join it, in one piece toward the system.
@@ -152,7 +166,7 @@ impl Connection {
         Ok(())
     }
 
-    /// How many bytes of the current record of data are still to come.
+    /// How many bytes of the current record of data, or datagram, are still to come.
     pub(crate) const fn data_left(&self) -> usize {
         self.reader.data_left()
     }
@@ -262,6 +276,7 @@ impl Connection {
                 Record::Pong(echo) => Some(Signal::Pong(echo)),
                 Record::Demand(flows) => Some(Signal::Demand(flows)),
                 Record::Choice(kind) => Some(Signal::Choice(kind)),
+                Record::Datagram(length) => Some(Signal::Datagram(length)),
             }))?;
             match signal {
                 Some(Some(signal)) => return Poll::Ready(Ok(Some(signal))),

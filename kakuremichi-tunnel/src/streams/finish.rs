@@ -78,7 +78,7 @@ async fn ended(connection: &mut Connection) -> io::Result<()> {
                 }
             }
             Some(Signal::End) => return Ok(()),
-            Some(Signal::Reply(FlowReply::Connected)) => {}
+            Some(Signal::Datagram(_) | Signal::Reply(FlowReply::Connected)) => {}
             // A refusal is the end, too.
             Some(Signal::Reply(_)) => return Ok(()),
             _ => return Err(io::ErrorKind::ConnectionReset.into()),

@@ -50,6 +50,7 @@ enum Step {
     Reset,
     Replied(FlowReply),
     Data,
+    Wrong,
     Other,
 }
 
@@ -118,7 +119,8 @@ impl LaneFlow {
             Record::End => Step::Ended,
             Record::Reset(_) => Step::Reset,
             Record::Reply(reply) => Step::Replied(reply),
-            Record::Retire => Step::Other,
+            // Its bytes are none of the stream.
+            Record::Datagram(_) => Step::Wrong,
             _ => Step::Other,
         });
         let step = match ready!(step) {
@@ -138,7 +140,9 @@ impl LaneFlow {
             }
             Some(Step::Reset) | None => self.end = Some(End::Reset),
             Some(Step::Other) => {}
-            Some(Step::Data | Step::Ended | Step::Replied(_)) => self.end = Some(End::Protocol),
+            Some(Step::Data | Step::Ended | Step::Replied(_) | Step::Wrong) => {
+                self.end = Some(End::Protocol);
+            }
         }
         Poll::Ready(Ok(()))
     }
