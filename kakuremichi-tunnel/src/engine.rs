@@ -56,6 +56,8 @@ pub use shard::BuildShard;
 
 pub(crate) use command::Link;
 pub(crate) use session::SessionLink;
+#[cfg(any(feature = "agent", feature = "gateway"))]
+pub(crate) use session::Wish;
 
 #[cfg(test)]
 mod tests;

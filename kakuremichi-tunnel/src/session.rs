@@ -92,6 +92,17 @@ impl Queue {
         })
     }
 
+    /// All datagrams.
+    #[cfg(feature = "gateway")]
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut begin = self.begin;
+        self.ends[self.next..].iter().map(move |end| {
+            let data = &self.bytes[begin..*end];
+            begin = *end;
+            data
+        })
+    }
+
     /// Takes the first `count` datagrams off.
     pub(crate) fn advance(&mut self, count: usize) {
         self.next = (self.next + count).min(self.ends.len());
@@ -107,6 +118,18 @@ impl Queue {
     /// Whether there is none.
     pub(crate) const fn is_empty(&self) -> bool {
         self.next == self.ends.len()
+    }
+
+    /// The bytes of all of them together.
+    #[cfg(any(feature = "agent", feature = "gateway"))]
+    pub(crate) const fn byte_count(&self) -> usize {
+        self.bytes.len() - self.begin
+    }
+
+    /// How many there are.
+    #[cfg(any(feature = "agent", feature = "gateway"))]
+    pub(crate) const fn count(&self) -> usize {
+        self.ends.len() - self.next
     }
 
     fn clear(&mut self) {
@@ -182,14 +205,14 @@ impl TunnelSession {
     }
 
     /// Sends datagrams; those for which there is no room are dropped and counted.
-    #[cfg(feature = "agent")]
+    #[cfg(any(feature = "agent", feature = "gateway"))]
     pub(crate) fn send_all<'a>(&self, datagrams: impl IntoIterator<Item = &'a [u8]>) {
         // When it has ended, its reader is told.
         let _ = send(&self.shared, datagrams);
     }
 
     /// Ends the session and tells the other end that nobody wants its datagrams (ICMP port unreachable).
-    #[cfg(feature = "agent")]
+    #[cfg(any(feature = "agent", feature = "gateway"))]
     pub(crate) fn refuse(&self) {
         self.shared.link.refuse();
     }
@@ -239,6 +262,14 @@ impl TunnelSession {
             None => state.reader = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// Sends what was received and not taken in another session; what there is no room for is dropped and
+    /// counted there.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn pass_on(&mut self, to: &Self) {
+        to.send_all(self.taken.iter());
+        self.taken.advance(self.taken.count());
     }
 
     /// The datagrams that were received and not taken.
@@ -291,9 +322,7 @@ fn send<'a>(shared: &Shared, datagrams: impl IntoIterator<Item = &'a [u8]>) -> i
         }
     }
     drop(state);
-    if shed > 0 {
-        shared.shed.fetch_add(shed, Ordering::Relaxed);
-    }
+    shared.count_shed(shed);
     if sent > 0 {
         shared.link.touch();
     } else if shed == 1 {
@@ -348,15 +377,40 @@ impl Shared {
                 shed += 1;
             }
         }
+        self.given(state, bytes, shed);
+        shed
+    }
+
+    /// The same with all datagrams of a queue.
+    #[cfg(any(feature = "agent", feature = "gateway"))]
+    pub(crate) fn give_all(&self, queue: &mut Queue) -> u64 {
+        let (bytes, mut shed) = (queue.byte_count(), 0);
+        let mut state = self.lock();
+        if state.received.is_empty() {
+            std::mem::swap(&mut state.received, queue);
+        }
+        while let Some(data) = queue.front() {
+            shed += u64::from(!state.received.push(data));
+            queue.advance(1);
+        }
+        self.given(state, bytes, shed);
+        shed
+    }
+
+    fn given(&self, mut state: MutexGuard<'_, State>, bytes: usize, shed: u64) {
         match self.meter.get() {
             Some(meter) => meter.add(0, bytes),
             None => state.uncounted += bytes,
         }
+        self.count_shed(shed);
+        Self::wake(state);
+    }
+
+    /// So many datagrams were dropped by who moves them.
+    pub(crate) fn count_shed(&self, shed: u64) {
         if shed > 0 {
             self.shed.fetch_add(shed, Ordering::Relaxed);
         }
-        Self::wake(state);
-        shed
     }
 
     /// Says who counts the bytes; what came before is counted too. The first word counts.

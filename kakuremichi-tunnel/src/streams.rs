@@ -2,8 +2,8 @@
 //!
 //! The agent dials the gateway's HTTPS port and keeps a few connections open ([`crate::lane::Pool`]). Each
 //! proves both ends' identities ([`hello`]) and then carries the records of
-//! [`kakuremichi_proto::lane::record`]: one flow at a time, as a stream ([`flow`]) or between a socket and
-//! the lane ([`pump`]). After a clean end it is used again, after an error never ([`finish`]).
+//! [`kakuremichi_proto::lane::record`]: one flow at a time, as a stream ([`flow`]), between a socket and
+//! the lane ([`pump`]) or as a session of datagrams ([`datagrams`]). After a clean end it is used again, after an error never ([`finish`]).
 //!
 //! ```text
 //!   visitor's socket ── pump ── Connection ── TLS ── Socket ═══ Socket ── TLS ── Connection ── pump ── target
@@ -13,6 +13,8 @@
 //! is longer than a record.
 
 pub(crate) mod connection;
+#[cfg(any(feature = "agent", feature = "gateway"))]
+pub(crate) mod datagrams;
 pub(crate) mod finish;
 pub(crate) mod flow;
 pub(crate) mod hello;

@@ -160,13 +160,23 @@ const COUNTERS: &[Counter] = &[
         |count| count.lane_overflows,
     ),
     (
+        "kakuremichi_lane_sessions_total",
+        "UDP sessions over TLS streams.",
+        |count| count.lane_sessions,
+    ),
+    (
+        "kakuremichi_lane_sessions_overflowed_total",
+        "UDP sessions that did not begin because an agent had too many over TLS streams.",
+        |count| count.lane_sessions_overflowed,
+    ),
+    (
         "kakuremichi_relay_flows_total",
-        "Flows to agents without a lane here that another gateway passed on.",
+        "Flows and UDP sessions to agents without a lane here that another gateway passed on.",
         |count| count.relay_flows,
     ),
     (
         "kakuremichi_relay_failures_total",
-        "Offers of such flows that another gateway refused or did not answer.",
+        "Offers of such flows and sessions that another gateway refused or did not answer.",
         |count| count.relay_failures,
     ),
     (
@@ -175,18 +185,23 @@ const COUNTERS: &[Counter] = &[
         |count| count.relays_taken,
     ),
     (
+        "kakuremichi_relayed_sessions_total",
+        "UDP sessions passed on for other gateways.",
+        |count| count.relayed_sessions,
+    ),
+    (
         "kakuremichi_relayed_flows_refused_total",
-        "Flows not passed on because of a bound.",
+        "Flows and UDP sessions not passed on because of a bound.",
         |count| count.relays_refused,
     ),
     (
         "kakuremichi_relayed_flows_denied_total",
-        "Flows not passed on because the plan does not allow it.",
+        "Flows and UDP sessions not passed on because the plan does not allow it.",
         |count| count.relays_denied,
     ),
     (
         "kakuremichi_relayed_bytes_total",
-        "Bytes of ended flows that were passed on for other gateways, both ways.",
+        "Bytes of ended flows and UDP sessions that were passed on for other gateways, both ways.",
         |count| count.relayed_bytes,
     ),
     (

@@ -313,7 +313,8 @@ async fn relay(flow: impl Incoming, mut socket: UnixStream, meter: Arc<Meter>) -
     copy_bidirectional(&mut stream, &mut socket).await
 }
 
-const fn reply(error: &DialError) -> FlowReply {
+/// What the gateway is told.
+pub(super) const fn reply(error: &DialError) -> FlowReply {
     match error {
         DialError::Refused => FlowReply::Refused,
         DialError::TimedOut => FlowReply::TimedOut,

@@ -7,24 +7,25 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     rc::Rc,
+    sync::Arc,
 };
 
 use kakuremichi_core::{
     model::{TargetAddress, Transport},
     net::Endpoint,
 };
-use kakuremichi_proto::preface::Preface;
+use kakuremichi_proto::{flow::FlowReply, preface::Preface};
 use tokio::sync::mpsc;
 
 use super::{
     exposure::Door,
-    incoming::Shared,
+    incoming::{Shared, reply},
     table::{Admitted, FlowDenial, Opened},
     visitor::{Visitor, VisitorSession},
 };
 use crate::{
     datagram::DatagramSocket,
-    engine::IncomingSession,
+    engine::{IncomingSession, Meter},
     link::dial::{self, DialError},
     session::TunnelSession,
     status::AgentEvent,
@@ -33,48 +34,81 @@ use crate::{
 /// The sessions with targets at a time: each has a socket. One beyond is refused and counted as overload.
 const MAX_RELAYS: usize = 8_192;
 
+/// A session that a gateway opened, over whichever lane.
+pub(super) trait IncomingDatagrams: Sized + 'static {
+    /// What was opened, and by whom.
+    fn opened(&self) -> Opened;
+
+    /// What it begins with.
+    fn preface(&self) -> &[u8];
+
+    /// Tells the gateway that nobody takes its datagrams, and, where the lane can say it, why.
+    fn refuse(self, reply: FlowReply);
+
+    /// Takes the session.
+    fn accept(self, meter: Arc<Meter>) -> TunnelSession;
+}
+
+impl IncomingDatagrams for IncomingSession {
+    fn opened(&self) -> Opened {
+        Opened {
+            transport: Transport::Udp,
+            peer: self.peer,
+            local: self.local,
+            remote: self.remote,
+        }
+    }
+
+    fn preface(&self) -> &[u8] {
+        &self.preface
+    }
+
+    fn refuse(self, _: FlowReply) {
+        self.refuse();
+    }
+
+    fn accept(self, meter: Arc<Meter>) -> TunnelSession {
+        self.accept(meter)
+    }
+}
+
 impl Shared {
     /// Takes a session: serves it, or refuses it.
-    pub(super) fn session(self: &Rc<Self>, session: IncomingSession) {
+    pub(super) fn session(self: &Rc<Self>, session: impl IncomingDatagrams) {
         let (admitted, preface) = match self.judge_session(&session) {
             Ok(good) => good,
             Err(denial) => {
-                let gateway = self.table().gateway(&session.peer);
-                tracing::warn!(?gateway, port = session.local.port(), %denial, "a session is denied");
+                let opened = session.opened();
+                let gateway = self.table().gateway(&opened.peer);
+                tracing::warn!(?gateway, port = opened.local.port(), %denial, "a session is denied");
                 self.event(AgentEvent::Denied { denial, gateway });
-                return session.refuse();
+                return session.refuse(FlowReply::Denied);
             }
         };
         tracing::debug!(service = %admitted.service, connection = %preface.connection, source = %preface.source, "a session comes");
         if self.is_draining() {
-            return session.refuse();
+            return session.refuse(FlowReply::Draining);
         }
         match admitted.target.address.clone() {
             TargetAddress::InProcess => self.hand_session_over(session, &admitted, preface),
             TargetAddress::Udp(endpoint) => self.begin_relay(session, admitted, endpoint),
             // No UDP service of a plan has such a target.
-            TargetAddress::Tcp(_) | TargetAddress::Unix(_) => session.refuse(),
+            TargetAddress::Tcp(_) | TargetAddress::Unix(_) => session.refuse(FlowReply::Unknown),
         }
     }
 
-    fn judge_session(&self, session: &IncomingSession) -> Result<(Admitted, Preface), FlowDenial> {
-        let (preface, _) = Preface::parse_datagram(&session.preface).map_err(|_| FlowDenial::Preface)?;
-        let opened = Opened {
-            transport: Transport::Udp,
-            peer: session.peer,
-            local: session.local,
-            remote: session.remote,
-        };
-        let admitted = self.table().admit(opened, &preface)?;
+    fn judge_session(&self, session: &impl IncomingDatagrams) -> Result<(Admitted, Preface), FlowDenial> {
+        let (preface, _) = Preface::parse_datagram(session.preface()).map_err(|_| FlowDenial::Preface)?;
+        let admitted = self.table().admit(session.opened(), &preface)?;
         Ok((admitted, preface))
     }
 
-    fn hand_session_over(&self, session: IncomingSession, admitted: &Admitted, preface: Preface) {
+    fn hand_session_over(&self, session: impl IncomingDatagrams, admitted: &Admitted, preface: Preface) {
         let Some(inlet) = self.inlet(admitted.target.id) else {
-            return session.refuse();
+            return session.refuse(FlowReply::Unknown);
         };
         let Door::Sessions(door) = &inlet.door else {
-            return session.refuse();
+            return session.refuse(FlowReply::Unknown);
         };
         match door.try_reserve() {
             Ok(place) => {
@@ -84,16 +118,16 @@ impl Shared {
             }
             Err(mpsc::error::TrySendError::Full(())) => {
                 self.overflowed(&inlet);
-                session.refuse();
+                session.refuse(FlowReply::Overloaded);
             }
-            Err(mpsc::error::TrySendError::Closed(())) => session.refuse(),
+            Err(mpsc::error::TrySendError::Closed(())) => session.refuse(FlowReply::Unknown),
         }
     }
 
-    fn begin_relay(self: &Rc<Self>, session: IncomingSession, admitted: Admitted, endpoint: Endpoint) {
+    fn begin_relay(self: &Rc<Self>, session: impl IncomingDatagrams, admitted: Admitted, endpoint: Endpoint) {
         if self.relays.get() >= MAX_RELAYS {
             tracing::debug!(service = %admitted.service, "there are too many sessions");
-            return session.refuse();
+            return session.refuse(FlowReply::Overloaded);
         }
         let relay = Relay::new(Rc::clone(self));
         tokio::task::spawn_local(async move { relay.run(session, &admitted, &endpoint).await });
@@ -109,12 +143,12 @@ impl Relay {
         Self(shared)
     }
 
-    async fn run(self, session: IncomingSession, admitted: &Admitted, endpoint: &Endpoint) {
+    async fn run(self, session: impl IncomingDatagrams, admitted: &Admitted, endpoint: &Endpoint) {
         let (socket, target) = match connect(endpoint).await {
             Ok(connected) => connected,
             Err(error) => {
                 tracing::info!(service = %admitted.service, target_id = %admitted.target.id, %error, "a target cannot be reached");
-                return session.refuse();
+                return session.refuse(reply(&error));
             }
         };
         let mut ticket = self.0.flows().begin_session(admitted.grant.clone());

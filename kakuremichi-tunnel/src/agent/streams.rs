@@ -5,6 +5,7 @@
     reason = "the lane goes by the clock; its connections are tasks, which end with it"
 )]
 
+mod datagrams;
 mod dial;
 mod serve;
 

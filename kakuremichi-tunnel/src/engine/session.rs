@@ -5,12 +5,13 @@
 //! is lost, or that the other end was started anew. A datagram that begins as a preface does goes behind
 //! a genuine one always, or a visitor could write prefaces.
 
+mod link;
+
+pub(crate) use link::{SessionLink, Wish};
+
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,8 +19,8 @@ use kakuremichi_core::key::WireGuardKey;
 use tokio::sync::oneshot;
 
 use super::{
-    ConnectError, EndReason, Meter, PrefaceLength, command::Inbox, egress::Egress, flow::end_of,
-    preface::is_proxy_v2, turn::Engine,
+    ConnectError, EndReason, Meter, PrefaceLength, egress::Egress, flow::end_of, preface::is_proxy_v2,
+    turn::Engine,
 };
 use crate::{
     netstack::{self, CloseReason, SessionId},
@@ -71,53 +72,6 @@ impl IncomingSession {
     /// Tells the peer that nobody wants its datagrams (ICMP port unreachable).
     pub fn refuse(self) {
         self.session.shared().link.refuse();
-    }
-}
-
-/// What connects the user of a session to the engine.
-#[derive(Debug)]
-pub(crate) struct SessionLink {
-    inbox: Arc<Inbox>,
-    session: SessionId,
-    touched: AtomicBool,
-    /// What the user did: [`IN_USE`], [`CLOSED`] or [`REFUSED`].
-    state: AtomicU8,
-}
-
-const IN_USE: u8 = 0;
-const CLOSED: u8 = 1;
-const REFUSED: u8 = 2;
-
-impl SessionLink {
-    fn new(inbox: Arc<Inbox>, session: SessionId) -> Self {
-        Self {
-            inbox,
-            session,
-            touched: AtomicBool::new(false),
-            state: AtomicU8::new(IN_USE),
-        }
-    }
-
-    /// Asks the engine to look at the session.
-    pub(crate) fn touch(&self) {
-        if !self.touched.swap(true, Ordering::AcqRel) {
-            self.inbox.touch_session(self.session);
-        }
-    }
-
-    /// Nobody uses the session any more.
-    pub(crate) fn close(&self) {
-        // What was refused stays refused.
-        let _ = self
-            .state
-            .compare_exchange(IN_USE, CLOSED, Ordering::AcqRel, Ordering::Acquire);
-        self.touch();
-    }
-
-    /// The peer is to be told that nobody uses the session.
-    pub(crate) fn refuse(&self) {
-        self.state.store(REFUSED, Ordering::Release);
-        self.touch();
     }
 }
 
@@ -282,7 +236,7 @@ impl Engine {
         local: SocketAddr,
         remote: SocketAddr,
     ) -> TunnelSession {
-        let shared = Arc::new(Shared::new(SessionLink::new(Arc::clone(&self.inbox), id)));
+        let shared = Arc::new(Shared::new(SessionLink::to_engine(Arc::clone(&self.inbox), id)));
         self.sessions.insert(Session {
             id,
             shared: Arc::clone(&shared),
@@ -409,10 +363,8 @@ impl Engine {
             return;
         };
         session.dirty = false;
-        // What is done from here on asks again, and what was done before is seen.
-        session.shared.link.touched.swap(false, Ordering::AcqRel);
-        let state = session.shared.link.state.load(Ordering::Acquire);
-        if state == REFUSED {
+        let wish = session.shared.link.take();
+        if wish == Wish::Refuse {
             return self.refuse_session(id, now);
         }
         if session.out.is_empty() {
@@ -453,7 +405,7 @@ impl Engine {
         session.meter(sent);
         if !session.out.is_empty() {
             sessions.mark(id);
-        } else if state == CLOSED {
+        } else if wish == Wish::Close {
             stack.close_session(id);
             sessions.remove(id);
         }

@@ -8,6 +8,7 @@
 
 mod counted;
 mod relay;
+mod sessions;
 
 use std::{
     collections::BTreeMap,
@@ -38,12 +39,11 @@ use super::{
     balance::{Health, Reach},
     siblings::{Candidate, Siblings},
     streams::{StreamView, Streams},
-    upstream::{FlowError, FlowRequest, SpliceOutcome, Upstream},
+    upstream::{FlowError, FlowRequest, OpenedSession, SessionWay, SpliceOutcome, Upstream},
 };
 use crate::{
-    engine::{Connect, EndReason, Meter, OpenSession, ShardSet},
+    engine::{Connect, EndReason, Meter, ShardSet},
     lane::PathHealth,
-    session::TunnelSession,
     stream::TunnelStream,
     streams::{connection::Connection, flow::LaneFlow},
 };
@@ -333,27 +333,6 @@ impl Lanes {
         connect.timeout = self.connect;
         Ok(connect)
     }
-
-    fn datagrams(&self, request: &FlowRequest<'_>, idle: Duration) -> Result<OpenSession, FlowError> {
-        let known = self.known.load();
-        let peer = peer(&request.target.via);
-        let (key, address) = known.peers.get(&peer).copied().ok_or(FlowError::Offline)?;
-        let (remote, preface) = match request.target.via {
-            Via::Agent { port, .. } => {
-                let gateway = known.gateway.ok_or(FlowError::Offline)?;
-                let preface = written(&preface(request, gateway), Preface::encode_datagram)?;
-                (SocketAddr::from((address, port.get())), Some(preface))
-            }
-            Via::Site { address, .. } => (address, None),
-        };
-        Ok(OpenSession {
-            peer: key,
-            remote,
-            preface,
-            idle,
-            meter: Arc::default(),
-        })
-    }
 }
 
 /// How a flow goes.
@@ -449,13 +428,18 @@ impl Upstream for Lanes {
         }
     }
 
-    async fn session(&self, request: FlowRequest<'_>, idle: Duration) -> Result<TunnelSession, FlowError> {
-        // TLS streams and siblings do not carry datagrams: who is reached over those only is not there.
-        if matches!(self.direct(&request.target.via), Reach::Offline) {
-            return Err(FlowError::Offline);
+    async fn session(&self, request: FlowRequest<'_>, idle: Duration) -> Result<OpenedSession, FlowError> {
+        self.open_session(&request, idle).await
+    }
+
+    fn stays(&self, target: &PlannedTarget, way: SessionWay) -> bool {
+        self.session_stays(target, way)
+    }
+
+    fn refused(&self, way: SessionWay) {
+        if let SessionWay::Sibling(sibling) = way {
+            self.siblings.refused_session(sibling);
         }
-        let open = self.datagrams(&request, idle)?;
-        Ok(self.shards.open_session(open).await?)
     }
 
     fn reach(&self, via: &Via) -> Reach {

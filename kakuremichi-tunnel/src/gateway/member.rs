@@ -66,7 +66,8 @@ impl Member {
         let serving = Rc::clone(&door.serving);
         let feeds: Rc<RefCell<Feeds>> = Rc::default();
         let connect = serving.timeouts.connect;
-        let relays = Relays::new(serving.upstream.clone(), door.drain.clone(), connect);
+        let idle = serving.timeouts.udp_idle;
+        let relays = Relays::new(serving.upstream.clone(), door.drain.clone(), (connect, idle));
         let (heard, own, health) = (Rc::clone(&feeds), local.clone(), Rc::clone(&serving));
         let passed = Rc::clone(&relays);
         local.on_incoming(move |flow| {
@@ -74,6 +75,8 @@ impl Member {
                 heard.borrow_mut().take(flow, &own, &health);
             }
         });
+        let (passed, own) = (Rc::clone(&relays), local.clone());
+        local.on_session(move |session| passed.take_session(session, &own));
         local.spawn(Rc::clone(&serving.draining).follow());
         let mut listeners = JoinSet::new();
         listeners.spawn_local(Rc::clone(&relays).drained());

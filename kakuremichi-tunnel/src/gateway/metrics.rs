@@ -91,17 +91,23 @@ counters! {
     lane_flows,
     /// Flows refused because too many waited for a connection.
     lane_overflows,
-    /// Flows to agents without a lane here that another gateway passes on.
+    /// UDP sessions over TLS streams.
+    lane_sessions,
+    /// UDP sessions that did not begin because an agent had too many over TLS streams.
+    lane_sessions_overflowed,
+    /// Flows and UDP sessions to agents without a lane here that another gateway passes on.
     relay_flows,
-    /// Offers of such flows that another gateway refused or did not answer.
+    /// Offers of such flows and sessions that another gateway refused or did not answer.
     relay_failures,
     /// Flows passed on for other gateways.
     relays_taken,
-    /// The same that were refused at a bound.
+    /// UDP sessions passed on for other gateways.
+    relayed_sessions,
+    /// Flows and sessions of other gateways that were refused at a bound.
     relays_refused,
     /// The same that the plan does not allow.
     relays_denied,
-    /// Bytes of flows passed on for other gateways, both ways, once they have ended.
+    /// Bytes of flows and sessions passed on for other gateways, both ways, once they have ended.
     relayed_bytes,
     /// What other gateways said of agents and targets beyond what is kept of it.
     sibling_overflows,

@@ -69,7 +69,10 @@ pub(crate) fn network(
                 preface: Some(proxy_v2_length),
             },
         ],
-        listen_udp: Vec::new(),
+        listen_udp: vec![Listen {
+            port: RELAY_PORT,
+            preface: Some(proxy_v2_length),
+        }],
     })
 }
 

@@ -84,7 +84,8 @@ pub struct Limits {
     pub judgements: usize,
     /// Verified credentials that are remembered. Beyond, the oldest is forgotten.
     pub remembered: usize,
-    /// Connections of one agent's TLS stream lane. Beyond, a new one is refused, and flows wait.
+    /// Connections of one agent's TLS stream lane. Beyond, a new one is refused, and flows wait. A quarter of
+    /// them may carry sessions of UDP services. Beyond, no new one of these begins.
     pub lane_connections: usize,
     /// Connections of TLS stream lanes whose ends have not proven who they are. Beyond, a new one is closed
     /// at once.
@@ -92,6 +93,8 @@ pub struct Limits {
     /// Flows passed on for other gateways at once. Beyond, a new one is refused as overload, and the other
     /// gateway asks the next one.
     pub relayed_flows: usize,
+    /// Sessions of UDP services passed on for other gateways at once. Beyond, a new one is refused.
+    pub relayed_sessions: usize,
     /// Certificates of the local CA that are kept. Beyond, the one made first is dropped and made
     /// again when wanted.
     pub certificates: usize,
@@ -116,6 +119,7 @@ impl Default for Limits {
             lane_connections: 512,
             lane_handshakes: 256,
             relayed_flows: 8_192,
+            relayed_sessions: 4_096,
             certificates: 1_024,
         }
     }

@@ -21,7 +21,10 @@ pub(crate) use table::RelayGrant;
 
 use std::{
     net::Ipv6Addr,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicUsize},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,7 +36,7 @@ use kakuremichi_core::{
 };
 
 use self::{board::Board, table::RelayTable};
-use super::{balance::Health, metrics::Counters, upstream::FlowError};
+use super::{balance::Health, metrics::Counters, settings::Limits, upstream::FlowError};
 
 /// The siblings to which a gateway holds lanes. Of more, those with the largest identifiers are left out,
 /// with a warning.
@@ -50,17 +53,25 @@ struct Shared {
     /// Flows that are passed on for siblings now, and how many there may be.
     relayed: AtomicUsize,
     limit: usize,
+    /// The same of sessions.
+    sessions: AtomicUsize,
+    session_limit: usize,
+    /// How many sessions siblings refused.
+    refused: AtomicUsize,
     counters: Arc<Counters>,
 }
 
 impl Siblings {
-    /// Passes on at most `limit` flows at a time.
-    pub(crate) fn new(limit: usize, counters: Arc<Counters>) -> Self {
+    /// Passes on as many flows and sessions at a time as `limits` say.
+    pub(crate) fn new(limits: &Limits, counters: Arc<Counters>) -> Self {
         Self(Arc::new(Shared {
             table: ArcSwap::default(),
             board: RwLock::default(),
             relayed: AtomicUsize::new(0),
-            limit,
+            limit: limits.relayed_flows,
+            sessions: AtomicUsize::new(0),
+            session_limit: limits.relayed_sessions,
+            refused: AtomicUsize::new(0),
             counters,
         }))
     }
@@ -115,6 +126,28 @@ impl Siblings {
     pub(crate) fn failed(&self, sibling: GatewayId, error: FlowError) {
         self.0.counters.relay_failures.one();
         tracing::debug!(gateway = %sibling, %error, "a sibling does not pass a flow on");
+    }
+
+    /// A sibling has refused a session.
+    pub(crate) fn refused_session(&self, sibling: GatewayId) {
+        self.0.refused.fetch_add(1, Ordering::Relaxed);
+        self.failed(sibling, FlowError::Refused);
+    }
+
+    /// How many sessions siblings refused.
+    pub(crate) fn refused_sessions(&self) -> usize {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether one sibling reaches an agent, and is reached.
+    pub(crate) fn reaches(
+        &self,
+        sibling: GatewayId,
+        agent: AgentId,
+        lane: impl Fn(&WireGuardKey) -> Option<Duration>,
+    ) -> bool {
+        let reached = self.address(sibling).is_some_and(|(key, _)| lane(&key).is_some());
+        reached && self.board().reaching(agent).any(|reaching| reaching == sibling)
     }
 
     fn reaching(

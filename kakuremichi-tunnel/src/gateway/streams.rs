@@ -4,6 +4,7 @@ mod accept;
 mod control;
 mod errands;
 mod places;
+mod sessions;
 
 pub(crate) use accept::{Wanted, accept, accept_websocket, begins_as_lane, wanted};
 pub(crate) use errands::{Errands, tend};
@@ -57,6 +58,8 @@ struct Inner {
     names: Vec<Hostname>,
     /// Connections of one agent. Beyond, a new one is refused.
     connections: usize,
+    /// Sessions of one agent. Beyond, no new one begins.
+    sessions: usize,
     /// Connections whose ends have not proven who they are. Beyond, a new one is closed at once.
     handshakes: usize,
     handshaking: AtomicUsize,
@@ -85,6 +88,8 @@ struct Lane {
     /// Those without a flow; the one that was used last is used next.
     idle: Vec<Connection>,
     waiting: VecDeque<oneshot::Sender<Connection>>,
+    /// How many sessions of datagrams there are.
+    sessions: Arc<AtomicUsize>,
     control: Option<Control>,
 }
 
@@ -143,6 +148,7 @@ impl Streams {
             tls,
             names,
             connections: limits.lane_connections,
+            sessions: sessions::most(limits),
             handshakes: limits.lane_handshakes,
             handshaking: AtomicUsize::new(0),
             state: Mutex::default(),
@@ -187,6 +193,7 @@ impl Streams {
                 cuts: BTreeMap::new(),
                 idle: Vec::new(),
                 waiting: VecDeque::new(),
+                sessions: Arc::default(),
                 control: None,
             });
         }

@@ -32,10 +32,9 @@ use super::{
     serving::{Numbers, Serving},
     settings::{Limits, Timeouts},
     table::{Matched, RouteTable},
-    upstream::{FlowError, FlowRequest, SpliceOutcome, Upstream},
+    upstream::{FlowError, FlowRequest, OpenedSession, SessionWay, SpliceOutcome, Upstream},
     usage::UsageBook,
 };
-use crate::session::TunnelSession;
 
 /// Runs a test on one thread, as a shard does. A test that hangs fails.
 pub(crate) fn local<T>(test: impl Future<Output = T>) -> T {
@@ -106,6 +105,12 @@ pub(crate) fn http_service(id: u8, host: &str, policy: Policy, targets: Vec<Plan
 pub(crate) fn tcp_service(id: u8, port: u16, policy: Policy, targets: Vec<PlannedTarget>) -> GatewayRecord {
     let pool = PlannedPool { targets };
     service(id, PlannedKind::Tcp { port, pool }, policy)
+}
+
+/// A UDP service.
+pub(crate) fn udp_service(id: u8, port: u16, policy: Policy, targets: Vec<PlannedTarget>) -> GatewayRecord {
+    let pool = PlannedPool { targets };
+    service(id, PlannedKind::Udp { port, pool }, policy)
 }
 
 fn service(id: u8, kind: PlannedKind, policy: Policy) -> GatewayRecord {
@@ -193,9 +198,15 @@ impl Upstream for PlainTcp {
     }
 
     /// There is no tunnel, and so there are no sessions.
-    async fn session(&self, _: FlowRequest<'_>, _: Duration) -> Result<TunnelSession, FlowError> {
+    async fn session(&self, _: FlowRequest<'_>, _: Duration) -> Result<OpenedSession, FlowError> {
         Err(FlowError::Offline)
     }
+
+    fn stays(&self, _: &PlannedTarget, _: SessionWay) -> bool {
+        true
+    }
+
+    fn refused(&self, _: SessionWay) {}
 
     fn reach(&self, via: &Via) -> Reach {
         let Via::Agent { agent, .. } = via else {

@@ -184,13 +184,39 @@ pub(crate) trait Upstream: Clone + fmt::Debug + 'static {
         &self,
         request: FlowRequest<'_>,
         idle: Duration,
-    ) -> impl Future<Output = Result<TunnelSession, FlowError>>;
+    ) -> impl Future<Output = Result<OpenedSession, FlowError>>;
+
+    /// Whether a session that went this way is left there: its lane carries, or no other would.
+    fn stays(&self, target: &PlannedTarget, way: SessionWay) -> bool;
+
+    /// A session that went this way is given up, since it was refused again and again.
+    fn refused(&self, way: SessionWay);
 
     /// Whether the path to an agent or a site works.
     fn reach(&self, via: &Via) -> Reach;
 
     /// What other gateways say about a target that is [reached](Self::reach) through them.
     fn relayed_health(&self, target: &PlannedTarget) -> Health;
+}
+
+/// A session that was opened.
+#[derive(Debug)]
+pub(crate) struct OpenedSession {
+    /// The session.
+    pub(crate) session: TunnelSession,
+    /// How it goes.
+    pub(crate) way: SessionWay,
+}
+
+/// How a session goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SessionWay {
+    /// Over WireGuard, straight.
+    Engine,
+    /// Over TLS streams. It ends with its connection.
+    Streams,
+    /// Through another gateway.
+    Sibling(GatewayId),
 }
 
 /// What became of a spliced connection.

@@ -13,6 +13,7 @@ mod life;
 mod middlebox;
 mod relay;
 mod scene;
+mod sessions;
 mod shards;
 mod site;
 mod streams;

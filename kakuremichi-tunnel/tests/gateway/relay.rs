@@ -30,6 +30,7 @@ use crate::scene::{
     AGENT, AGENT_ADDRESS, Changing, HOST, ORGANIZATION, Published, builder, client, echoing, free_port,
     is_up, saying, soon, state,
 };
+use crate::udp;
 
 const IDS: [GatewayId; 2] = [GatewayId::from_bytes([2; 16]), GatewayId::from_bytes([4; 16])];
 const ADDRESSES: [Ipv6Addr; 2] = [
@@ -250,6 +251,73 @@ async fn a_sibling_passes_on_over_tls_streams_too() {
     visitor(port).await;
     assert_eq!(pair.relayed().1, 2);
     assert!(pair.gateways[1].metrics().lane_flows >= 2);
+}
+
+/// UDP services likewise, over whichever lane the second has.
+#[tokio::test]
+async fn a_session_goes_through_the_gateway_that_has_the_lane() {
+    for lane in [LanePreference::WireGuard, LanePreference::Tls] {
+        let port = udp::free_port().await;
+        let services = [Published::udp(2, port, udp::echoing().await)];
+        let mut pair = Pair::with(&services, lane).await;
+        let visitor = udp::visitor(port).await;
+        for length in [0, 1, 1_200, 4_000, 30_000] {
+            udp::is_echoed(&visitor, &vec![length as u8; length]).await;
+        }
+        let second = pair.gateways[1].metrics();
+        assert_eq!((second.relayed_sessions, second.relays_denied), (1, 0));
+        assert_eq!(second.lane_sessions, u64::from(lane == LanePreference::Tls));
+        if lane == LanePreference::Tls {
+            continue;
+        }
+        // New sessions go straight, as soon as they can.
+        let first = pair.gateways[0].wireguard_addresses()[0];
+        pair.reach(first, Vec::new());
+        pair.status(0, |status| status.peers.iter().any(is_up)).await;
+        udp::is_echoed(&udp::visitor(port).await, b"straight").await;
+        udp::is_echoed(&visitor, b"still here").await;
+        assert_eq!(pair.gateways[1].metrics().relayed_sessions, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_when_the_siblings_plan_has_its_service_no_more() {
+    let port = udp::free_port().await;
+    let mut pair = Pair::start(&[Published::udp(2, port, udp::echoing().await)]).await;
+    let visitor = udp::visitor(port).await;
+    udp::is_echoed(&visitor, b"hello").await;
+    pair.publish_at(1, &[]);
+    let revision = Revision(pair.revision);
+    pair.status(1, |status| status.revision == Some(revision)).await;
+    // It is not passed on any more, either, and the first gateway learns of it.
+    soon(async {
+        while pair.gateways[1].metrics().relays_denied == 0 || pair.gateways[0].metrics().relay_failures == 0
+        {
+            udp::answers(&visitor, b"gone").await;
+        }
+    })
+    .await;
+    assert!(!udp::answers(&visitor, b"late").await);
+    pair.publish();
+    udp::is_echoed(&visitor, b"again").await;
+}
+
+/// DESIGN, "Relay": a target that refuses is told through both gateways, and asked again.
+#[tokio::test]
+async fn a_refusal_comes_back_through_the_sibling() {
+    let port = udp::free_port().await;
+    let target = SocketAddr::from(([127, 0, 0, 1], udp::free_port().await));
+    let pair = Pair::start(&[Published::udp(2, port, target)]).await;
+    let visitor = udp::visitor(port).await;
+    soon(async {
+        while pair.gateways[0].metrics().udp_refusals == 0 {
+            udp::answers(&visitor, b"anybody?").await;
+        }
+    })
+    .await;
+    let server = tokio::net::UdpSocket::bind(target).await.unwrap();
+    tokio::spawn(udp::echo(server));
+    udp::is_echoed(&visitor, b"at last").await;
 }
 
 /// DESIGN, invariant 5: what is open is judged again when the plan changes, at the sibling too.

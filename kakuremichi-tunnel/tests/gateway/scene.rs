@@ -23,7 +23,7 @@ use kakuremichi_core::{
 };
 use kakuremichi_tunnel::{
     agent::{Agent, LanePreference},
-    gateway::{Gateway, GatewayBuilder, GatewayStatus},
+    gateway::{Gateway, GatewayBuilder, GatewayStatus, LaneKind},
     link::{FixedPlan, LinkEnd, LinkStatus, NodeRecord, PlanSource, SetupError, SourceFuture, Supply},
     state::StateDir,
 };
@@ -265,6 +265,19 @@ impl Scene {
         Self::prepared(services, |gateway| gateway, Variant::tls()).await
     }
 
+    /// The same, with a gateway that is set otherwise.
+    pub(crate) async fn over_tls_with(
+        services: &[Published],
+        set: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
+    ) -> Self {
+        let scene = Self::prepared(services, set, Variant::tls()).await;
+        // Until the gateway has heard which lane the agent wants, a flow may take the other one.
+        scene
+            .status(|status| status.peers[0].kind == LaneKind::TlsStream)
+            .await;
+        scene
+    }
+
     /// The same, with somebody between the agent and the gateway's HTTPS port.
     pub(crate) async fn over_tls_by(services: &[Published], between: fn(SocketAddr) -> SocketAddr) -> Self {
         let variant = Variant {
@@ -376,6 +389,12 @@ impl Scene {
             .send_replace(agent_records(revision, &self.gateway, self.streams, services));
         self.publish_gateway(revision, services.iter().map(Published::for_gateway))
             .await;
+    }
+
+    /// Publishes other services at the agent only.
+    pub(crate) fn publish_agent(&self, services: &[Published]) {
+        let plan = agent_records(self.next(), &self.gateway, self.streams, services);
+        self.agent_plan.send_replace(plan);
     }
 
     /// Takes the agent out of the gateway's plan.

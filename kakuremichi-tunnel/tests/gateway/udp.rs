@@ -12,34 +12,34 @@ use crate::scene::{Published, Scene, soon};
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// A target that sends back what it gets.
-async fn echoing() -> SocketAddr {
+pub(crate) async fn echoing() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(echo(socket));
     address
 }
 
-async fn echo(socket: UdpSocket) {
+pub(crate) async fn echo(socket: UdpSocket) {
     let mut buffer = vec![0; 65_535];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         let _ = socket.send_to(&buffer[..length], from).await;
     }
 }
 
-async fn free_port() -> u16 {
+pub(crate) async fn free_port() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.local_addr().unwrap().port()
 }
 
 /// A visitor of a port.
-async fn visitor(port: u16) -> UdpSocket {
+pub(crate) async fn visitor(port: u16) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(("127.0.0.1", port)).await.unwrap();
     socket
 }
 
 /// Whether `data` comes back, asked once.
-async fn answers(visitor: &UdpSocket, data: &[u8]) -> bool {
+pub(crate) async fn answers(visitor: &UdpSocket, data: &[u8]) -> bool {
     let mut buffer = vec![0; 65_535];
     // A port that is closed is an error of the socket's.
     if visitor.send(data).await.is_err() {
@@ -49,7 +49,7 @@ async fn answers(visitor: &UdpSocket, data: &[u8]) -> bool {
 }
 
 /// Asks until `data` comes back: datagrams may be lost.
-async fn is_echoed(visitor: &UdpSocket, data: &[u8]) {
+pub(crate) async fn is_echoed(visitor: &UdpSocket, data: &[u8]) {
     soon(async { while !answers(visitor, data).await {} }).await;
 }
 

@@ -16,6 +16,7 @@ use kakuremichi_core::{key::WireGuardKey, model::Transport, net::Endpoint};
 use kakuremichi_proto::{
     flow::FlowReply,
     lane::{hello::Purpose, record::Record},
+    preface::is_of_datagrams,
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -24,6 +25,7 @@ use tokio::{
 
 use super::{
     Cuts,
+    datagrams::LaneDatagrams,
     dial::{Dialler, StreamError},
 };
 use crate::{
@@ -112,13 +114,18 @@ async fn flows(mut connection: Connection, place: &Rc<Place>, tell: &mpsc::Unbou
             return Event::ClosedIdle;
         };
         let _ = tell.send(Event::Begun);
-        place.shared.incoming(LaneIncoming {
+        let incoming = LaneIncoming {
             flow: LaneFlow::undecided(connection, home.clone()),
             local: (place.local, port).into(),
             remote: (place.remote, 0).into(),
             peer: place.peer,
             preface,
-        });
+        };
+        if is_of_datagrams(&incoming.preface) {
+            place.shared.session(LaneDatagrams(incoming));
+        } else {
+            place.shared.incoming(incoming);
+        }
         // Whoever has the connection gives it back, whatever happens.
         let Some(one) = returned.recv().await else {
             return Event::ClosedBusy;
@@ -134,11 +141,11 @@ async fn flows(mut connection: Connection, place: &Rc<Place>, tell: &mpsc::Unbou
 /// A flow that a gateway began, and that nobody has decided on. Dropping it resets the flow.
 #[derive(Debug)]
 pub(in super::super) struct LaneIncoming {
-    flow: LaneFlow,
-    peer: WireGuardKey,
-    local: SocketAddr,
-    remote: SocketAddr,
-    preface: Vec<u8>,
+    pub(super) flow: LaneFlow,
+    pub(super) peer: WireGuardKey,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) preface: Vec<u8>,
 }
 
 impl Incoming for LaneIncoming {

@@ -127,7 +127,7 @@ impl GatewayBuilder {
             public_port,
             tcp,
         };
-        let siblings = Siblings::new(self.limits.relayed_flows, Arc::clone(&counters));
+        let siblings = Siblings::new(&self.limits, Arc::clone(&counters));
         let (requests, requested) = mpsc::channel(REQUESTS);
         let (status, statuses) = watch::channel(Arc::new(initial()));
         let inner = Inner {

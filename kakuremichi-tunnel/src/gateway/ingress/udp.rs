@@ -17,14 +17,19 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use kakuremichi_core::model::Transport;
+use kakuremichi_core::{model::Transport, plan::PlannedTarget};
 use rustc_hash::FxHashMap;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 pub(crate) use admission::SessionAdmissions;
 
@@ -32,12 +37,20 @@ use self::session::Begun;
 use super::{BindError, bind_udp, tcp::PortStatus};
 use crate::{
     datagram::{Buffers, DatagramSocket},
-    gateway::{drain::Drain, serving::Serving, table::RouteTable, upstream::Upstream, usage::ServiceUsage},
+    gateway::{
+        drain::Drain,
+        serving::Serving,
+        table::RouteTable,
+        upstream::{SessionWay, Upstream},
+        usage::ServiceUsage,
+    },
     session::{Queue, SessionSender},
 };
 
 /// When the system fails to receive, it is asked again after so long.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often it is asked whether the sessions of a port are still where they are served.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// The ports of UDP services.
 #[derive(Debug)]
@@ -169,13 +182,15 @@ struct Listener<U> {
 struct Entry {
     state: RefCell<State>,
     usage: Arc<ServiceUsage>,
+    /// Is told when the session is to begin anew, on another lane.
+    moves: Notify,
 }
 
 enum State {
     /// It is being decided about, or its target is being chosen.
     Deciding(Queue),
     /// Datagrams go this way.
-    Open(SessionSender),
+    Open(SessionSender, Arc<PlannedTarget>, SessionWay),
     /// It was denied by this table.
     Denied(Arc<RouteTable>),
     /// It is over.
@@ -186,6 +201,7 @@ enum State {
 async fn listen<U: Upstream>(listener: Rc<Listener<U>>) {
     let mut sessions = JoinSet::new();
     let mut closed = listener.closed.clone();
+    let mut look = pin!(sleep(LOOK));
     loop {
         tokio::select! {
             readable = listener.socket.readable() => {
@@ -195,6 +211,10 @@ async fn listen<U: Upstream>(listener: Rc<Listener<U>>) {
                 }
             }
             Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
+            () = &mut look => {
+                listener.look();
+                look.as_mut().reset(Instant::now() + LOOK);
+            }
             _ = closed.changed() => break,
         }
     }
@@ -231,7 +251,19 @@ impl<U: Upstream> Listener<U> {
     fn is_outdated(&self, entry: &Entry) -> bool {
         match &*entry.state.borrow() {
             State::Denied(table) => !Arc::ptr_eq(table, &self.serving.table.load()),
-            State::Deciding(_) | State::Open(_) | State::Over => false,
+            State::Deciding(_) | State::Open(..) | State::Over => false,
+        }
+    }
+
+    /// Tells the sessions whose lane carries no more, where another one does.
+    #[expect(clippy::iter_over_hash_type, reason = "each is told by itself, in any order")]
+    fn look(&self) {
+        for entry in self.sessions.borrow().values() {
+            if let State::Open(_, target, way) = &*entry.state.borrow()
+                && !self.serving.upstream.stays(target, *way)
+            {
+                entry.moves.notify_one();
+            }
         }
     }
 
@@ -246,6 +278,7 @@ impl<U: Upstream> Listener<U> {
         let entry = Rc::new(Entry {
             state: RefCell::new(State::Deciding(Queue::default())),
             usage: self.serving.usage.of(service.id),
+            moves: Notify::new(),
         });
         self.sessions.borrow_mut().insert(ends, Rc::clone(&entry));
         let begun = Begun {
@@ -265,7 +298,7 @@ impl<U: Upstream> Listener<U> {
         let bytes: usize = datagrams.clone().map(<[u8]>::len).sum();
         let shed = match &mut *entry.state.borrow_mut() {
             State::Deciding(queue) => datagrams.filter(|data| !queue.push(data)).count() as u64,
-            State::Open(sender) => match sender.send(datagrams) {
+            State::Open(sender, ..) => match sender.send(datagrams) {
                 Ok(shed) => shed,
                 // Its task is about to notice.
                 Err(_) => return,

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use kakuremichi_core::plan::Via;
 use kakuremichi_proto::{lane::RELAY_PORT, preface::Preface};
 
 use super::{Lanes, encoded, peer, reason, written};
@@ -62,10 +61,7 @@ impl Lanes {
         grant: &RelayGrant,
         preface: Preface,
     ) -> Result<TunnelStream, FlowError> {
-        let via = Via::Agent {
-            agent: grant.agent,
-            port: grant.port,
-        };
+        let via = grant.via();
         let (local, remote) = (preface.destination, preface.source);
         let preface = written(&grant.onward(preface), Preface::encode)?;
         let mut stream = if let Some(agent) = self.over_streams(&via) {

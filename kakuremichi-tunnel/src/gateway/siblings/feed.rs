@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn changes_lead_to_what_is_told() {
         local(async {
-            let siblings = Siblings::new(1, Arc::default());
+            let siblings = Siblings::new(&crate::gateway::Limits::default(), Arc::default());
             let states = [
                 told(&[1, 2], &[(1, true), (2, false)]),
                 told(&[2, 3], &[(1, false), (2, false), (3, true)]),
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn garbage_ends_a_feed_and_what_it_said() {
         local(async {
-            let siblings = Siblings::new(1, Arc::default());
+            let siblings = Siblings::new(&crate::gateway::Limits::default(), Arc::default());
             let mut bytes = told(&[1], &[]).frames(None);
             bytes.extend([0, 0, 0]);
             listen(bytes.as_slice(), SIBLING, &siblings).await;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "each flow that is passed on is timed")]
 
+mod sessions;
+
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -10,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use kakuremichi_core::id::GatewayId;
+use kakuremichi_core::{id::GatewayId, key::WireGuardKey, model::Transport};
 use kakuremichi_proto::{
     flow::FlowReply,
     lane::{FEED_PORT, RELAY_PORT},
@@ -43,14 +45,18 @@ pub(crate) struct Relays {
     lanes: Lanes,
     drain: Drain,
     connect: Duration,
+    /// A session ends when no datagram passes for so long.
+    idle: Duration,
     /// At most one of each sibling: a newer one replaces the older.
     feeds: RefCell<BTreeMap<GatewayId, TaskGuard>>,
     /// Bounded by [`Limits::relayed_flows`](crate::gateway::Limits::relayed_flows), with all shards together.
     open: RefCell<Slab<Open>>,
+    /// Sessions, bounded by [`Limits::relayed_sessions`](crate::gateway::Limits::relayed_sessions).
+    sessions: RefCell<Slab<Open>>,
     ended: Notify,
 }
 
-/// A flow that is passed on.
+/// A flow, or a session, that is passed on.
 #[derive(Debug)]
 struct Open {
     grant: RelayGrant,
@@ -73,15 +79,17 @@ impl Drop for Place {
 }
 
 impl Relays {
-    /// An agent has `connect` to take a flow.
-    pub(crate) fn new(lanes: Lanes, drain: Drain, connect: Duration) -> Rc<Self> {
+    /// An agent has `connect` to take a flow; a session ends when no datagram passes for `idle`.
+    pub(crate) fn new(lanes: Lanes, drain: Drain, (connect, idle): (Duration, Duration)) -> Rc<Self> {
         Rc::new(Self {
             siblings: lanes.siblings().clone(),
             lanes,
             drain,
             connect,
+            idle,
             feeds: RefCell::default(),
             open: RefCell::default(),
+            sessions: RefCell::default(),
             ended: Notify::new(),
         })
     }
@@ -113,13 +121,7 @@ impl Relays {
         let (grant, preface) = match self.judge(&flow) {
             Ok(good) => good,
             Err(denial) => {
-                counters.relays_denied.one();
-                // Any agent may try; that a sibling is wrong is another matter.
-                if matches!(denial, RelayDenial::Gateway | RelayDenial::Preface) {
-                    tracing::debug!(peer = %flow.peer, %denial, "a flow is not passed on");
-                } else {
-                    tracing::warn!(peer = %flow.peer, %denial, "a flow is not passed on");
-                }
+                self.denied(&flow.peer, denial);
                 return flow.refuse(FlowReply::Denied);
             }
         };
@@ -154,13 +156,23 @@ impl Relays {
         });
     }
 
+    fn denied(&self, peer: &WireGuardKey, denial: RelayDenial) {
+        self.siblings.0.counters.relays_denied.one();
+        // Any agent may try; that a sibling is wrong is another matter.
+        if matches!(denial, RelayDenial::Gateway | RelayDenial::Preface) {
+            tracing::debug!(%peer, %denial, "a flow or a session is not passed on");
+        } else {
+            tracing::warn!(%peer, %denial, "a flow or a session is not passed on");
+        }
+    }
+
     fn judge(&self, flow: &IncomingFlow) -> Result<(RelayGrant, Preface), RelayDenial> {
         let (preface, _) = Preface::parse(&flow.preface)
             .ok()
             .flatten()
             .ok_or(RelayDenial::Preface)?;
         let table = self.siblings.0.table.load();
-        let grant = table.admit(flow.peer, flow.remote.ip(), &preface)?;
+        let grant = table.admit(flow.peer, flow.remote.ip(), Transport::Tcp, &preface)?;
         Ok((grant, preface))
     }
 
@@ -213,12 +225,15 @@ impl Relays {
     }
 
     fn revoke(&self, which: impl Fn(&RelayGrant) -> bool) {
-        for (_, open) in self.open.borrow_mut().iter_mut() {
-            open.revoke = open.revoke.take().filter(|_| !which(&open.grant));
+        for all in [&self.open, &self.sessions] {
+            for (_, open) in all.borrow_mut().iter_mut() {
+                open.revoke = open.revoke.take().filter(|_| !which(&open.grant));
+            }
         }
     }
 
-    /// Waits until the gateway drains and nothing is passed on any more.
+    /// Waits until the gateway drains and no flow is passed on any more. Sessions are not waited for: they
+    /// have no end that anybody would tell.
     pub(crate) async fn drained(self: Rc<Self>) {
         self.drain.clone().begun().await;
         loop {

@@ -8,8 +8,8 @@ use std::{
 use kakuremichi_core::{
     id::{AgentId, GatewayId, OrganizationId, ServiceId, TargetId},
     key::WireGuardKey,
-    model::VirtualPort,
-    plan::{GatewayPlan, Via},
+    model::{Transport, VirtualPort},
+    plan::{GatewayPlan, PlannedKind, Via},
 };
 use kakuremichi_proto::preface::Preface;
 
@@ -34,6 +34,7 @@ struct Sibling {
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
+    transport: Transport,
     organization: OrganizationId,
     agent: AgentId,
     port: VirtualPort,
@@ -52,6 +53,8 @@ pub(crate) struct RelayGrant {
     /// The service.
     pub(crate) service: ServiceId,
     target: TargetId,
+    /// A flow is of TCP, a session of UDP.
+    transport: Transport,
     /// Where the flow goes.
     pub(crate) agent: AgentId,
     pub(crate) port: VirtualPort,
@@ -69,8 +72,8 @@ pub(crate) enum RelayDenial {
     /// It was passed on before.
     #[error("it was passed on before")]
     Hop,
-    /// The plan has no such target of such a service at an agent.
-    #[error("the plan has no such target at an agent")]
+    /// The plan has no such target of such a service, or it is one of the other transport, at an agent.
+    #[error("the plan has no such target of TCP, or of UDP, at an agent")]
     Target,
     /// The service is not one of the sibling's organization.
     #[error("the service belongs to another organization than the gateway")]
@@ -107,10 +110,15 @@ impl RelayTable {
 
     fn add_targets(&mut self, plan: &GatewayPlan) {
         for service in plan.services() {
+            let transport = match service.kind {
+                PlannedKind::Udp { .. } => Transport::Udp,
+                PlannedKind::Http { .. } | PlannedKind::Tcp { .. } => Transport::Tcp,
+            };
             for target in targets(&service.kind) {
                 if let Via::Agent { agent, port } = target.via {
                     let organization = service.organization;
                     let place = Place {
+                        transport,
                         organization,
                         agent,
                         port,
@@ -137,13 +145,14 @@ impl RelayTable {
         (remote == IpAddr::from(sibling.address)).then_some(sibling.id)
     }
 
-    /// Judges a flow that comes over the lane of `peer`. The sibling has authorized the visitor; that it
+    /// Judges a flow, or a session, that comes over the lane of `peer`. The sibling has authorized the visitor; that it
     /// may speak for the service, and that the flow has made no hop before, is checked here (LESSONS,
     /// advisory 14: every stream is authorized on both ends, not the session that carries it).
     pub(super) fn admit(
         &self,
         peer: WireGuardKey,
         remote: IpAddr,
+        transport: Transport,
         preface: &Preface,
     ) -> Result<RelayGrant, RelayDenial> {
         if self.sibling(&peer, remote) != Some(preface.gateway) {
@@ -152,12 +161,14 @@ impl RelayTable {
         if preface.relay.is_some() {
             return Err(RelayDenial::Hop);
         }
-        self.find(peer, remote, preface.service, preface.target)
+        let asked = (transport, preface.service, preface.target);
+        self.find(peer, remote, asked)
     }
 
     /// Whether a flow that was admitted would be admitted now, to the same place.
     pub(super) fn grants(&self, grant: &RelayGrant) -> bool {
-        self.find(grant.peer, grant.remote, grant.service, grant.target)
+        let asked = (grant.transport, grant.service, grant.target);
+        self.find(grant.peer, grant.remote, asked)
             .is_ok_and(|now| now == *grant)
     }
 
@@ -165,12 +176,13 @@ impl RelayTable {
         &self,
         peer: WireGuardKey,
         remote: IpAddr,
-        service: ServiceId,
-        target: TargetId,
+        (transport, service, target): (Transport, ServiceId, TargetId),
     ) -> Result<RelayGrant, RelayDenial> {
         let relay = self.own.ok_or(RelayDenial::Gateway)?;
         let sibling = self.keys.get(&peer).ok_or(RelayDenial::Gateway)?;
-        let place = self.targets.get(&(service, target)).ok_or(RelayDenial::Target)?;
+        let place = self.targets.get(&(service, target));
+        let place = place.filter(|place| place.transport == transport);
+        let place = place.ok_or(RelayDenial::Target)?;
         if place.organization != sibling.organization {
             return Err(RelayDenial::Organization);
         }
@@ -181,6 +193,7 @@ impl RelayTable {
             remote,
             service,
             target,
+            transport,
             agent: place.agent,
             port: place.port,
         })
@@ -188,6 +201,14 @@ impl RelayTable {
 }
 
 impl RelayGrant {
+    /// Through whom it goes.
+    pub(crate) const fn via(&self) -> Via {
+        Via::Agent {
+            agent: self.agent,
+            port: self.port,
+        }
+    }
+
     /// What the agent is told: the same, and who passes it on.
     pub(crate) fn onward(&self, preface: Preface) -> Preface {
         Preface {
@@ -207,7 +228,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::gateway::testing::{plan, target, tcp_service};
+    use crate::gateway::testing::{plan, target, tcp_service, udp_service};
 
     const OURS: OrganizationId = OrganizationId::from_bytes([9; 16]);
 
@@ -234,7 +255,8 @@ mod tests {
         })
     }
 
-    /// The plan of gateway `own`, with siblings, and a service 7 whose target is at agent 7.
+    /// The plan of gateway `own`, with siblings, and the services 7 of TCP and 6 of UDP whose targets are at
+    /// the agents of these numbers.
     fn table(own: u8, siblings: &[(u8, OrganizationId)]) -> RelayTable {
         let node = GatewayRecord::Node(GatewayNode {
             id: id(own),
@@ -245,7 +267,8 @@ mod tests {
         });
         let service = tcp_service(7, 5432, Policy::public(), vec![target(7)]);
         let siblings = siblings.iter().map(|(number, owner)| sibling(*number, *owner));
-        RelayTable::new(&plan(1, siblings.chain([node, service])))
+        let datagrams = udp_service(6, 53, Policy::public(), vec![target(6)]);
+        RelayTable::new(&plan(1, siblings.chain([node, service, datagrams])))
     }
 
     fn preface(gateway: u8, relay: Option<u8>, service: u8, target: u8) -> Preface {
@@ -268,19 +291,30 @@ mod tests {
         let foreign = OrganizationId::from_bytes([8; 16]);
         let table = table(1, &[(2, OURS), (3, foreign)]);
         let at = |number: u8| IpAddr::from(address(number));
-        let grant = table.admit(key(2), at(2), &preface(2, None, 7, 7)).unwrap();
-        assert_eq!((grant.entry, grant.agent), (id(2), AgentId::from_bytes([7; 16])));
-        assert!(table.grants(&grant));
-        for (peer, from, preface, denial) in [
-            (4, 4, preface(4, None, 7, 7), RelayDenial::Gateway),
-            (2, 3, preface(2, None, 7, 7), RelayDenial::Gateway),
-            (2, 2, preface(3, None, 7, 7), RelayDenial::Gateway),
-            (2, 2, preface(2, Some(3), 7, 7), RelayDenial::Hop),
-            (2, 2, preface(2, None, 8, 7), RelayDenial::Target),
-            (2, 2, preface(2, None, 7, 8), RelayDenial::Target),
-            (3, 3, preface(3, None, 7, 7), RelayDenial::Organization),
-        ] {
-            assert_eq!(table.admit(key(peer), at(from), &preface), Err(denial));
+        for (transport, service, other) in [(Transport::Tcp, 7, 6), (Transport::Udp, 6, 7)] {
+            let judge = |peer, from, preface: Preface| table.admit(key(peer), at(from), transport, &preface);
+            let grant = judge(2, 2, preface(2, None, service, service)).unwrap();
+            let agent = AgentId::from_bytes([service; 16]);
+            assert_eq!((grant.entry, grant.agent), (id(2), agent));
+            assert!(table.grants(&grant));
+            for (peer, from, preface, denial) in [
+                (4, 4, preface(4, None, service, service), RelayDenial::Gateway),
+                (2, 3, preface(2, None, service, service), RelayDenial::Gateway),
+                (2, 2, preface(3, None, service, service), RelayDenial::Gateway),
+                (2, 2, preface(2, Some(3), service, service), RelayDenial::Hop),
+                (2, 2, preface(2, None, 8, service), RelayDenial::Target),
+                (2, 2, preface(2, None, service, 8), RelayDenial::Target),
+                // A flow to a service of datagrams, or the reverse.
+                (2, 2, preface(2, None, other, other), RelayDenial::Target),
+                (
+                    3,
+                    3,
+                    preface(3, None, service, service),
+                    RelayDenial::Organization,
+                ),
+            ] {
+                assert_eq!(judge(peer, from, preface), Err(denial));
+            }
         }
     }
 
@@ -289,12 +323,18 @@ mod tests {
     fn a_grant_ends_with_its_sibling_its_service_and_its_target() {
         let before = table(1, &[(2, OURS)]);
         let from = IpAddr::from(address(2));
-        let grant = before.admit(key(2), from, &preface(2, None, 7, 7)).unwrap();
-        assert!(!table(1, &[(3, OURS)]).grants(&grant));
-        assert!(!RelayTable::default().grants(&grant));
-        let moved = tcp_service(7, 5432, Policy::public(), vec![target(8)]);
-        let moved = RelayTable::new(&plan(2, [moved, sibling(2, OURS)]));
-        assert!(!moved.grants(&grant));
+        for (transport, service) in [(Transport::Tcp, 7), (Transport::Udp, 6)] {
+            let preface = preface(2, None, service, service);
+            let grant = before.admit(key(2), from, transport, &preface).unwrap();
+            assert!(!table(1, &[(3, OURS)]).grants(&grant));
+            assert!(!RelayTable::default().grants(&grant));
+            let moved = [
+                tcp_service(7, 5432, Policy::public(), vec![target(8)]),
+                udp_service(6, 53, Policy::public(), vec![target(8)]),
+            ];
+            let moved = RelayTable::new(&plan(2, moved.into_iter().chain([sibling(2, OURS)])));
+            assert!(!moved.grants(&grant));
+        }
     }
 
     #[test]
@@ -316,7 +356,9 @@ mod tests {
             known in prop::collection::vec(prop::collection::btree_set(0_u8..6, 0..6), 6),
             route in prop::collection::vec(0_u8..6, 2..9),
             marked: bool,
+            datagrams: bool,
         ) {
+            let (transport, service) = if datagrams { (Transport::Udp, 6) } else { (Transport::Tcp, 7) };
             let tables: Vec<_> = (0..gateways).map(|own| {
                 let siblings: Vec<_> = known[usize::from(own)].iter()
                     .filter(|other| **other < gateways)
@@ -326,13 +368,13 @@ mod tests {
             }).collect();
             // The flow is offered from gateway to gateway, each of which would pass on whatever it may; the
             // one before claims whatever helps: itself as the visitor's gateway.
-            let mut flow = preface(route[0] % gateways, marked.then_some(9), 7, 7);
+            let mut flow = preface(route[0] % gateways, marked.then_some(9), service, service);
             let mut hops = usize::from(marked);
             for pair in route.windows(2) {
                 let (from, to) = (pair[0] % gateways, pair[1] % gateways);
                 flow.gateway = id(from);
                 let remote = IpAddr::from(address(from));
-                if let Ok(grant) = tables[usize::from(to)].admit(key(from), remote, &flow) {
+                if let Ok(grant) = tables[usize::from(to)].admit(key(from), remote, transport, &flow) {
                     prop_assert_ne!(from, to);
                     flow = grant.onward(flow);
                     hops += 1;

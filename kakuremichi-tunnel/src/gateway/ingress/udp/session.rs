@@ -4,7 +4,13 @@
 
 use std::{cell::Cell, future::poll_fn, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use kakuremichi_core::{code::Code, id::TargetId, model::Transport, policy::Denial};
+use kakuremichi_core::{
+    code::Code,
+    id::{GatewayId, TargetId},
+    model::Transport,
+    plan::PlannedTarget,
+    policy::Denial,
+};
 use tokio::time::{Instant, sleep};
 
 use super::{Ends, Entry, Listener, State, admission::Place};
@@ -16,9 +22,8 @@ use crate::{
         flows::Lease,
         http::{exchange::Decided, pages::Problem},
         table::{RouteTable, ServiceEntry},
-        upstream::{FlowRequest, Upstream, VisitorFacts},
+        upstream::{FlowError, FlowRequest, OpenedSession, SessionWay, Upstream, VisitorFacts},
     },
-    session::TunnelSession,
 };
 
 /// A visitor that is denied is not decided about anew for so long, unless a plan comes: each of its
@@ -26,6 +31,10 @@ use crate::{
 const DENIED: Duration = Duration::from_secs(10);
 /// The same for one whose target cannot be reached.
 const FAILED: Duration = Duration::from_secs(1);
+
+/// A session that another gateway passes on ends when it was refused so many times without an answer between:
+/// once is how a gateway that was started again asks for the preface.
+const REFUSALS: u64 = 2;
 
 /// A session that began.
 pub(super) struct Begun<U> {
@@ -43,6 +52,10 @@ struct Outcome {
     rule: Option<String>,
     code: Option<Code>,
     target: Option<TargetId>,
+    /// The gateway that passes it on.
+    relay: Option<GatewayId>,
+    /// The lane that carried it does so no more: it begins anew with the next datagram.
+    moves: bool,
     sent: u64,
     received: u64,
     refusals: u64,
@@ -60,6 +73,8 @@ impl<U: Upstream> Begun<U> {
             rule: None,
             code: None,
             target: None,
+            relay: None,
+            moves: false,
             sent: 0,
             received: 0,
             refusals: 0,
@@ -83,12 +98,16 @@ impl<U: Upstream> Begun<U> {
             refusals = outcome.refusals,
             milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             upstream = outcome.target.map(tracing::field::display),
+            relay = outcome.relay.map(tracing::field::display),
             decision = outcome.decided.as_str(),
             rule = outcome.rule,
         );
         let pause = match (outcome.decided, outcome.code) {
-            (Decided::Permit, None) => Duration::ZERO,
-            (Decided::Permit, Some(_)) => FAILED,
+            (Decided::Permit, None) if outcome.moves => Duration::ZERO,
+            // Who ends sessions as soon as they begin does not get one for each datagram.
+            (Decided::Permit, _) if outcome.received == 0 && started.elapsed() < FAILED => FAILED,
+            (Decided::Permit, Some(_)) if !outcome.moves => FAILED,
+            (Decided::Permit, _) => Duration::ZERO,
             _ => DENIED,
         };
         let over = if outcome.code == Some(Code::DENIED) {
@@ -149,6 +168,7 @@ impl<U: Upstream> Begun<U> {
             tls: None,
         };
         let mut problem = Problem::Unhealthy;
+        let relay = Cell::new(None);
         for target in candidates {
             outcome.target = Some(target.id);
             let request = FlowRequest {
@@ -157,13 +177,14 @@ impl<U: Upstream> Begun<U> {
                 visitor: &visitor,
                 usage: &self.entry.usage,
                 wait: false,
-                // Sessions are not passed on.
-                relay: &Cell::new(None),
+                relay: &relay,
             };
-            match serving.upstream.session(request, serving.timeouts.udp_idle).await {
+            let opened = serving.upstream.session(request, serving.timeouts.udp_idle).await;
+            outcome.relay = relay.get();
+            match opened {
                 Ok(session) => {
                     serving.counters.flows.one();
-                    return self.carry(session, &lease, outcome).await;
+                    return self.carry(session, target, &lease, outcome).await;
                 }
                 Err(error) => {
                     serving.counters.flows_failed.one();
@@ -175,10 +196,18 @@ impl<U: Upstream> Begun<U> {
     }
 
     /// Carries datagrams until the session idles, or is no longer permitted.
-    async fn carry(&self, mut session: TunnelSession, lease: &Lease, outcome: &mut Outcome) -> Option<Code> {
+    async fn carry(
+        &self,
+        opened: OpenedSession,
+        target: Arc<PlannedTarget>,
+        lease: &Lease,
+        outcome: &mut Outcome,
+    ) -> Option<Code> {
+        let OpenedSession { mut session, way } = opened;
         let counters = &self.listener.serving.counters;
         let sender = session.sender();
-        let waiting = self.entry.state.replace(State::Open(sender.clone()));
+        let open = State::Open(sender.clone(), target, way);
+        let waiting = self.entry.state.replace(open);
         if let State::Deciding(mut queue) = waiting {
             while let Some(data) = queue.front() {
                 // Why it ended is said below.
@@ -187,20 +216,20 @@ impl<U: Upstream> Begun<U> {
             }
         }
         let mut closed = self.listener.closed.clone();
-        let mut refusals = 0;
+        let (mut refusals, mut in_a_row) = (0, 0);
         let end = loop {
             let ready = tokio::select! {
                 ready = poll_fn(|cx| session.poll_news(cx, refusals)) => ready,
                 () = lease.revoked() => break Some(Code::DENIED),
                 _ = closed.changed() => break None,
+                () = self.entry.moves.notified() => {
+                    outcome.moves = true;
+                    break None;
+                }
             };
             if let Err(reason) = ready {
-                break match reason {
-                    // It idled.
-                    EndReason::TimedOut | EndReason::Finished => None,
-                    EndReason::PeerGone => Some(Problem::Offline.code()),
-                    _ => Some(Problem::Broken.code()),
-                };
+                outcome.moves = matches!(reason, EndReason::PeerGone | EndReason::Reset);
+                break problem(reason).map(Problem::code);
             }
             let (sent, _) = self
                 .listener
@@ -212,11 +241,31 @@ impl<U: Upstream> Begun<U> {
             outcome.received += sent.bytes;
             let now = session.refusals();
             counters.udp_refusals.add(now - refusals);
+            in_a_row = if sent.datagrams + sent.dropped > 0 {
+                0
+            } else {
+                in_a_row + now - refusals
+            };
             refusals = now;
+            if in_a_row >= REFUSALS && matches!(way, SessionWay::Sibling(_)) {
+                // The target may be what refuses, or the other gateway, which cannot say so.
+                self.listener.serving.upstream.refused(way);
+                break Some(Problem::Refused.code());
+            }
         };
         counters.udp_refusals.add(session.refusals() - refusals);
         outcome.refusals = session.refusals();
         outcome.sent = session.meter_sent();
         end
+    }
+}
+
+/// What is wrong with a session that ended; nothing when it idled, or the other end let go of it.
+fn problem(end: EndReason) -> Option<Problem> {
+    match end {
+        EndReason::TimedOut | EndReason::Finished => None,
+        EndReason::PeerGone => Some(Problem::Offline),
+        EndReason::Refused(reply) => Some(FlowError::from(reply).problem()),
+        _ => Some(Problem::Broken),
     }
 }
