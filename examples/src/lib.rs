@@ -64,7 +64,7 @@ impl Playground {
         self.control.public_url().to_string()
     }
 
-    /// A token for an agent that may declare services at `host`, and TCP services at `port`.
+    /// A token for an agent that may declare services at `host`, and TCP and UDP services at `port`.
     ///
     /// # Errors
     /// When `host` or `port` is none.
