@@ -278,8 +278,8 @@ impl Host {
     pub fn swallows_udp(&self) {
         self.namespace.nft(
             "table inet udp_hole {
-                chain coming { type filter hook input priority filter; meta l4proto udp drop; }
-                chain going { type filter hook output priority filter; meta l4proto udp drop; }
+                chain coming { type filter hook input priority filter; iifname != lo meta l4proto udp drop; }
+                chain going { type filter hook output priority filter; oifname != lo meta l4proto udp drop; }
             }",
         );
     }

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kakuremichi_tests::deployment::{AGENT, Gateway};
-use kakuremichi_tests::{Deployment, Host, StockPeer, component, stock, wait};
+use kakuremichi_tests::{Deployment, Families, Host, StockPeer, component, stock, wait};
 use serde_json::{Value, json};
 
 /// How long a datagram may take before it is sent again.
@@ -173,6 +173,94 @@ fn a_target_behind_a_stock_device_gets_plain_datagrams() {
     }
 }
 
+#[test]
+fn a_pinned_lane_carries_datagrams_where_udp_is_blocked() {
+    let Some(mut world) = Deployment::with_agent(&["--lane", "tls"]) else {
+        return;
+    };
+    world.edge().swallows_udp();
+    let echo = UdpEcho::on(world.edge());
+    let service = udp(PORT, echo.port, &json!("public"));
+    world.control.rest().create("services", &service);
+    let one = visitor(&world, PORT);
+    for length in [0, 5, 1_232, 4_096, 20_000] {
+        is_echoed(&one, &vec![length as u8; length]);
+    }
+    // Others meanwhile have sessions, and connections, of their own.
+    let others: Vec<_> = (0..40).map(|_| visitor(&world, PORT)).collect();
+    for (number, other) in others.iter().enumerate() {
+        is_echoed(other, &[number as u8]);
+    }
+    is_echoed(&one, b"still here");
+    assert!(counter(&world, "kakuremichi_lane_sessions_total") >= 41);
+
+    // The agent is started again: the sessions begin anew.
+    world.agent.kill();
+    world.agent.start_again();
+    world.agent.ready();
+    is_echoed(&one, b"as before");
+}
+
+/// DESIGN section 6: upgraded and downgraded by a path state machine, for sessions too.
+#[test]
+fn a_session_moves_to_tls_when_udp_is_swallowed() {
+    let Some(world) = Deployment::start() else { return };
+    let echo = UdpEcho::on(world.edge());
+    let service = udp(PORT, echo.port, &json!("public"));
+    world.control.rest().create("services", &service);
+    let socket = visitor(&world, PORT);
+    is_echoed(&socket, b"over WireGuard");
+    assert_eq!(counter(&world, "kakuremichi_lane_sessions_total"), 0);
+
+    world.edge().swallows_udp();
+    // The visitor goes on asking all the time: its session never idles.
+    is_echoed(&socket, b"over TLS");
+    assert!(counter(&world, "kakuremichi_lane_sessions_total") >= 1);
+
+    world.edge().passes_udp();
+    is_echoed(&socket, b"and still");
+    let up = || counter(&world, &format!("kakuremichi_peer_over_tls{{peer=\"{AGENT}\"}}")) == 0;
+    wait::until("flows over WireGuard", || up().then_some(()));
+    let before = counter(&world, "kakuremichi_lane_sessions_total");
+    is_echoed(&visitor(&world, PORT), b"new ones go over WireGuard");
+    assert_eq!(counter(&world, "kakuremichi_lane_sessions_total"), before);
+}
+
+/// LESSONS: "502 when DNS picks a gateway without the tunnel".
+#[test]
+fn a_gateway_without_the_lane_serves_sessions_through_one_that_has_it() {
+    let Some(world) = Deployment::with(Families::Both, 2) else {
+        return;
+    };
+    let echo = UdpEcho::on(world.edge());
+    let service = udp(PORT, echo.port, &json!("public"));
+    world.control.rest().create("services", &service);
+    let socket = visitor(&world, PORT);
+    is_echoed(&socket, b"straight");
+    let told = "kakuremichi_sibling_agents{gateway=\"gateway-2\"}";
+    wait::until("the gateways know each other", || {
+        (counter(&world, told) == 1).then_some(())
+    });
+
+    // The session that is open begins anew, as new ones do.
+    world.edge().loses(world.gateways[0].host());
+    is_echoed(&socket, b"through the second");
+    for length in [0, 1_232, 20_000] {
+        is_echoed(&visitor(&world, PORT), &vec![length as u8; length]);
+    }
+    assert!(counter(&world, "kakuremichi_relay_flows_total") >= 4);
+    assert!(counter_at(&world, 1, "kakuremichi_relayed_sessions_total") >= 4);
+
+    world.edge().finds();
+    let up = format!("kakuremichi_peer_up{{peer=\"{AGENT}\"}}");
+    wait::until("the first gateway's own lane", || {
+        (counter(&world, &up) == 1).then_some(())
+    });
+    let before = counter(&world, "kakuremichi_relay_flows_total");
+    is_echoed(&visitor(&world, PORT), b"straight again");
+    assert_eq!(counter(&world, "kakuremichi_relay_flows_total"), before);
+}
+
 fn udp(port: u16, target_port: u16, access: &Value) -> Value {
     let target = json!({ "agent": AGENT, "address": format!("127.0.0.1:{target_port}") });
     json!({
@@ -182,9 +270,13 @@ fn udp(port: u16, target_port: u16, access: &Value) -> Value {
     })
 }
 
-/// A counter of the gateway's.
+/// A counter of the first gateway's.
 fn counter(world: &Deployment, name: &str) -> u64 {
-    let page = world.gateways[0].admin("/metrics");
+    counter_at(world, 0, name)
+}
+
+fn counter_at(world: &Deployment, gateway: usize, name: &str) -> u64 {
+    let page = world.gateways[gateway].admin("/metrics");
     let line = page.lines().find_map(|line| line.strip_prefix(name));
     line.unwrap().trim().parse().unwrap()
 }
