@@ -83,7 +83,7 @@ impl Lanes {
     ) -> Result<TunnelSession, FlowError> {
         let place = self.streams.session_place(agent)?;
         let connection = self.begin_with(agent, port, preface).await?;
-        let home = self.streams.home();
+        let home = self.streams.home(&connection);
         let (session, carrier) = datagrams::open(connection, home, ends, Arc::default(), idle);
         self.streams.carry(carrier, place);
         Ok(session)

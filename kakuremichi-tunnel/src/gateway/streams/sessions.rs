@@ -37,8 +37,8 @@ impl Streams {
         let before = count.fetch_add(1, Ordering::Relaxed);
         // From here on it is counted off again.
         let place = SessionPlace(count);
-        if before >= self.0.sessions {
-            self.0.counters.lane_sessions_overflowed.one();
+        if before >= self.inner.sessions {
+            self.inner.counters.lane_sessions_overflowed.one();
             return Err(FlowError::Overloaded);
         }
         Ok(place)
@@ -50,7 +50,7 @@ impl Streams {
         reason = "the session ends the task, or the lane, or the shard"
     )]
     pub(crate) fn carry(&self, carrier: Carrier, place: SessionPlace) {
-        let counters = Arc::clone(&self.0.counters);
+        let counters = Arc::clone(&self.inner.counters);
         counters.lane_sessions.one();
         tokio::task::spawn_local(async move {
             carrier.run(|shed| counters.udp_shed.add(shed)).await;

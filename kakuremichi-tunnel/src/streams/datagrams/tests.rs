@@ -31,7 +31,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 /// Two ends of a connection.
 fn pair(pipe: usize) -> (Connection, Connection) {
     let (one, other) = duplex(pipe);
-    let connection = |end: DuplexStream| Connection::new(AGENT, Box::new(end), None);
+    let connection = |end: DuplexStream| Connection::new(AGENT, 0, Box::new(end), None);
     (connection(one), connection(other))
 }
 
