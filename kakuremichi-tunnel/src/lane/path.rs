@@ -10,6 +10,11 @@ const REMEMBERED: usize = 4;
 pub struct Timing {
     /// The time from one probe to the next on a path that is up.
     pub interval: Duration,
+    /// The same on one that is idle: it came up, and was [used](PathState::handle_use) last, longer than
+    /// [`idle_after`](Self::idle_after) ago.
+    pub idle_interval: Duration,
+    /// How long a path is asked often after it was used.
+    pub idle_after: Duration,
     /// The shortest wait for an answer. The wait follows the measured round trip above it.
     pub patience: Duration,
     /// The longest wait for an answer.
@@ -23,12 +28,27 @@ pub struct Timing {
     pub up_after: u8,
 }
 
+impl Timing {
+    /// Idle paths are asked every 20 seconds: no more than keeps a NAT's mapping (30 seconds at the least,
+    /// in practice), so that a gateway can have thousands. A dead path is noticed as soon as by
+    /// [default](Self::default) while it is used, and within four seconds of being used again.
+    #[must_use]
+    pub fn sparing() -> Self {
+        Self {
+            idle_interval: Duration::from_secs(20),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Timing {
     /// A dead path is noticed within nine seconds, a path that returns within fifteen; sooner when
     /// something else tells ([`PathState::nudge`]).
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(5),
+            idle_interval: Duration::from_secs(5),
+            idle_after: Duration::from_secs(30),
             patience: Duration::from_secs(1),
             patience_cap: Duration::from_secs(3),
             down_interval_cap: Duration::from_secs(15),
@@ -102,6 +122,8 @@ pub struct PathState {
     pause: Duration,
     /// When a nudge last voided a probe.
     voided: Option<Instant>,
+    /// When it came up, or was used last.
+    used: Option<Instant>,
     rtt: Option<Rtt>,
 }
 
@@ -127,6 +149,7 @@ impl PathState {
             answers: 0,
             pause: timing.patience,
             voided: None,
+            used: None,
             rtt: None,
         }
     }
@@ -184,9 +207,15 @@ impl PathState {
         }
     }
 
+    /// Whether [`poll_probe`](Self::poll_probe) has a probe.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.awaited.is_none() && now >= self.next_probe
+    }
+
     /// The probe that is due at `now`, if one is.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
-        if self.awaited.is_some() || now < self.next_probe {
+        if !self.is_due(now) {
             return None;
         }
         self.sequence = self.sequence.wrapping_add(1);
@@ -225,6 +254,7 @@ impl PathState {
             }
             PathHealth::Unknown | PathHealth::Down { .. } => {
                 self.health = PathHealth::Up { since: now, rtt };
+                self.used = Some(now);
                 self.schedule(now);
                 Some(Change::Up)
             }
@@ -251,9 +281,29 @@ impl PathState {
         }
     }
 
+    /// Something that wants an answer is sent on the path: it is asked often for a while, and at once if it
+    /// was idle.
+    pub fn handle_use(&mut self, now: Instant) {
+        let idle = self.is_idle(now);
+        self.used = Some(now);
+        if idle {
+            self.next_probe = self.next_probe.min(now);
+        }
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        let busy = |at| now.saturating_duration_since(at) < self.timing.idle_after;
+        self.is_up() && !self.used.is_some_and(busy)
+    }
+
     fn schedule(&mut self, now: Instant) {
+        let interval = if self.is_idle(now) {
+            self.timing.idle_interval
+        } else {
+            self.timing.interval
+        };
         // Spread by a tenth, so that paths which came up together do not probe together for ever.
-        self.next_probe = now + self.timing.interval.mul_f64(0.1f64.mul_add(-self.spread(), 1.0));
+        self.next_probe = now + interval.mul_f64(0.1f64.mul_add(-self.spread(), 1.0));
     }
 
     /// From 0 to 1, another for each probe and each path.
@@ -361,6 +411,43 @@ mod tests {
         assert!(since - silent <= Duration::from_secs(9), "{:?}", since - silent);
         let end = now + Duration::from_secs(20);
         assert_eq!(run(&mut path, &mut now, end, Some(20 * MS)), [Change::Up]);
+    }
+
+    #[test]
+    fn an_idle_path_is_asked_less_often_and_at_once_when_it_is_used() {
+        let (_, mut now) = start();
+        let timing = Timing::sparing();
+        let mut path = PathState::new(timing, 7, now);
+        let second = Duration::from_secs(1);
+        let probes = |path: &mut PathState, now: &mut Instant, seconds: u32| {
+            let end = *now + second * seconds;
+            let mut sent = 0;
+            while path.poll_timeout() < end {
+                *now = path.poll_timeout();
+                let probe = path.poll_probe(*now).unwrap();
+                path.handle_answer(probe.sequence, probe.payload, *now);
+                sent += 1;
+            }
+            *now = end;
+            sent
+        };
+        assert!(
+            (6..=8).contains(&probes(&mut path, &mut now, 30)),
+            "as it came up"
+        );
+        assert!((10..=13).contains(&probes(&mut path, &mut now, 200)), "idle");
+        path.handle_use(now);
+        assert!(path.is_due(now));
+        assert!((6..=8).contains(&probes(&mut path, &mut now, 30)));
+        assert!((10..=13).contains(&probes(&mut path, &mut now, 200)));
+        // LESSONS: "stuck tunnels, online but dead": who uses a dead path learns of it within seconds.
+        path.handle_use(now);
+        let used = now;
+        assert_eq!(run(&mut path, &mut now, used + 60 * second, None), [Change::Down]);
+        let PathHealth::Down { since } = path.health() else {
+            panic!("{path:?}")
+        };
+        assert!(since - used <= 4 * second, "{:?}", since - used);
     }
 
     #[test]
