@@ -39,7 +39,7 @@ use tunn as cipher;
 
 pub use config::{DeviceConfig, HandshakeLimits, PeerConfig};
 pub use counters::Counters;
-pub use device::{DatagramSink, Device, Elsewhere, OVERHEAD, PeerStatus, Sealed};
+pub use device::{DatagramSink, Device, Elsewhere, OVERHEAD, PeerStatus, Sealed, Standing};
 pub use index::{MAX_PEERS, MAX_SHARDS};
 pub use owners::Owners;
 pub use path::OuterPath;

@@ -16,11 +16,18 @@ const CLAIM: Duration = Duration::from_secs(10);
 /// A session in which nothing was heard for so long is dead (whitepaper, section 6.1).
 const SESSION_LIFE: Duration = Duration::from_secs(180);
 
-/// How often the timers of all peers are looked at. Ten thousand peers take a millisecond.
+/// How often the timers of peers are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Initiations that keepalives begin within one tick, so that a gateway that starts with thousands of
-/// peers does not ask all of them at once. The others wait for the next tick.
+/// So many peers are looked at in each tick. Of more, it is a share: what each of them wants is to be done
+/// in seconds, and looking at a peer that was not used for a while takes a fraction of a microsecond.
+const PEERS_PER_TICK: usize = 1024;
+/// Each peer's turn comes at least once in so many ticks.
+const MAX_SHARES: usize = 8;
+
+/// Initiations that keepalives begin, or that are repeated since they got no answer, within one tick, so that a
+/// gateway with thousands of peers that are not there does not spend its time on them. The others wait for the
+/// next tick.
 const INITIATIONS_PER_TICK: usize = 64;
 
 impl Device {
@@ -31,7 +38,8 @@ impl Device {
         }
         self.next_tick = now + TICK;
         let mut initiations = INITIATIONS_PER_TICK;
-        for state in self.slots.iter_mut().flatten() {
+        let share = next_share(&mut self.shares.0, self.slots.len());
+        for state in self.slots[share.0..].iter_mut().step_by(share.1).flatten() {
             let owner = state.ownership.get();
             let owned = owner.shard == self.shard;
             if state.tunnel.is_some() && !owned {
@@ -46,14 +54,17 @@ impl Device {
             }
             let was_ready = state.is_ready();
             let mut out = [0; HANDSHAKE_ROOM];
+            let may_tick = was_ready || initiations > 0;
             let tick = state
                 .tunnel
                 .as_mut()
+                .filter(|_| may_tick)
                 .map_or(Tick::Idle, |tunnel| tunnel.tick(&mut out));
             match tick {
                 Tick::Idle => {}
                 Tick::Send(length) => {
                     if Message::of(&out[..length]) == Some(Message::Initiation) {
+                        initiations -= usize::from(!was_ready);
                         forget_source(state);
                     }
                     send(state, &out[..length], sink, now);
@@ -108,9 +119,11 @@ impl Device {
     }
 
     /// Holds on to the peers of this shard that have a live session or flows, as `has_flows` tells, and
-    /// lets other shards have the rest. To be called a few times per second where there are several.
-    pub fn hold_live(&self, has_flows: impl Fn(PeerId) -> bool, now: Instant) {
-        for state in self.slots.iter().flatten() {
+    /// lets other shards have the rest. To be called a few times per second where there are several; of
+    /// thousands of peers it looks at a share each time.
+    pub fn hold_live(&mut self, has_flows: impl Fn(PeerId) -> bool, now: Instant) {
+        let share = next_share(&mut self.shares.1, self.slots.len());
+        for state in self.slots[share.0..].iter().step_by(share.1).flatten() {
             let owner = state.ownership.get();
             if owner.shard != self.shard {
                 continue;
@@ -125,6 +138,32 @@ impl Device {
             } else if !live && owner.held {
                 state.ownership.release(self.shard);
             }
+        }
+    }
+}
+
+/// The peers whose turn it is: from which slot on, and every how manieth.
+fn next_share(last: &mut usize, slots: usize) -> (usize, usize) {
+    let shares = (slots / PEERS_PER_TICK).clamp(1, MAX_SHARES);
+    *last = (*last + 1) % shares;
+    (*last, shares)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_peer_has_its_turn_within_two_seconds() {
+        for slots in [0, 1, 1023, 2048, 10_000] {
+            let (mut last, mut seen) = (0, vec![0; slots]);
+            for _ in 0..MAX_SHARES {
+                let (first, step) = next_share(&mut last, slots);
+                seen[first..].iter_mut().step_by(step).for_each(|seen| *seen += 1);
+            }
+            assert!(seen.iter().all(|seen| *seen > 0), "{slots}");
+            let most = seen.iter().max().copied().unwrap_or_default();
+            assert!(slots < MAX_SHARES * PEERS_PER_TICK || most == 1, "{slots}");
         }
     }
 }
