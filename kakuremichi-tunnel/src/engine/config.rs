@@ -55,7 +55,7 @@ impl ShardConfig {
             flows: netstack::Settings::default(),
             limits: EngineLimits::default(),
             handshakes: HandshakeLimits::default(),
-            probes: Timing::default(),
+            probes: Timing::sparing(),
         }
     }
 }
@@ -73,6 +73,10 @@ pub struct EngineLimits {
     pub linger: Duration,
     /// The flows of a peer whose lane has been down for so long are closed.
     pub peer_lost: Duration,
+    /// Handshakes that a node begins per second to find out whether lanes carry, with all shards together; further
+    /// ones wait in turn. Each costs both handshake messages, about a quarter of a millisecond. One that a flow
+    /// waits for is begun at once.
+    pub calls_per_second: u32,
     /// Each of the two buffers between a [`TunnelStream`](crate::stream::TunnelStream) and its flow,
     /// in bytes; memory is used for what they held at most.
     pub stream_buffer: usize,
@@ -87,6 +91,8 @@ impl Default for EngineLimits {
             preface_length: MAX_PREFACE,
             linger: Duration::from_secs(60),
             peer_lost: Duration::from_secs(30),
+            // As many answers as are worked on without asking for proof (`HandshakeLimits`).
+            calls_per_second: 1_000,
             stream_buffer: 256 * 1024,
             requests: 4096,
         }

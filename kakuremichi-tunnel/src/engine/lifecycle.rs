@@ -166,6 +166,9 @@ impl Engine {
             User::Nobody => pump::serve_nobody(&mut flow, &mut self.stack),
         };
         flow.user = user;
+        if self.stack.unacknowledged(id) > 0 {
+            self.peers.used(flow.peer, now);
+        }
         match step {
             Step::Stay => self.flows.put(flow),
             Step::Linger => {
@@ -280,6 +283,7 @@ impl Engine {
 
     fn open(&mut self, connect: &Connect, now: Instant) -> Result<(FlowId, PeerId, IpAddr), ConnectError> {
         let (peer, local) = self.way_to(&connect.peer, connect.remote.ip())?;
+        self.peers.used(peer, now);
         let flow = self
             .stack
             .connect(peer, local, connect.remote, now)

@@ -1,7 +1,7 @@
 //! The peers as the engine knows them: probes through their lanes, and what is told about them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
     ops::AddAssign,
     time::{Duration, Instant},
@@ -9,26 +9,39 @@ use std::{
 
 use kakuremichi_core::key::WireGuardKey;
 
-use super::EngineLimits;
+use super::{EngineLimits, turn::PROBE_TICK};
 use crate::{
     lane::{PaddedProbe, PathHealth, PathMtu, PathState, Probe, Timing},
     netstack,
     peer::PeerId,
     random::SplitMix64,
-    wg::{self, Device},
+    wg::{self, Device, Standing},
 };
 
 /// How soon a change is published: changes that come together are told together.
 const PUBLISH_SOON: Duration = Duration::from_millis(20);
-/// How much later for each peer: what is published tells of all of them, and a peer that moves without end must
-/// not have the others told about more often than that costs.
-const PUBLISH_EACH: Duration = Duration::from_micros(25);
-/// How often counters are published.
+/// How often what changes all the time is published, such as counters.
 const PUBLISH: Duration = Duration::from_secs(1);
+/// Publishing takes time for each peer, here and where it is read. With many peers it is done so much less
+/// often that it never takes more than a few hundredths of a core: for each peer, a change waits this long
+/// at least, and the rest that.
+const PUBLISH_SOON_PER_PEER: Duration = Duration::from_micros(20);
+const PUBLISH_PER_PEER: Duration = Duration::from_millis(1);
+/// Handshakes that are begun at once; the pause behind them follows from
+/// [`EngineLimits::calls_per_second`].
+const CALLS_AT_ONCE: u32 = 8;
+/// What no event tells (that a session is over, that another shard owns a peer) is looked for with each
+/// tick; of more peers than this in as many more ticks.
+const PEERS_PER_LOOK: usize = 1024;
+/// And in so many at most.
+const MAX_LOOKS: u32 = 4;
 /// So many probes without an answer suggest that the peer lost its session.
 const SUSPICIOUS: u8 = 2;
 /// More than so much since the last padded probe is traffic; probes alone are less. In bytes.
 const ACTIVE: u64 = 4 * 1024;
+/// A peer without a session whose lane has been down for so long is not called any more: nothing keeps its
+/// address, and it calls by itself when it is back. One with a keepalive is called by the device for ever.
+const CALLED_FOR: Duration = Duration::from_secs(180);
 /// Without probes, a peer that was heard from within this time is online: sessions are renewed every
 /// two minutes and die after three.
 const SESSION_LIFE: Duration = Duration::from_secs(180);
@@ -147,6 +160,9 @@ impl AddAssign for Metrics {
 /// The probes of all peers, by slot. Only the shard that owns a peer probes it.
 pub(super) struct PeerTable {
     peers: Vec<Option<Entry>>,
+    /// When there is something to look at, of each slot. By itself, since it is gone through with every tick:
+    /// entries are many times as long.
+    due: Vec<Instant>,
     timing: Timing,
     peer_lost: Duration,
     /// The longest packet of the netstack's.
@@ -154,6 +170,17 @@ pub(super) struct PeerTable {
     /// For the nonces of probes.
     random: SplitMix64,
     publish_at: Option<Instant>,
+    calls: Calls,
+}
+
+/// The peers with which a handshake is to be begun, in turn: a node that starts with thousands of peers
+/// does not call them all at once. Each stands in it at most once, so that the peers are its bound; one that
+/// was removed meanwhile is passed over.
+struct Calls {
+    waiting: VecDeque<PeerId>,
+    /// From one round to the next.
+    pause: Duration,
+    next: Instant,
 }
 
 struct Entry {
@@ -168,6 +195,16 @@ struct Entry {
     owned: bool,
     /// Its flows were closed since the lane is down.
     abandoned: bool,
+    call: Call,
+}
+
+/// Whether a handshake is to be begun with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    No,
+    Wanted,
+    /// It stands in line for it.
+    Waiting,
 }
 
 /// What is to be done for a peer.
@@ -187,14 +224,29 @@ pub(super) enum Task {
 }
 
 impl PeerTable {
-    pub(super) const fn new(timing: Timing, limits: &EngineLimits, mtu: u16, seed: u64) -> Self {
+    /// The table of one of so many shards.
+    pub(super) fn new(
+        timing: Timing,
+        limits: &EngineLimits,
+        shards: u8,
+        mtu: u16,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        let rounds = f64::from(limits.calls_per_second.max(1)) / f64::from(CALLS_AT_ONCE * u32::from(shards));
         Self {
             peers: Vec::new(),
+            due: Vec::new(),
             timing,
             peer_lost: limits.peer_lost,
             mtu,
             random: SplitMix64::new(seed),
             publish_at: None,
+            calls: Calls {
+                waiting: VecDeque::new(),
+                pause: Duration::from_secs(1).div_f64(rounds),
+                next: now,
+            },
         }
     }
 
@@ -202,9 +254,11 @@ impl PeerTable {
     pub(super) fn set(&mut self, id: PeerId, key: WireGuardKey, probe: Option<IpAddr>, now: Instant) {
         if self.peers.len() <= id.slot() {
             self.peers.resize_with(id.slot() + 1, || None);
+            self.due.resize(id.slot() + 1, now);
         }
         let nonce = self.random.next();
         let fresh = |address| (address, PathState::new(self.timing, nonce, now));
+        self.due[id.slot()] = now;
         let place = &mut self.peers[id.slot()];
         match place {
             Some(entry) if entry.id == id => {
@@ -223,6 +277,7 @@ impl PeerTable {
                     health,
                     owned: false,
                     abandoned: false,
+                    call: Call::No,
                 });
             }
         }
@@ -276,14 +331,54 @@ impl PeerTable {
     /// Looks at all peers; `tasks` gets what is to be done.
     pub(super) fn handle_timeout(&mut self, device: &Device, now: Instant, tasks: &mut Vec<Task>) {
         let mut changed = false;
-        for entry in self.peers.iter_mut().flatten() {
+        let looks = u32::try_from(self.peers.len() / PEERS_PER_LOOK).unwrap_or(MAX_LOOKS);
+        let look = now + PROBE_TICK * looks.clamp(1, MAX_LOOKS);
+        for (slot, due) in self.due.iter_mut().enumerate().filter(|(_, due)| **due <= now) {
+            *due = look;
+            let Some(Some(entry)) = self.peers.get_mut(slot) else {
+                continue;
+            };
+            let Some(standing) = device.standing(entry.id) else {
+                continue;
+            };
             let fresh = (self.timing, self.random.next(), now);
-            changed |= entry.settle(device, fresh, tasks);
-            changed |= entry.check(device, self.peer_lost, now, tasks);
+            changed |= entry.settle(&standing, fresh, tasks);
+            changed |= entry.check(&standing, self.peer_lost, now, tasks);
+            if let Some((_, path)) = &entry.probe
+                && standing.owned
+                && standing.ready
+            {
+                *due = look.min(path.poll_timeout());
+            }
+            self.calls.put(entry);
         }
         if changed {
             self.changed(now);
         }
+        self.call(device, now, tasks);
+    }
+
+    /// Calls those whose turn it is.
+    pub(super) fn call(&mut self, device: &Device, now: Instant, tasks: &mut Vec<Task>) {
+        if self.calls.waiting.is_empty() || now < self.calls.next {
+            return;
+        }
+        let mut left = CALLS_AT_ONCE;
+        while left > 0
+            && let Some(id) = self.calls.waiting.pop_front()
+        {
+            let entry = self.peers.get_mut(id.slot()).and_then(Option::as_mut);
+            if let Some(entry) = entry.filter(|entry| entry.id == id) {
+                left -= u32::from(entry.call(device, now, tasks));
+                self.due[id.slot()] = now;
+            }
+        }
+        self.calls.next = now + self.calls.pause;
+    }
+
+    /// The next time at which somebody is to be called.
+    pub(super) fn call_at(&self) -> Option<Instant> {
+        (!self.calls.waiting.is_empty()).then_some(self.calls.next)
     }
 
     /// Something happened to a peer's session or address: asks at once.
@@ -291,19 +386,25 @@ impl PeerTable {
         let Some(Some(entry)) = self.peers.get_mut(id.slot()) else {
             return;
         };
-        if entry.id == id {
+        self.due[id.slot()] = now;
+        if entry.id == id
+            && let Some(standing) = device.standing(id)
+        {
             let fresh = (self.timing, self.random.next(), now);
-            entry.settle(device, fresh, tasks);
+            entry.settle(&standing, fresh, tasks);
             if let Some((_, path)) = entry.probe.as_mut() {
                 path.nudge(now);
-                entry.check(device, self.peer_lost, now, tasks);
+                entry.check(&standing, self.peer_lost, now, tasks);
+                self.calls.put(entry);
             }
         }
+        self.call(device, now, tasks);
         self.changed(now);
     }
 
     /// Something happened to all paths: asks at once.
     pub(super) fn nudge_all(&mut self, now: Instant) {
+        self.due.fill(now);
         let probes = self
             .peers
             .iter_mut()
@@ -311,6 +412,19 @@ impl PeerTable {
             .filter_map(|entry| entry.probe.as_mut());
         for (_, path) in probes {
             path.nudge(now);
+        }
+    }
+
+    /// Something is sent to a peer that it has to answer.
+    pub(super) fn used(&mut self, id: PeerId, now: Instant) {
+        let entry = self.peers.get_mut(id.slot()).and_then(Option::as_mut);
+        if let Some(entry) = entry.filter(|entry| entry.id == id)
+            && let Some((_, path)) = entry.probe.as_mut()
+        {
+            path.handle_use(now);
+            if path.is_due(now) {
+                self.due[id.slot()] = now;
+            }
         }
     }
 
@@ -322,7 +436,8 @@ impl PeerTable {
     /// What is to be published, if it is time.
     pub(super) fn publish(&mut self, device: &Device, now: Instant) -> Option<Peers> {
         self.publish_at.filter(|at| *at <= now)?;
-        self.publish_at = (!self.peers.is_empty()).then_some(now + PUBLISH);
+        let next = PUBLISH.max(self.share(PUBLISH_PER_PEER));
+        self.publish_at = (!self.peers.is_empty()).then_some(now + next);
         Some(
             self.peers
                 .iter()
@@ -337,16 +452,31 @@ impl PeerTable {
     }
 
     fn changed(&mut self, now: Instant) {
-        let soon = now + PUBLISH_SOON + PUBLISH_EACH * self.peers.len() as u32;
+        let soon = now + PUBLISH_SOON.max(self.share(PUBLISH_SOON_PER_PEER));
         self.publish_at = Some(self.publish_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// So much for each peer.
+    fn share(&self, each: Duration) -> Duration {
+        each * u32::try_from(self.peers.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Calls {
+    /// Puts a peer that waits at the end, unless it stands in line.
+    fn put(&mut self, entry: &mut Entry) {
+        if entry.call == Call::Wanted {
+            entry.call = Call::Waiting;
+            self.waiting.push_back(entry.id);
+        }
     }
 }
 
 impl Entry {
     /// Notes whether this shard owns the peer; returns whether that is news. What another shard took
     /// over ends here, and what this one takes over begins anew.
-    fn settle(&mut self, device: &Device, fresh: (Timing, u64, Instant), tasks: &mut Vec<Task>) -> bool {
-        let owned = device.status(self.id).is_some_and(|status| status.owned);
+    fn settle(&mut self, standing: &Standing, fresh: (Timing, u64, Instant), tasks: &mut Vec<Task>) -> bool {
+        let owned = standing.owned;
         if owned == self.owned {
             return false;
         }
@@ -368,37 +498,44 @@ impl Entry {
     }
 
     /// Judges the path as of now; returns whether it went up or down.
-    fn check(&mut self, device: &Device, peer_lost: Duration, now: Instant, tasks: &mut Vec<Task>) -> bool {
-        let Some(status) = device.status(self.id).filter(|status| status.owned) else {
+    fn check(
+        &mut self,
+        standing: &Standing,
+        peer_lost: Duration,
+        now: Instant,
+        tasks: &mut Vec<Task>,
+    ) -> bool {
+        if !standing.owned {
             return false;
-        };
+        }
         let before = self.health;
         let was_down = self.is_down();
         match &mut self.probe {
-            Some((address, path)) if status.endpoint.is_some() => {
+            Some((address, path)) if standing.endpoint.is_some() => {
                 let misses = path.misses();
                 path.handle_timeout(now);
-                // Without a session the first handshake got lost, or came before its peer knew of us.
-                let enough = if status.session_age.is_some() {
-                    SUSPICIOUS
-                } else {
-                    1
-                };
-                if path.misses() > misses && path.misses() >= enough {
-                    tasks.push(Task::Initiate(self.id));
-                }
-                if let Some(probe) = path.poll_probe(now) {
+                if standing.ready
+                    && let Some(probe) = path.poll_probe(now)
+                {
                     tasks.push(Task::Ping(self.id, *address, probe));
+                }
+                // Without a session a probe waits for the handshake, and there is nothing to be suspicious of.
+                let suspicious = path.misses() > misses && path.misses() >= SUSPICIOUS;
+                let gone = matches!(path.health(), PathHealth::Down { since }
+                    if now.saturating_duration_since(since) >= CALLED_FOR);
+                let due = !standing.ready && !gone && path.is_due(now);
+                if self.call == Call::No && (suspicious || due) {
+                    self.call = Call::Wanted;
                 }
                 self.health = path.health();
                 if path.is_up() {
                     let address = *address;
-                    self.check_mtu(&status, address, now, tasks);
+                    self.check_mtu(standing, address, now, tasks);
                 }
             }
             // Nowhere to send a probe to.
             Some(_) => {}
-            None => self.health = by_session(before, &status, now),
+            None => self.health = by_session(before, standing, now),
         }
         if self.is_down() && !was_down {
             tasks.push(Task::GiveUp(self.id));
@@ -414,17 +551,36 @@ impl Entry {
         std::mem::discriminant(&before) != std::mem::discriminant(&self.health)
     }
 
+    /// It is the peer's turn to be called: returns whether it still has to be.
+    fn call(&mut self, device: &Device, now: Instant, tasks: &mut Vec<Task>) -> bool {
+        self.call = Call::No;
+        let Some(standing) = device.standing(self.id).filter(|standing| standing.owned) else {
+            return false;
+        };
+        let Some((address, path)) = self.probe.as_mut().filter(|_| standing.endpoint.is_some()) else {
+            return false;
+        };
+        if standing.ready && path.misses() < SUSPICIOUS {
+            return false;
+        }
+        tasks.push(Task::Initiate(self.id));
+        if let Some(probe) = path.poll_probe(now) {
+            tasks.push(Task::Ping(self.id, *address, probe));
+        }
+        true
+    }
+
     /// Asks how long packets may be, and judges what came of it.
-    fn check_mtu(&mut self, status: &wg::PeerStatus, address: IpAddr, now: Instant, tasks: &mut Vec<Task>) {
-        let moved = self.asked.0 != status.endpoint;
-        self.asked.0 = status.endpoint;
+    fn check_mtu(&mut self, standing: &Standing, address: IpAddr, now: Instant, tasks: &mut Vec<Task>) {
+        let moved = self.asked.0 != standing.endpoint;
+        self.asked.0 = standing.endpoint;
         let reset = moved && self.mtu.reset(now);
         if reset || self.mtu.handle_timeout(now) {
             tasks.push(Task::Mtu(self.id, self.mtu.current()));
         }
-        let active = status.sent_bytes.saturating_sub(self.asked.1) > ACTIVE;
+        let active = standing.sent_bytes.saturating_sub(self.asked.1) > ACTIVE;
         if let Some(probe) = self.mtu.poll_probe(active, now) {
-            self.asked.1 = status.sent_bytes;
+            self.asked.1 = standing.sent_bytes;
             tasks.push(Task::Pad(self.id, address, probe));
         }
     }
@@ -448,11 +604,11 @@ fn view(entry: &Entry, device: &Device, now: Instant) -> Option<(WireGuardKey, P
     Some((entry.key, view))
 }
 
-fn by_session(before: PathHealth, status: &wg::PeerStatus, now: Instant) -> PathHealth {
-    let heard = status
+fn by_session(before: PathHealth, standing: &Standing, now: Instant) -> PathHealth {
+    let heard = standing
         .last_received
         .is_some_and(|at| now.saturating_duration_since(at) < SESSION_LIFE);
-    match (status.session_age.is_some() && heard, before) {
+    match (standing.ready && heard, before) {
         (true, PathHealth::Up { .. }) | (false, PathHealth::Down { .. } | PathHealth::Unknown) => before,
         (true, _) => PathHealth::Up {
             since: now,

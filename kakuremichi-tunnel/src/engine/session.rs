@@ -376,6 +376,7 @@ impl Engine {
             stack,
             sessions,
             counters,
+            peers,
             ..
         } = self;
         let Some(session) = sessions.get_mut(id) else {
@@ -401,6 +402,11 @@ impl Engine {
             }
             sent += data.len();
             session.out.advance(1);
+        }
+        if sent > 0
+            && let Some((peer, _, _)) = stack.session(id)
+        {
+            peers.used(peer, now);
         }
         session.meter(sent);
         if !session.out.is_empty() {

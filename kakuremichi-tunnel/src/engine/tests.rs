@@ -1,6 +1,7 @@
 //! Two shards over loopback.
 
 mod bulk;
+mod calls;
 mod flows;
 mod mtu;
 mod peers;

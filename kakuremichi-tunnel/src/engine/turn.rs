@@ -36,8 +36,10 @@ use crate::{
 const EVENTS: usize = 1024;
 /// Tokens of spliced sockets are their flows' slots behind those of the UDP sockets.
 pub(super) const FIRST_FLOW: usize = 8;
+/// How often counters are published.
+const METRICS: Duration = Duration::from_secs(1);
 /// How often probes are looked at.
-const PROBE_TICK: Duration = Duration::from_millis(250);
+pub(super) const PROBE_TICK: Duration = Duration::from_millis(250);
 /// The identifier of our echo requests; their payloads tell them from others'.
 const PROBE_IDENTIFIER: u16 = 0x6b6d;
 /// The identifier of padded ones.
@@ -78,6 +80,7 @@ pub(super) struct Engine {
     publisher: Publisher,
     handover: Handover,
     probe_at: Instant,
+    metrics_at: Instant,
     wall: WallWatch,
     pub(super) shutdown: Option<Shutdown>,
     pub(super) counters: EngineCounters,
@@ -136,7 +139,14 @@ impl Parts {
         let mtu = u16::try_from(config.flows.mtu).unwrap_or(u16::MAX);
         Ok(Self {
             stack: Stack::new(config.flows.clone(), random.next(), now)?,
-            peers: PeerTable::new(config.probes, &config.limits, mtu, random.next()),
+            peers: PeerTable::new(
+                config.probes,
+                &config.limits,
+                sources.device.owners().shards(),
+                mtu,
+                random.next(),
+                now,
+            ),
             device: sources.device,
             udp: sources.udp,
             registry: sources.registry,
@@ -172,6 +182,7 @@ impl Engine {
             publisher: parts.publisher,
             handover: parts.handover,
             probe_at: clock::now(),
+            metrics_at: clock::now(),
             wall: WallWatch::default(),
             shutdown: None,
             counters: EngineCounters::default(),
@@ -419,14 +430,17 @@ impl Engine {
         self.stack.handle_timeout(now);
         if now >= self.probe_at {
             self.probe_at = now + PROBE_TICK;
-            let stack = &self.stack;
-            self.device.hold_live(|peer| stack.flows_of(peer) > 0, now);
+            let Self { device, stack, .. } = self;
+            device.hold_live(|peer| stack.flows_of(peer) > 0, now);
             if self.wall.has_stepped(now, clock::wall()) {
                 tracing::info!("the clock was set, or the machine has slept: all peers are asked anew");
                 self.device.clock_stepped();
                 self.peers.nudge_all(now);
             }
             self.peers.handle_timeout(&self.device, now, &mut self.tasks);
+            self.run_tasks(now);
+        } else if self.peers.call_at().is_some_and(|at| at <= now) {
+            self.peers.call(&self.device, now, &mut self.tasks);
             self.run_tasks(now);
         }
         while let Some(flow) = self.flows.overdue(now) {
@@ -461,14 +475,22 @@ impl Engine {
     }
 
     fn publish(&mut self, now: Instant) {
-        if let Some(peers) = self.peers.publish(&self.device, now) {
+        let peers = self.peers.publish(&self.device, now);
+        if peers.is_some() || now >= self.metrics_at {
+            self.metrics_at = now + METRICS;
             self.publisher.metrics.send_replace(self.metrics());
+        }
+        if let Some(peers) = peers {
             self.publisher.peers.send_replace(Arc::new(peers));
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let probes = self.device.poll_timeout().map(|_| self.probe_at);
+        // Without peers there is nothing to tell anew.
+        let probes = self
+            .device
+            .poll_timeout()
+            .map(|_| self.probe_at.min(self.metrics_at));
         let shutdown = self.shutdown.as_ref().map(|shutdown| shutdown.until);
         let own = [
             self.device.poll_timeout(),
@@ -476,7 +498,7 @@ impl Engine {
             self.flows.next_deadline(),
         ];
         own.into_iter()
-            .chain([self.peers.publish_at(), probes, shutdown])
+            .chain([self.peers.publish_at(), self.peers.call_at(), probes, shutdown])
             .flatten()
             .min()
     }

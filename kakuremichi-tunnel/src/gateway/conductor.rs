@@ -114,6 +114,8 @@ pub(super) struct Conductor {
     services: Arc<[ServiceStatus]>,
     /// Where peers were, in this process or the one before.
     last: Endpoints,
+    /// Peers were looked at since that was written down.
+    looked: bool,
     /// Writes that down.
     writing: Option<JoinHandle<()>>,
     /// Which peers were up when the process before stopped, and until when they are waited for.
@@ -154,6 +156,7 @@ impl Conductor {
             seen: Vec::new(),
             keys: BTreeSet::new(),
             services: Arc::default(),
+            looked: false,
             writing: None,
             awaited: awaited.map(|last| (last, time::Instant::now() + SETTLE)),
             last: parts.last,
@@ -286,6 +289,7 @@ impl Conductor {
     /// Looks at the lanes.
     fn observe(&mut self) {
         let peers = self.peers.latest();
+        self.looked = true;
         self.streams.mark_unchanged();
         let now = SystemTime::now();
         let mut seen = Vec::with_capacity(self.seen.len());
@@ -390,6 +394,7 @@ impl Conductor {
             .writing
             .as_ref()
             .is_some_and(|writing| !writing.is_finished())
+            || !std::mem::take(&mut self.looked)
         {
             return;
         }
@@ -407,6 +412,7 @@ impl Conductor {
 
     /// Writes it down for the last time.
     async fn remembered(&mut self) {
+        self.looked = true;
         for _ in 0..2 {
             if let Some(writing) = self.writing.take() {
                 let _ = writing.await;

@@ -21,8 +21,8 @@ use crate::{
 /// A site that is reached at an address of its own is kept awake this often, so that its session
 /// stands before a visitor comes.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
-/// The longest text of remembered endpoints that is read, in bytes.
-const MAX_TEXT: usize = 4 * 1024 * 1024;
+/// The longest text of remembered endpoints that is read, in bytes: room for as many as a device has peers.
+const MAX_TEXT: usize = 8 * 1024 * 1024;
 /// The first line of that text.
 const HEADER: &str = "kakuremichi peers 1";
 
@@ -96,14 +96,14 @@ pub(crate) fn to_text(endpoints: &Endpoints) -> String {
 
 /// Reads such a text. Lines that are damaged are skipped: all that is lost is a little time.
 pub(crate) fn from_text(bytes: &[u8]) -> Endpoints {
-    let text = std::str::from_utf8(bytes).unwrap_or_default();
-    let Some(lines) = text.strip_prefix(HEADER).filter(|_| text.len() <= MAX_TEXT) else {
+    let lines = bytes.strip_prefix(HEADER.as_bytes());
+    let Some(lines) = lines.filter(|_| bytes.len() <= MAX_TEXT) else {
         return Endpoints::new();
     };
     lines
-        .lines()
+        .split(|byte| *byte == b'\n')
         .filter_map(|line| {
-            let (key, address) = line.split_once(' ')?;
+            let (key, address) = std::str::from_utf8(line).ok()?.split_once(' ')?;
             Some((key.parse().ok()?, address.parse().ok()?))
         })
         .collect()
@@ -183,6 +183,10 @@ mod tests {
         let text = to_text(&endpoints);
         assert_eq!(from_text(text.as_bytes()), endpoints);
         assert_eq!(from_text(format!("{text}garbage\nx y\n").as_bytes()), endpoints);
+        let mut torn = text.clone().into_bytes();
+        torn.extend_from_slice(b"\xff\xfe\0\n");
+        torn.extend_from_slice(text.lines().next_back().unwrap_or_default().as_bytes());
+        assert_eq!(from_text(&torn), endpoints);
         assert!(from_text(b"\xff\xfe").is_empty() && from_text(b"").is_empty());
     }
 }

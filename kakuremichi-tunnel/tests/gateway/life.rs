@@ -1,16 +1,34 @@
 //! Starting, stopping, and starting again.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use kakuremichi_core::plan::GatewayPlan;
-use kakuremichi_tunnel::gateway::{GatewayBuilder, Phase, SpawnError};
+use kakuremichi_core::{
+    id::{AgentId, PeerId},
+    key::WireGuardKey,
+    net::Cidr,
+    plan::{GatewayPeer, GatewayPlan, GatewayRecord},
+    secret::Secret,
+};
+use kakuremichi_tunnel::{
+    engine::{Network, PeerSettings, ShardConfig, ShardHandle},
+    gateway::{GatewayBuilder, GatewayStatus, Phase, SpawnError},
+    wg::PeerConfig,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::watch,
 };
 
-use crate::scene::{HOST, Published, Scene, again, builder, saying, soon};
+use crate::scene::{HOST, Published, Scene, again, builder, is_up, saying, soon};
 
 #[tokio::test]
 async fn a_gateway_that_cannot_start_says_why_and_leaves_nothing() {
@@ -176,4 +194,98 @@ async fn a_gateway_that_was_started_again_serves_as_soon_as_it_is_ready() {
         assert!(scene.get("/").await.contains("hello"));
     }
     assert_eq!(scene.gateway.ca_certificate(), Some(ca.as_str()));
+}
+
+/// DESIGN, section 6: a restarted gateway knows its agents' last endpoints from disk and initiates itself. The
+/// agent here begins no handshake any more, as one that has not noticed yet, and a part of the file is damaged.
+#[tokio::test]
+async fn a_gateway_that_was_started_again_calls_its_agents() {
+    let scene = Scene::start(&[]).await;
+    let middle = Muting::start(scene.gateway.wireguard_addresses()[0]).await;
+    let (agent, key) = silent_agent(&scene, middle.address);
+    let peer = GatewayPeer {
+        id: PeerId::Agent(AgentId::from_bytes([9; 16])),
+        name: "silent".parse().unwrap(),
+        identity: None,
+        wireguard: key,
+        address: SILENT,
+        allowed_ips: vec![Cidr::host(SILENT.into())],
+        endpoint: None,
+    };
+    scene.publish_records([GatewayRecord::Peer(peer)]).await;
+    let up = |status: &GatewayStatus| {
+        let mut silent = status.peers.iter().filter(|peer| peer.name.as_str() == "silent");
+        silent.any(is_up)
+    };
+    soon(scene.status(up)).await;
+    middle.mute.store(true, Ordering::Relaxed);
+    let (plan, wireguard) = (scene.plan(), scene.gateway.wireguard_addresses()[0]);
+    soon(scene.gateway.shutdown(Duration::from_secs(5))).await;
+    let remembered = scene.gateway_state().join("peers");
+    let mode = std::fs::metadata(&remembered).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut text = std::fs::read(&remembered).unwrap();
+    text.extend_from_slice(b"\xff\0 no line\n");
+    std::fs::write(&remembered, text).unwrap();
+    let gateway = again(plan, &scene.gateway_state(), wireguard).await;
+    let mut status = gateway.watch_status();
+    soon(status.wait_for(|status| up(status))).await.unwrap();
+    drop(agent);
+}
+
+const SILENT: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9);
+
+/// An agent at [`SILENT`] that finds the gateway at `through`.
+fn silent_agent(scene: &Scene, through: SocketAddr) -> (ShardHandle, WireGuardKey) {
+    let private = Secret::new([9; 32]);
+    let key = kakuremichi_tunnel::wg::public_key(&private);
+    let config = ShardConfig::new("silent", private, vec!["127.0.0.1:0".parse().unwrap()], [9; 16]);
+    let shard = ShardHandle::spawn(config, |_| {}).unwrap();
+    let mut wireguard = PeerConfig::new(scene.gateway.wireguard_key(), vec!["fd00::/16".parse().unwrap()]);
+    wireguard.endpoint = Some(through);
+    wireguard.persistent_keepalive = Some(Duration::from_secs(25));
+    shard.configure(Network {
+        addresses: vec![SILENT.into()],
+        peers: vec![PeerSettings {
+            wireguard,
+            probe: None,
+        }],
+        ..Network::default()
+    });
+    (shard, key)
+}
+
+/// Stands between an agent and its gateway, and passes on no initiation of the agent's once it is muted.
+struct Muting {
+    address: SocketAddr,
+    mute: Arc<AtomicBool>,
+}
+
+impl Muting {
+    async fn start(gateway: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let mute: Arc<AtomicBool> = Arc::default();
+        let muted = Arc::clone(&mute);
+        tokio::spawn(async move {
+            let (mut agent, mut datagram) = (None, [0; 2048]);
+            loop {
+                // While the gateway is gone its port is closed, which is told as an error.
+                let Ok((length, from)) = socket.recv_from(&mut datagram).await else {
+                    continue;
+                };
+                let to = if from == gateway { agent } else { Some(gateway) };
+                if from != gateway {
+                    agent = Some(from);
+                }
+                let is_call = datagram[0] == 1 && from != gateway;
+                if let Some(to) = to
+                    && !(is_call && muted.load(Ordering::Relaxed))
+                {
+                    let _ = socket.send_to(&datagram[..length], to).await;
+                }
+            }
+        });
+        Self { address, mute }
+    }
 }
