@@ -16,8 +16,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::{http::TaskGuard, serving::Serving, upstream::Upstream};
 use crate::engine::{IncomingFlow, LocalShard};
 
-/// What is read of a feed at once, in bytes. With it, a frame that is not complete is all that is kept.
-const PIECE: usize = 4 * 1024;
+/// What is read of a feed at once, in bytes. With it, a frame that is not complete is all that is kept. Small,
+/// since each agent has one and seldom says anything.
+const PIECE: usize = 512;
 
 /// The feeds of all agents, at most one of each: a newer one replaces the older.
 #[derive(Debug, Default)]
