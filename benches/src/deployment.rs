@@ -1,6 +1,10 @@
 //! Control, a gateway and an agent, from the release binaries, on loopback.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::json;
 
@@ -15,11 +19,13 @@ const AGENT: &str = "bench";
 /// The three roles, each a process of its own; they end with the value.
 #[derive(Debug)]
 pub struct Deployment {
-    gateway: Process,
-    agent: Process,
-    _control: Process,
+    gateway: Role,
+    agent: Role,
+    others: Vec<Role>,
+    control: Role,
     rest: Rest,
-    _scratch: Scratch,
+    wireguard: SocketAddr,
+    scratch: Scratch,
 }
 
 impl Deployment {
@@ -31,35 +37,28 @@ impl Deployment {
     /// [`Trouble::NotBuilt`] without the binaries; whatever keeps them from starting.
     pub fn start(name: &str, flags: &[&str]) -> Result<Self, Trouble> {
         let scratch = Scratch::new(&format!("deployment-{name}"))?;
-        let role = |name: &str| sibling(&format!("kakuremichi-{name}"));
-        let data = |name: &str| scratch.path().join(name);
-        let made = |words: &[&str]| {
-            let mut command = Command::new(role("control")?);
-            let text = output(command.args(words).arg("--data").arg(data("control")))?;
-            Ok::<_, Trouble>(text.trim().to_owned())
-        };
         let port = free_port()?;
         let address = format!("127.0.0.1:{port}");
         let url = format!("http://{address}");
-        let start = |name: &str, words: &[&str]| {
-            let admin = free_port()?;
-            let mut command = Command::new(role(name)?);
-            command.arg("run").arg("--data").arg(data(name)).args(words);
-            command.args(["--admin", &format!("127.0.0.1:{admin}"), "--log", "warn"]);
-            let log = data(&format!("{name}.log"));
-            Process::start(&mut command, Some(&log)).map(|process| (process, Ready { admin, log }))
-        };
-        let (control, control_ready) = start("control", &["--listen", &address, "--public-url", &url])?;
-        control_ready.wait("Control")?;
+        let control = Role::start(
+            scratch.path(),
+            "control",
+            "control",
+            &["--listen", &address, "--public-url", &url],
+        )?;
+        control.wait()?;
         // Control makes its database and its key when it runs for the first time.
-        let gateway_token = made(&["token", "create", "--role", "gateway"])?;
-        let agent_token = made(&["token", "create", "--role", "agent"])?;
-        let key = made(&["api-key", "create"])?;
+        let token = |role: &str| made(scratch.path(), &["token", "create", "--role", role]);
+        let (gateway_token, agent_token) = (token("gateway")?, token("agent")?);
+        let key = made(scratch.path(), &["api-key", "create"])?;
 
         let (http, https, wireguard) = (free_port()?, free_port()?, free_port()?);
+        let wireguard = SocketAddr::from(([127, 0, 0, 1], wireguard));
         let loopback = |port: u16| format!("127.0.0.1:{port}");
-        let (http, https, wireguard) = (loopback(http), loopback(https), loopback(wireguard));
-        let (gateway, gateway_ready) = start(
+        let (http, https) = (loopback(http), loopback(https));
+        let gateway = Role::start(
+            scratch.path(),
+            "gateway",
             "gateway",
             &[
                 "--control",
@@ -71,9 +70,9 @@ impl Deployment {
                 "--https",
                 &https,
                 "--wireguard",
-                &wireguard,
+                &wireguard.to_string(),
                 "--public-address",
-                &wireguard,
+                &wireguard.to_string(),
                 // All visitors are at one address here, and all of them have the same agent.
                 "--connections-per-address",
                 "16384",
@@ -81,23 +80,34 @@ impl Deployment {
                 "16384",
             ],
         )?;
-        let (agent, agent_ready) = start(
-            "agent",
-            &[
-                &["--control", &url, "--token", &agent_token, "--name", AGENT],
-                flags,
-            ]
-            .concat(),
-        )?;
-        gateway_ready.wait("the gateway")?;
-        agent_ready.wait("the agent")?;
+        let words = ["--control", &url, "--token", &agent_token, "--name", AGENT];
+        let agent = Role::start(scratch.path(), "agent", "agent", &[&words, flags].concat())?;
+        gateway.wait()?;
+        agent.wait()?;
         Ok(Self {
             gateway,
             agent,
-            _control: control,
+            others: Vec::new(),
+            control,
             rest: Rest::with_key(port, key),
-            _scratch: scratch,
+            wireguard,
+            scratch,
         })
+    }
+
+    /// Starts a further agent of that name, and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from starting.
+    pub fn add_agent(&mut self, name: &str) -> Result<(), Trouble> {
+        let token = made(self.scratch.path(), &["token", "create", "--role", "agent"])?;
+        let url = format!("http://127.0.0.1:{}", self.rest.port());
+        let words = ["--control", &url, "--token", &token, "--name", name];
+        let agent = Role::start(self.scratch.path(), "agent", name, &words)?;
+        agent.wait()?;
+        self.others.push(agent);
+        Ok(())
     }
 
     /// Publishes a port of loopback at another one of the gateway, for everybody, and returns when Control
@@ -107,11 +117,20 @@ impl Deployment {
     ///
     /// [`Trouble::Refused`] and the other troubles of a request.
     pub fn publish_tcp(&self, name: &str, port: u16, target: u16) -> Result<(), Trouble> {
+        self.publish_tcp_at(AGENT, name, port, target)
+    }
+
+    /// The same at a further agent.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`publish_tcp`](Self::publish_tcp).
+    pub fn publish_tcp_at(&self, agent: &str, name: &str, port: u16, target: u16) -> Result<(), Trouble> {
         let service = json!({
             "name": name,
             "tcp": {
                 "port": port,
-                "targets": [{ "agent": AGENT, "address": format!("127.0.0.1:{target}") }],
+                "targets": [{ "agent": agent, "address": format!("127.0.0.1:{target}") }],
             },
             "policy": { "access": "public" },
         });
@@ -121,20 +140,99 @@ impl Deployment {
     /// The gateway and the agent, each by its process identifier.
     #[must_use]
     pub fn ends(&self) -> [u32; 2] {
-        [self.gateway.id(), self.agent.id()]
+        [self.gateway.process.id(), self.agent.process.id()]
+    }
+
+    /// The further agents, by their process identifiers.
+    pub fn further_agents(&self) -> impl Iterator<Item = u32> + '_ {
+        self.others.iter().map(|agent| agent.process.id())
+    }
+
+    /// Where the gateway's WireGuard socket is.
+    #[must_use]
+    pub const fn wireguard(&self) -> SocketAddr {
+        self.wireguard
+    }
+
+    /// The gateway's data directory.
+    #[must_use]
+    pub fn gateway_data(&self) -> PathBuf {
+        self.scratch.path().join("gateway")
+    }
+
+    /// What the gateway tells on its admin address.
+    #[must_use]
+    pub const fn gateway_admin(&self) -> Rest {
+        Rest::open(self.gateway.admin)
+    }
+
+    /// Ends Control at once: the other roles go on by the plans that they have.
+    pub fn stop_control(&mut self) {
+        self.control.process.stop();
+    }
+
+    /// Ends the gateway at once, without a chance to say goodbye.
+    pub fn stop_gateway(&mut self) {
+        self.gateway.process.stop();
+    }
+
+    /// Starts the gateway again. Nothing is waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Io`].
+    pub fn start_gateway(&mut self) -> Result<(), Trouble> {
+        self.gateway.start_again()
     }
 }
 
-/// How a role tells that it is ready, or why it is not.
-struct Ready {
+/// Has Control's program make something, such as a token.
+fn made(data: &Path, words: &[&str]) -> Result<String, Trouble> {
+    let mut command = Command::new(sibling("kakuremichi-control")?);
+    let text = output(command.args(words).arg("--data").arg(data.join("control")))?;
+    Ok(text.trim().to_owned())
+}
+
+/// A role's process, and how it tells that it is ready, or why it is not.
+#[derive(Debug)]
+struct Role {
+    process: Process,
+    command: Command,
+    name: String,
     admin: u16,
     log: PathBuf,
 }
 
-impl Ready {
-    fn wait(&self, what: &str) -> Result<(), Trouble> {
+impl Role {
+    /// Starts one of a binary, with its data in a directory of its name.
+    fn start(scratch: &Path, binary: &str, name: &str, words: &[&str]) -> Result<Self, Trouble> {
+        let admin = free_port()?;
+        let mut command = Command::new(sibling(&format!("kakuremichi-{binary}"))?);
+        command
+            .arg("run")
+            .arg("--data")
+            .arg(scratch.join(name))
+            .args(words);
+        command.args(["--admin", &format!("127.0.0.1:{admin}"), "--log", "warn"]);
+        let log = scratch.join(format!("{name}.log"));
+        let process = Process::start(&mut command, Some(&log))?;
+        Ok(Self {
+            process,
+            command,
+            name: name.to_owned(),
+            admin,
+            log,
+        })
+    }
+
+    fn start_again(&mut self) -> Result<(), Trouble> {
+        self.process = Process::start(&mut self.command, Some(&self.log))?;
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<(), Trouble> {
         let admin = Rest::open(self.admin);
-        wait_for(what, || admin.is_ok("/readyz")).map_err(|trouble| {
+        wait_for(&self.name, || admin.is_ok("/readyz")).map_err(|trouble| {
             let said = std::fs::read_to_string(&self.log).unwrap_or_default();
             match trouble {
                 Trouble::Late { what } if !said.is_empty() => Trouble::Failed { program: what, said },

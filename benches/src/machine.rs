@@ -190,6 +190,19 @@ impl Process {
         found
     }
 
+    /// Ends it, and all that it started, at once.
+    pub fn stop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        // What it started would outlive it: nginx's workers do.
+        let others = self.tree().into_iter().skip(1).map(|pid| pid.to_string());
+        let _ = self.0.kill();
+        let mut kill = Command::new("kill");
+        let _ = output(kill.arg("-KILL").args(others));
+        let _ = self.0.wait();
+    }
+
     /// Waits for its end.
     ///
     /// # Errors
@@ -209,12 +222,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // What it started would outlive it: nginx's workers do.
-        let others = self.tree().into_iter().skip(1).map(|pid| pid.to_string());
-        let _ = self.0.kill();
-        let mut kill = Command::new("kill");
-        let _ = output(kill.arg("-KILL").args(others));
-        let _ = self.0.wait();
+        self.stop();
     }
 }
 

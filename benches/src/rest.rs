@@ -36,6 +36,19 @@ impl Rest {
         }
     }
 
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Reads a text; `None` when there is no answer of 200.
+    #[must_use]
+    pub fn text(&self, path: &str) -> Option<String> {
+        let (status, text) = self.exchange("GET", path, "").ok()?;
+        (status == 200).then_some(text)
+    }
+
     /// Whether a path is answered with 200 now.
     #[must_use]
     pub fn is_ok(&self, path: &str) -> bool {
