@@ -95,7 +95,7 @@ pub(crate) fn overlay(gateway: Ipv6Addr, number: u32) -> Ipv6Addr {
 
 /// The address outside of the tunnel: one for each agent.
 fn source(number: u32) -> Ipv4Addr {
-    let [_, _, high, low] = (number % 62_500 / 250 << 8 | number % 250).to_be_bytes();
+    let [_, _, high, low] = (((number % 62_500 / 250) << 8) | (number % 250)).to_be_bytes();
     Ipv4Addr::new(127, low + 1, high + 1, 1)
 }
 

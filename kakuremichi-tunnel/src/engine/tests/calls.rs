@@ -34,7 +34,7 @@ impl Shard {
         let now = Instant::now();
         let config = DeviceConfig::new(Secret::new([1; 32]), 1);
         let mut device = Device::for_shards(&config, shards, now).remove(0);
-        let overlay = |number: u32| IpAddr::from(Ipv6Addr::from(u128::from(number) | 0xfd << 120));
+        let overlay = |number: u32| IpAddr::from(Ipv6Addr::from(u128::from(number) | (0xfd << 120)));
         let configs: Vec<PeerConfig> = (0..peers)
             .map(|number| {
                 let mut key = [7; 32];
