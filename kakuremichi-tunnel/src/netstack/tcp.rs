@@ -39,8 +39,9 @@ const INITIAL_SEGMENTS: usize = 10;
 /// The bytes by which smoltcp's CUBIC opens its window for one acknowledgement at most.
 const GROWTH: u32 = 1_024;
 
-/// The longest packet that is taken in for a part of an acknowledgement: IPv6 and TCP headers.
-const MAX_HEADERS: usize = 40 + 60;
+/// The longest packet that is taken in for a part of an acknowledgement: the headers of IPv4, which are longer
+/// than IPv6's, and of TCP, each with all its options.
+const MAX_HEADERS: usize = 60 + 60;
 
 /// A flow has been quiet for so long that its rings' pages are given back, in ticks.
 pub(super) const IDLE: u64 = 5_000;
