@@ -11,6 +11,7 @@
 //!
 //! [`PlanSource`] is the trait behind it; [`FixedPlan`] is the other source that comes with this crate.
 
+pub(crate) mod candidates;
 mod control;
 pub(crate) mod dial;
 mod driver;

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -35,7 +35,7 @@ use crate::{
     engine::{PeerSettings, PeerView, Peers, Shard},
     keys::NodeKeys,
     lane::{ChoiceTiming, LaneChoice, LanePreference, PathHealth, is_another_round_trip},
-    link::dial,
+    link::candidates::candidates,
     status::{LaneKind, LaneState, LaneStatus},
     streams::hello::Ends,
     wg::PeerConfig,
@@ -46,8 +46,6 @@ pub(super) const FOUND: usize = 64;
 /// How long an endpoint has to carry before the next is tried: time for a handshake and its repetition
 /// after two probes without an answer.
 const ATTEMPT: Duration = Duration::from_secs(4);
-/// How long names have to resolve.
-const RESOLVE: Duration = Duration::from_secs(5);
 /// The first and the longest pause when no endpoint of a gateway carries.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// NATs forget a mapping after 30 seconds of silence, the impatient ones.
@@ -400,7 +398,7 @@ impl Seeker {
     async fn run(mut self) {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
-            for candidate in self.resolve().await {
+            for candidate in self.candidates().await {
                 if !self.tell(Ok(candidate)).await {
                     return;
                 }
@@ -427,32 +425,12 @@ impl Seeker {
         }
     }
 
-    async fn resolve(&self) -> Vec<SocketAddr> {
-        let mut candidates = Vec::new();
-        for endpoint in &self.endpoints {
-            match time::timeout(RESOLVE, dial::resolve(endpoint)).await {
-                Ok(Ok(addresses)) => {
-                    for address in addresses {
-                        if !candidates.contains(&address) {
-                            candidates.push(address);
-                        }
-                    }
-                }
-                Ok(Err(error)) => {
-                    tracing::debug!(%endpoint, %error, "a gateway's endpoint cannot be resolved");
-                    self.tell(Err(format!("{endpoint}: {error}"))).await;
-                }
-                Err(_) => {
-                    self.tell(Err(format!("{endpoint}: the name does not resolve in time")))
-                        .await;
-                }
-            }
+    async fn candidates(&self) -> Vec<SocketAddr> {
+        let found = candidates(&self.endpoints).await;
+        for failure in found.failures {
+            self.tell(Err(failure)).await;
         }
-        // A host without IPv6, or without IPv4, need not wait for what cannot be reached.
-        if candidates.iter().any(routable) {
-            candidates.retain(routable);
-        }
-        candidates
+        found.addresses
     }
 
     async fn tell(&self, result: Result<SocketAddr, String>) -> bool {
@@ -463,16 +441,6 @@ impl Seeker {
         };
         self.found.send(found).await.is_ok()
     }
-}
-
-/// Whether the host has a way to an address. Nothing is sent to find out.
-fn routable(address: &SocketAddr) -> bool {
-    let any: IpAddr = if address.is_ipv6() {
-        Ipv6Addr::UNSPECIFIED.into()
-    } else {
-        Ipv4Addr::UNSPECIFIED.into()
-    };
-    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect(address).is_ok())
 }
 
 #[cfg(test)]
@@ -489,10 +457,5 @@ mod tests {
         assert!(worth_showing(up(20_000), up(26_000)));
         assert!(worth_showing(up(300), LaneState::Down));
         assert!(!worth_showing(LaneState::Down, LaneState::Down));
-    }
-
-    #[test]
-    fn loopback_is_routable() {
-        assert!(routable(&"127.0.0.1:9".parse().unwrap()));
     }
 }

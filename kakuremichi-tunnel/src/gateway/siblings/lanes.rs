@@ -31,7 +31,7 @@ use crate::{
         http::TaskGuard,
         status::{PeerState, SiblingStatus},
     },
-    link::dial,
+    link::candidates::candidates,
     wg::PeerConfig,
 };
 
@@ -39,8 +39,6 @@ use crate::{
 const FOUND: usize = 16;
 /// How long an endpoint has to carry before the next is tried.
 const ATTEMPT: Duration = Duration::from_secs(4);
-/// How long a name has to resolve.
-const RESOLVE: Duration = Duration::from_secs(5);
 /// The first and the longest pause when no endpoint of a sibling carries.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -236,7 +234,7 @@ impl Seeker {
                 peers.changed().await;
                 let _ = peers.latest();
             }
-            for candidate in self.resolve().await {
+            for candidate in candidates(&self.endpoints).await.addresses {
                 if is_up(&self.shards, &self.key) {
                     break;
                 }
@@ -253,25 +251,5 @@ impl Seeker {
                 time::sleep(backoff.next(random)).await;
             }
         }
-    }
-
-    async fn resolve(&self) -> Vec<SocketAddr> {
-        let mut candidates = Vec::new();
-        for endpoint in &self.endpoints {
-            match time::timeout(RESOLVE, dial::resolve(endpoint)).await {
-                Ok(Ok(addresses)) => {
-                    for address in addresses {
-                        if !candidates.contains(&address) {
-                            candidates.push(address);
-                        }
-                    }
-                }
-                Ok(Err(error)) => {
-                    tracing::debug!(%endpoint, %error, "a sibling's endpoint cannot be resolved");
-                }
-                Err(_) => tracing::debug!(%endpoint, "a sibling's endpoint does not resolve in time"),
-            }
-        }
-        candidates
     }
 }
