@@ -27,6 +27,7 @@
 //! first. Back-pressure is TCP's own: what the engine does not take stays in the flow's ring, and the
 //! window closes.
 
+mod again;
 mod api;
 mod device;
 mod egress;

@@ -377,7 +377,8 @@ impl Stack {
     }
 
     /// Sets how long packets to a peer may be, at most the MTU, at least 1,200: shorter ones are sent on all
-    /// its flows and sessions from now on, what is sent again included.
+    /// its flows and sessions from now on, what is sent again included. What flows have under way that is longer
+    /// counts as lost, and is sent again with the next [`transmit`](Self::transmit).
     pub fn set_peer_mtu(&mut self, peer: PeerId, mtu: usize) {
         if mtu >= self.settings.mtu {
             self.mtus.remove(&peer);
@@ -389,8 +390,9 @@ impl Stack {
             let mss = self.table.at(slot).filter(|flow| flow.peer == peer);
             let mss = mss.map(|flow| self.mss_toward(flow));
             if let (Some(mss), Some(tcp)) = (mss, self.table.at_mut(slot).and_then(|flow| flow.tcp.as_mut()))
+                && tcp.limit_mss(mss)
             {
-                tcp.limit_mss(mss);
+                self.enqueue(slot);
             }
         }
     }

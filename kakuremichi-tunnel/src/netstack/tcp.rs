@@ -6,7 +6,7 @@
 //! the flow table finds it.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use smoltcp::{
 
 use super::{
     PacketSink, Settings,
+    again::{Again, acknowledgements},
     device::Port,
     host::{Host, span},
     rim::{IPV4_HEADER, Rim},
@@ -60,6 +61,8 @@ pub(super) struct Tcp {
     moved: u64,
     /// Our direction is to end, and smoltcp was not told yet.
     ending: bool,
+    /// What a path that became narrower lost.
+    again: Option<Again>,
 }
 
 /// What a connection needs in order to do something: the stack's parts, its peer, and the time.
@@ -141,6 +144,7 @@ impl Tcp {
             first_flight: true,
             moved: 0,
             ending: false,
+            again: None,
         })
     }
 
@@ -176,6 +180,9 @@ impl Tcp {
             // joined of several is to be acknowledged at once (RFC 9293 SHLD-19), or a sender that
             // waits for it stalls.
             self.input(way, bytes, if joined { Duration::ZERO } else { ACK_DELAY });
+        }
+        if news > 0 {
+            self.again = self.again.and_then(|again| again.acknowledged(&self.track));
         }
     }
 
@@ -244,7 +251,11 @@ impl Tcp {
         if self.ending {
             self.end();
         }
+        if self.again.is_some_and(|again| again.is_due()) {
+            self.ask_again(way);
+        }
         let time = way.host.time(way.now);
+        let repeats = self.track.repeats();
         let track = &mut self.track;
         let before = way.rim.bytes;
         let result = self.lease.with(|set| {
@@ -257,6 +268,9 @@ impl Tcp {
             };
             way.host.interface.poll_egress(time, &mut port, set)
         });
+        if self.track.repeats() != repeats {
+            self.again = self.again.and_then(Again::repeated);
+        }
         if result != PollResult::None {
             return (way.rim.bytes - before) as usize;
         }
@@ -265,6 +279,18 @@ impl Tcp {
             self.track.turned(queued);
         }
         0
+    }
+
+    /// Has smoltcp send again what the peer waits for.
+    fn ask_again(&mut self, way: &mut Way<'_, impl PacketSink + ?Sized>) {
+        let Some(again) = &mut self.again else { return };
+        again.ask(&self.track);
+        let ends = self.get(|socket| socket.local_endpoint().zip(socket.remote_endpoint()));
+        let Some((local, remote)) = ends else { return };
+        let end = |at: IpEndpoint| (IpAddr::from(at.addr), at.port);
+        acknowledgements(self.track.duplicate(), end(local), end(remote), |packet| {
+            self.input(way, packet, ACK_DELAY);
+        });
     }
 
     /// The tick at which [`egress`](Self::egress) wants to be called, if at all.
@@ -414,9 +440,16 @@ impl Tcp {
     }
 
     /// Sends segments of at most so many bytes from now on, as the path allows; also what was sent before,
-    /// when it is sent again.
-    pub(super) const fn limit_mss(&mut self, limit: u16) {
+    /// when it is sent again. Returns whether that is to happen at once: longer ones are under way, and were
+    /// lost.
+    pub(super) fn limit_mss(&mut self, limit: u16) -> bool {
+        let before = self.track.mss();
         self.track.set_limit(limit);
+        if self.track.mss() >= before || self.unacknowledged() == 0 {
+            return false;
+        }
+        self.again = Again::all(&self.track);
+        self.again.is_some()
     }
 
     /// Whether something with that number was sent, and is not acknowledged.

@@ -43,6 +43,8 @@ pub(super) struct Track {
     received_end: u32,
     /// The sequence number behind the peer's FIN.
     fin_end: Option<u32>,
+    /// How often what the peer waits for was sent again.
+    repeats: u32,
     /// At the end of its last turn, the congestion window alone kept the sender from sending more.
     congested: bool,
 }
@@ -63,7 +65,8 @@ impl Track {
         self.limit = limit;
     }
 
-    fn asked(&self) -> u16 {
+    /// The MSS that the peer asked for; `u16::MAX` while it has not.
+    pub(super) fn asked(&self) -> u16 {
         if self.mss == 0 { u16::MAX } else { self.mss }
     }
 
@@ -117,6 +120,9 @@ impl Track {
             && self.acknowledged_once
             && is_after(end, self.unacknowledged.wrapping_add(self.window));
         if !probe {
+            if sequence == self.unacknowledged && is_after(self.sent_end, sequence) {
+                self.repeats = self.repeats.wrapping_add(1);
+            }
             self.sent_last = end;
             if is_after(end, self.sent_end) {
                 self.sent_end = end;
@@ -210,6 +216,33 @@ impl Track {
         self.unacknowledged
     }
 
+    /// How often what the peer waits for was sent again, modulo 2^32.
+    pub(super) fn repeats(&self) -> u32 {
+        self.repeats
+    }
+
+    /// The sequence number behind what is under way, as if it were lost; `None` where nothing is, or the peer
+    /// has no room for a segment.
+    pub(super) fn lost(&self) -> Option<u32> {
+        let may = self.sending
+            && self.acknowledged_once
+            && is_after(self.sent_last, self.unacknowledged)
+            && self.window >= u32::from(self.asked());
+        may.then_some(self.sent_last)
+    }
+
+    /// The numbers of an acknowledgement that the peer may have repeated: its next sequence number, ours that
+    /// it waits for, and its window as it stands in a packet.
+    pub(super) fn duplicate(&self) -> (u32, u32, u16) {
+        let window = u16::try_from(self.window >> self.shift).unwrap_or(u16::MAX);
+        let next = if is_after(self.acknowledged, self.expected) {
+            self.acknowledged
+        } else {
+            self.expected
+        };
+        (next, self.unacknowledged, window)
+    }
+
     /// The peer's window, in bytes.
     pub(super) fn window(&self) -> u32 {
         self.window
@@ -269,6 +302,6 @@ pub(super) fn write_part(
 }
 
 /// Whether a sequence number lies after another (RFC 9293 section 3.4).
-fn is_after(number: u32, other: u32) -> bool {
+pub(super) fn is_after(number: u32, other: u32) -> bool {
     number.wrapping_sub(other).wrapping_sub(1) < (1 << 31) - 1
 }

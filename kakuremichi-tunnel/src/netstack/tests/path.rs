@@ -234,3 +234,52 @@ fn a_path_that_is_found_narrow_shortens_what_flows_send() {
         net.run_until(30 * SECOND, |net| net.program(0, other).received == 100_000);
     }
 }
+
+/// RFC 5681 section 3.2, without waiting for the peer: by then a retransmission has backed off for seconds.
+#[test]
+fn what_a_narrow_path_has_swallowed_is_sent_again_as_soon_as_it_is_known() {
+    // The hole opens in the middle of a transfer; while the first flight is under way; and before a
+    // retransmission.
+    for (hole, known) in [(5, 9_000), (3, 9_000), (5, 30)] {
+        for to in [IpAddr::from(v6(2)), v4(2).into()] {
+            let mut net = Net::pair(Link::default());
+            let program = Program {
+                to_send: 2_000_000,
+                ..Program::default()
+            };
+            let flow = net.connect_to(0, PEER, to, program);
+            net.run_for(Duration::from_millis(hole));
+            net.link.loss = 1_000;
+            net.run_for(Duration::from_millis(known));
+            net.link.loss = 0;
+            let received = net.program(1, net.accepted()).received;
+            assert!(received < 2_000_000);
+            let node = &mut net.nodes[0];
+            node.wire.packets.clear();
+            node.stack.set_peer_mtu(PEER, 1_280);
+            node.wire.mtu = 1_280;
+            net.run_until(Duration::from_millis(20), |net| {
+                net.program(1, net.accepted()).received > received
+            });
+            net.run_until(SECOND, |net| net.program(1, net.accepted()).received == 2_000_000);
+            assert_eq!(net.program(0, flow).closed, None);
+        }
+    }
+}
+
+/// A path that widens, or a peer without data under way, has nothing sent again.
+#[test]
+fn nothing_is_sent_again_that_was_not_lost() {
+    let mut net = Net::pair(Link::default());
+    net.connect(Program {
+        to_send: 100_000,
+        ..Program::default()
+    });
+    net.run_for(SECOND);
+    let sent = net.nodes[0].stack.counters().sent;
+    for mtu in [1_340, 1_280, 1_420] {
+        net.nodes[0].stack.set_peer_mtu(PEER, mtu);
+        net.run_for(SECOND);
+    }
+    assert_eq!(net.nodes[0].stack.counters().sent, sent);
+}
