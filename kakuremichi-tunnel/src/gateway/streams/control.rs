@@ -149,6 +149,12 @@ async fn converse<U: Upstream>(
                     streams.sweep(heard.agent);
                 }
                 Some(Signal::Choice(choice)) => {
+                    // Where flows take WireGuard this lane stands by, one of thousands.
+                    let timing = match choice {
+                        LaneKind::TlsStream => Timing::default(),
+                        LaneKind::WireGuard => Timing::standby(),
+                    };
+                    path.set_interval(timing.interval, Instant::now());
                     streams.change_control(heard, |control| control.choice = choice);
                 }
                 Some(Signal::Data(bytes)) => feed.push(&bytes, heard.agent, serving).map_err(io::Error::other)?,
