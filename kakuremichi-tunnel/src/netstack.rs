@@ -23,8 +23,8 @@
 //!
 //! Flows, half-open flows, sessions and buffers are bounded, in all and per peer ([`Limits`]); a connection
 //! attempt beyond a bound is reset and counted ([`Counters`]). The work of one turn is bounded by
-//! [`TURN_BYTES`], and within it each flow by [`QUANTUM`], flows that had nothing to send before
-//! first. Back-pressure is TCP's own: what the engine does not take stays in the flow's ring, and the
+//! [`TURN_BYTES`], and within it each peer by [`QUANTUM`] in turn, however many flows it has, and flows that
+//! send little first. Back-pressure is TCP's own: what the engine does not take stays in the flow's ring, and the
 //! window closes.
 
 mod api;
@@ -39,6 +39,7 @@ mod life;
 mod ports;
 mod reassembly;
 mod rim;
+mod schedule;
 mod sessions;
 mod stack;
 mod tcp;

@@ -6,22 +6,21 @@ use super::{
     FlowId, PacketSink, Stack,
     flow::{Queued, Stage},
     life::Cause,
+    schedule::TURN_COST,
     tcp::{IDLE, Way},
 };
 
-/// How many bytes one [`Stack::transmit`] sends at most, give or take one large segment: new packets
-/// are looked at in between.
+/// How many bytes one [`Stack::transmit`] sends at most, give or take one large segment, turns of flows that
+/// send nothing counted as 512 each: new packets are looked at in between.
 pub const TURN_BYTES: usize = 256 * 1024;
 
-/// How many bytes one flow sends before the next one has its turn, give or take one large segment.
+/// How many bytes one flow, and one peer, sends before the next one has its turn, give or take one large
+/// segment.
 pub const QUANTUM: usize = 64 * 1024;
 
 /// A flow that sends no more than this in a turn is light: it goes ahead of those that do. A request,
 /// a small answer and every acknowledgement is; a transfer is not.
 const LIGHT_BYTES: usize = 8 * 1024;
-
-/// One turn in so many belongs to a heavy flow however many light ones wait.
-const HEAVY_SHARE: usize = 16;
 
 impl Stack {
     /// Sends what flows have to send, up to [`TURN_BYTES`] or until the sink is full. Returns whether
@@ -29,18 +28,15 @@ impl Stack {
     /// [events](Stack::has_events) afterwards.
     pub fn transmit(&mut self, now: Instant, sink: &mut (impl PacketSink + ?Sized)) -> bool {
         let mut left = TURN_BYTES as isize;
-        let mut turns = 0_usize;
         while left > 0 && sink.ready() {
-            turns += 1;
-            let next = if turns.is_multiple_of(HEAVY_SHARE) {
-                self.heavy.pop_front().or_else(|| self.light.pop_front())
-            } else {
-                self.light.pop_front().or_else(|| self.heavy.pop_front())
+            let Some((peer, id)) = self.schedule.pop() else {
+                break;
             };
-            let Some(id) = next else { break };
-            left -= self.serve(id, now, sink) as isize;
+            let sent = self.serve(id, now, sink);
+            self.schedule.charge(peer, sent);
+            left -= (sent + TURN_COST) as isize;
         }
-        !self.light.is_empty() || !self.heavy.is_empty()
+        !self.schedule.is_empty()
     }
 
     /// Lets every timer that is due by `now` run out. What follows from it is sent by

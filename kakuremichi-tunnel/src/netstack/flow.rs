@@ -51,7 +51,7 @@ pub(super) enum Stage {
     Ended,
 }
 
-/// Which queue of flows with something to send a flow is on.
+/// Whether a flow is queued among those with something to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Queued {
     No,

@@ -26,12 +26,7 @@ impl Stack {
             return;
         }
         flow.queued = Queued::Yes;
-        if flow.heavy {
-            &mut self.heavy
-        } else {
-            &mut self.light
-        }
-        .push_back(id);
+        self.schedule.push(flow.peer, id, flow.heavy);
     }
 
     /// Has the engine told that a flow is ready.

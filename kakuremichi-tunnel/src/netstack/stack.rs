@@ -17,6 +17,7 @@ use super::{
     ports::{EPHEMERAL, Ephemeral, PortSet},
     reassembly::Reassembly,
     rim::{IPV4_HEADER, IPV6_HEADER, LONGEST, Rim, TCP_HEADER},
+    schedule::Schedule,
     sessions::Sessions,
     tcp::Tcp,
     time_wait::TimeWait,
@@ -62,10 +63,8 @@ pub struct Stack {
     pub(super) pongs: usize,
     /// Flows to tell the engine about; each is on it once.
     pub(super) ready: VecDeque<FlowId>,
-    /// Flows that may have something to send, each on one of the two once: those whose last turn sent
-    /// little, and those whose last turn sent much.
-    pub(super) light: VecDeque<FlowId>,
-    pub(super) heavy: VecDeque<FlowId>,
+    /// Flows that may have something to send.
+    pub(super) schedule: Schedule,
     /// Timers that ran out; kept for its memory.
     pub(super) due: Vec<u32>,
     /// The same of sessions.
@@ -119,8 +118,7 @@ impl Stack {
             events: VecDeque::new(),
             pongs: 0,
             ready: VecDeque::new(),
-            light: VecDeque::new(),
-            heavy: VecDeque::new(),
+            schedule: Schedule::default(),
             due: Vec::new(),
             idle_sessions: Vec::new(),
         };

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::net::{Link, Net, PORT, Program, begin, settings, v6};
 use crate::{
-    netstack::{BuildError, CloseReason, ConnectError, Settings, Stack},
+    netstack::{BuildError, CloseReason, ConnectError, PacketSink, Settings, Stack},
     peer::PeerId,
 };
 
@@ -200,7 +200,7 @@ fn ten_thousand_idle_flows_are_cheap() {
     assert!(net.now - begin < SECOND);
     // Some hundred segments for three megabytes, and none for the idle ones.
     assert!(quiet(&net) - before < 3_000);
-    assert!(net.nodes[0].stack.light.is_empty() && net.nodes[0].stack.heavy.is_empty());
+    assert!(net.nodes[0].stack.schedule.is_empty());
 }
 
 #[test]
@@ -277,4 +277,39 @@ fn what_waits_behind_a_gap_survives_an_idle_time() {
             net.program(1, net.accepted()).received == 400_000
         });
     }
+}
+
+/// A peer has its share of a turn however many flows another one has.
+#[test]
+fn a_peer_with_many_flows_does_not_push_another_one_aside() {
+    struct Count([usize; 2]);
+    impl PacketSink for Count {
+        fn packet(&mut self, peer: PeerId, packet: &[u8]) {
+            self.0[peer.slot()] += packet.len();
+        }
+        fn ready(&self) -> bool {
+            true
+        }
+    }
+    let mut net = Net::new(Link::default());
+    for host in 1..=3 {
+        net.add(settings(host));
+    }
+    net.join(0, 1);
+    net.join(0, 2);
+    for node in [1, 2] {
+        net.nodes[node].server = Program::default();
+    }
+    let greedy: Vec<_> = (0..40).map(|_| net.connect(Program::default())).collect();
+    let modest = net.connect_to(0, PeerId::new(1, 0), v6(3).into(), Program::default());
+    net.run_for(SECOND);
+    let stack = &mut net.nodes[0].stack;
+    for flow in greedy.into_iter().chain([modest]) {
+        let filled = stack.send(flow, |room| (room.len(), room.len()));
+        assert!(filled.is_some_and(|filled| filled > 10_000), "{filled:?}");
+    }
+    let mut sent = Count([0; 2]);
+    assert!(stack.transmit(net.now, &mut sent), "there is more to send");
+    // Its first flight: all that it may send before it is acknowledged.
+    assert!(sent.0[1] > 10_000, "{:?}", sent.0);
 }
