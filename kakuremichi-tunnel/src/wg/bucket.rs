@@ -32,12 +32,16 @@ impl Bucket {
 
     /// Takes a token if there is one.
     pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        let next = self.full_at.max(now) + rate.interval;
-        let admitted = next <= now + rate.burst;
+        let admitted = self.has(rate, now);
         if admitted {
-            self.full_at = next;
+            self.full_at = self.full_at.max(now) + rate.interval;
         }
         admitted
+    }
+
+    /// Whether there is a token.
+    pub(super) fn has(&self, rate: Rate, now: Instant) -> bool {
+        self.full_at.max(now) + rate.interval <= now + rate.burst
     }
 
     pub(super) const fn full_at(&self) -> Instant {

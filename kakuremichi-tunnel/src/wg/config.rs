@@ -43,6 +43,9 @@ pub struct HandshakeLimits {
     pub per_source_second: u32,
     /// How many of them at once. Agents behind one NAT are one sender.
     pub per_source_burst: u32,
+    /// Cookies sent per second, and as many at once. Far cheaper than a handshake: with many, whoever is there is
+    /// soon asked for proof among forged senders.
+    pub cookies_per_second: u32,
 }
 
 impl Default for HandshakeLimits {
@@ -52,6 +55,7 @@ impl Default for HandshakeLimits {
             burst: 1_000,
             per_source_second: 20,
             per_source_burst: 100,
+            cookies_per_second: 4_000,
         }
     }
 }

@@ -144,6 +144,10 @@ impl Device {
                 else {
                     return self.counters.unknown_peer += 1;
                 };
+                if !state.may_initiate(now) {
+                    // The rest of a handshake costs five times as much as finding out whose it is.
+                    return self.counters.limited += 1;
+                }
                 let owner = state.ownership.get();
                 if owner.shard != self.shard {
                     if owner.held && way == Way::Straight {
@@ -174,11 +178,14 @@ impl Device {
             Ok(Received::Nothing | Received::Packet(_)) => {}
             Ok(Received::Reply(length)) => {
                 self.counters.sessions += 1;
+                if matches!(message, Message::Initiation) {
+                    state.count_initiation(now);
+                }
                 if state.claimed.is_some() && matches!(message, Message::Initiation) {
                     // Nothing is proven yet, not even that the peer is there.
                     return sink.datagram(from, &out[..length]);
                 }
-                let is_ready = tunnel.is_ready();
+                let is_ready = state.is_ready();
                 if is_ready && !settle_owner(state, self.shard, &mut self.counters) {
                     return;
                 }

@@ -34,6 +34,7 @@ pub(super) enum Verdict {
 pub(super) struct Limiter {
     total: Rate,
     source: Rate,
+    challenges: Rate,
     unproven: Bucket,
     proven: Bucket,
     cookies: Bucket,
@@ -53,6 +54,7 @@ impl Limiter {
         Self {
             total: Rate::new(limits.per_second, limits.burst),
             source: Rate::new(limits.per_source_second, limits.per_source_burst),
+            challenges: Rate::new(limits.cookies_per_second, limits.cookies_per_second),
             unproven: Bucket::full(now),
             proven: Bucket::full(now),
             cookies: Bucket::full(now),
@@ -70,7 +72,7 @@ impl Limiter {
         now: Instant,
         out: &mut [u8; HANDSHAKE_ROOM],
     ) -> Verdict {
-        let (total, rate) = (self.total, self.source);
+        let (total, rate, challenges) = (self.total, self.source, self.challenges);
         let at = self.find(prefix(from), now);
         let Some(source) = &mut self.sources[at] else {
             return Verdict::Limited;
@@ -78,10 +80,14 @@ impl Limiter {
         if source.unproven.take(rate, now) && self.unproven.take(total, now) {
             return Verdict::Admit;
         }
+        if !has_mac2(datagram) && !self.cookies.has(challenges, now) {
+            // Nothing could come of it.
+            return Verdict::Limited;
+        }
         match identity.verify_mac2(from, datagram, out) {
             // Counted only now: whoever forges an address spends nobody else's tokens.
             Proof::Proven if source.proven.take(rate, now) && self.proven.take(total, now) => Verdict::Admit,
-            Proof::Challenge(length) if self.cookies.take(total, now) => Verdict::Challenge(length),
+            Proof::Challenge(length) if self.cookies.take(challenges, now) => Verdict::Challenge(length),
             Proof::Proven | Proof::Challenge(_) | Proof::Invalid => Verdict::Limited,
         }
     }
@@ -113,6 +119,11 @@ impl Limiter {
         hasher.write_u128(prefix);
         hasher.finish() as usize
     }
+}
+
+/// Whether a sender claims to have a cookie.
+fn has_mac2(datagram: &[u8]) -> bool {
+    datagram.last_chunk::<16>().is_some_and(|mac2| *mac2 != [0; 16])
 }
 
 /// An IPv4 address, or the network that one IPv6 subscriber has at least.

@@ -11,6 +11,7 @@ use kakuremichi_core::{key::WireGuardKey, net::Cidr, secret::Secret};
 
 use super::{
     OuterPath,
+    bucket::{Bucket, Rate},
     cipher::{Identity, Tunnel},
     owners::Ownership,
 };
@@ -18,6 +19,11 @@ use crate::peer::PeerId;
 
 /// Packets of one peer that wait for a session. One more drops the oldest.
 pub(super) const MAX_QUEUED: usize = 32;
+
+/// Initiations of one peer that are answered in a second, and at once: a peer that is in order begins one in a
+/// second at most. More are dropped and counted. Only genuine ones count, which nobody else can make.
+const INITIATIONS_PER_SECOND: u32 = 10;
+const INITIATIONS_AT_ONCE: u32 = 50;
 
 /// The longest packet that waits; longer ones are dropped. No tunnel has a larger MTU.
 pub(super) const MAX_QUEUED_LENGTH: usize = 2048;
@@ -47,6 +53,8 @@ pub(super) struct Peer {
     pub(super) last_sent: Option<Instant>,
     pub(super) last_received: Option<Instant>,
     pub(super) last_initiation: Option<Instant>,
+    /// What is left of its initiations; `None` before the first.
+    pub(super) initiations: Option<Bucket>,
     /// Our index of the newest session in which the peer was heard, or which its answer made.
     pub(super) proven: Option<u32>,
     pub(super) received_bytes: u64,
@@ -102,6 +110,18 @@ impl Peer {
         dropped
     }
 
+    /// Whether an initiation of the peer may be answered.
+    pub(super) fn may_initiate(&self, now: Instant) -> bool {
+        self.initiations
+            .is_none_or(|bucket| bucket.has(initiation_rate(), now))
+    }
+
+    /// An initiation of the peer was answered.
+    pub(super) fn count_initiation(&mut self, now: Instant) {
+        let bucket = self.initiations.get_or_insert_with(|| Bucket::full(now));
+        bucket.take(initiation_rate(), now);
+    }
+
     /// Whether so much time has passed since nothing was sent that a sign of life is due.
     pub(super) fn keepalive_due(&self, now: Instant) -> bool {
         let Some(interval) = self.keepalive else {
@@ -129,4 +149,8 @@ impl Peer {
         self.last_initiation
             .is_some_and(|last| now.saturating_duration_since(last) < pause)
     }
+}
+
+fn initiation_rate() -> Rate {
+    Rate::new(INITIATIONS_PER_SECOND, INITIATIONS_AT_ONCE)
 }

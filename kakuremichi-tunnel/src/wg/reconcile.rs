@@ -165,6 +165,7 @@ impl Device {
             last_sent: None,
             last_received: None,
             last_initiation: None,
+            initiations: None,
             proven: None,
             received_bytes: 0,
             sent_bytes: 0,

@@ -4,6 +4,8 @@
 )]
 
 #[cfg(target_os = "linux")]
+mod abuse;
+#[cfg(target_os = "linux")]
 mod clock;
 mod owners;
 #[cfg(target_os = "linux")]
@@ -514,6 +516,7 @@ fn a_flood_is_limited_and_who_proves_its_address_gets_through() {
         burst: 5,
         per_source_second: 100,
         per_source_burst: 100,
+        cookies_per_second: 5,
     };
     let (mut a, mut b) = (Node::new(1), Node::with(2, limits));
     a.set_peers(&[b.as_peer()]);

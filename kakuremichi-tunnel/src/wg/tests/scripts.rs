@@ -426,6 +426,7 @@ fn under_load() -> HandshakeLimits {
         burst: 2,
         per_source_second: 1,
         per_source_burst: 1,
+        cookies_per_second: 2,
     }
 }
 
