@@ -183,7 +183,8 @@ pub enum BuildError {
 #[error("{0} is not the address of a host")]
 pub struct InvalidAddress(pub IpAddr);
 
-/// How many flows a stack keeps. Beyond each bound an attempt is reset and counted.
+/// How many flows a stack keeps. Beyond each bound an attempt is reset and counted. Where several peers have some,
+/// none has more than eight times as many as are free, so that no few of them can take all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// All flows, half-open and closing ones included. Two rings of address space are reserved for

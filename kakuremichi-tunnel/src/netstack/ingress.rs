@@ -7,7 +7,7 @@ use super::{
     flow::{Flow, Key, Stage},
     life::Cause,
     rim::Control,
-    stack::is_host,
+    stack::{has_place, is_host},
     tcp::{Tcp, Way},
     time_wait::Answer,
 };
@@ -141,10 +141,9 @@ impl Stack {
     fn may_accept(&self, peer: PeerId) -> bool {
         let limits = &self.settings.limits;
         let (half_open, of_peer) = self.table.half_open(peer);
-        self.table.len() < limits.flows
-            && self.table.of_peer(peer) < limits.flows_per_peer
-            && half_open < limits.half_open
+        self.may_have_flow(peer)
             && of_peer < limits.half_open_per_peer
+            && has_place(limits.half_open, half_open, of_peer)
     }
 
     /// Answers a segment with a reset (RFC 9293 section 3.5.2), but never a reset.

@@ -34,6 +34,10 @@ const LEAST_PEER_MTU: usize = 1_200;
 /// A stack that cannot have as many flows is not worth having.
 const LEAST_FLOWS: usize = 64;
 
+/// How many times as many flows, half-open ones or sessions as are free one of several peers may have. Two peers
+/// get 94 of a hundred, ten get 99, and one place in nine times their number stays free.
+const FREE_SHARE: usize = 8;
+
 /// The netstack of one shard. See the [module](super) for how to drive it.
 #[derive(Debug)]
 pub struct Stack {
@@ -182,8 +186,7 @@ impl Stack {
         if !is_host(remote.ip()) || remote.port() == 0 || remote.is_ipv4() != local.is_ipv4() {
             return Err(ConnectError::Unaddressable);
         }
-        let limits = &self.settings.limits;
-        if self.table.len() >= limits.flows || self.table.of_peer(peer) >= limits.flows_per_peer {
+        if !self.may_have_flow(peer) {
             return Err(ConnectError::TooManyFlows);
         }
         let local = (0..EPHEMERAL)
@@ -453,6 +456,13 @@ impl Stack {
         &self.settings
     }
 
+    /// Whether there is a place for one more flow of a peer.
+    pub(super) fn may_have_flow(&self, peer: PeerId) -> bool {
+        let limits = &self.settings.limits;
+        let of_peer = self.table.of_peer(peer);
+        of_peer < limits.flows_per_peer && has_place(limits.flows, self.table.len(), of_peer)
+    }
+
     pub(super) fn is_ours(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(v4) => self.settings.ipv4 == Some(v4),
@@ -491,6 +501,14 @@ fn reserve(settings: &Settings) -> Result<Arena, BuildError> {
             Err(source) => return Err(BuildError::Memory { flows, source }),
         }
     }
+}
+
+/// Whether a peer that has `of_peer` of something may have one more, of which there are `used` in all. Beside
+/// others it has no more than [`FREE_SHARE`] times as many as are free: so some few peers that take what they can
+/// get leave places for everybody else.
+pub(super) const fn has_place(bound: usize, used: usize, of_peer: usize) -> bool {
+    let free = bound.saturating_sub(used);
+    free > 0 && (of_peer == used || of_peer < free.saturating_mul(FREE_SHARE))
 }
 
 /// Whether an address may be a host's.

@@ -12,8 +12,11 @@ use std::{
 };
 
 use super::{
-    CloseReason, ConnectError, Event, PacketSink, SessionId, Stack, flow::Key, ports::EPHEMERAL,
-    sessions::Session, stack::is_host,
+    CloseReason, ConnectError, Event, PacketSink, SessionId, Stack,
+    flow::Key,
+    ports::EPHEMERAL,
+    sessions::Session,
+    stack::{has_place, is_host},
 };
 use crate::{
     packet::{Fragment, Protocol, UdpDatagram},
@@ -301,7 +304,8 @@ impl Stack {
 
     fn may_have_session(&self, peer: PeerId) -> bool {
         let limits = &self.settings.limits;
-        self.sessions.len() < limits.sessions && self.sessions.of_peer(peer) < limits.sessions_per_peer
+        let of_peer = self.sessions.of_peer(peer);
+        of_peer < limits.sessions_per_peer && has_place(limits.sessions, self.sessions.len(), of_peer)
     }
 
     fn add_session(

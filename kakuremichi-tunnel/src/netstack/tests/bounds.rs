@@ -313,3 +313,36 @@ fn a_peer_with_many_flows_does_not_push_another_one_aside() {
     // Its first flight: all that it may send before it is acknowledged.
     assert!(sent.0[1] > 10_000, "{:?}", sent.0);
 }
+
+/// Peers that take all they can get leave places for others.
+#[test]
+fn a_few_greedy_peers_leave_places_for_others() {
+    const GREEDY: u16 = 2;
+    let mut first = settings(1);
+    first.limits.half_open = 30;
+    first.limits.half_open_per_peer = 20;
+    let mut net = Net::new(Link::default());
+    net.add(first);
+    for host in 2..=GREEDY + 2 {
+        let node = net.add(settings(host as u8));
+        net.join(node, 0);
+    }
+    let connect = |net: &mut Net, node, count| {
+        for _ in 0..count {
+            net.connect_to(node, PeerId::new(0, 0), v6(1).into(), Program::default());
+        }
+        net.run_for(SECOND);
+    };
+    // Opened and not ended: all places are wanted, twice over.
+    for node in 1..=usize::from(GREEDY) {
+        for _ in 0..14 {
+            connect(&mut net, node, 3);
+        }
+    }
+    let before = net.nodes[0].stack.flows();
+    assert!(before < 64, "{before}");
+    let node = usize::from(GREEDY) + 1;
+    let flow = net.connect_to(node, PeerId::new(0, 0), v6(1).into(), Program::default());
+    net.run_until(SECOND, |net| net.program(node, flow).established);
+    assert!(net.nodes[0].stack.counters().overflowed > 0);
+}
