@@ -1,5 +1,7 @@
 //! What a gateway tells on its admin address.
 
+mod refused;
+
 use std::sync::Arc;
 
 use kakuremichi_bins_common::{AdminSource, Exposition, MetricKind, Readiness};
@@ -7,6 +9,8 @@ use kakuremichi_core::model::Transport;
 use kakuremichi_tunnel::engine::Metrics;
 use kakuremichi_tunnel::gateway::{Gateway, GatewayMetrics, GatewayStatus, LaneKind, PeerState, Phase};
 use tokio::sync::watch;
+
+use refused::REFUSED;
 
 /// Answers from the gateway's status and counters.
 #[derive(Debug)]
@@ -449,7 +453,7 @@ impl AdminSource for Source {
             gauge,
             engine.sessions,
         );
-        for (name, help, read) in ENGINE {
+        for (name, help, read) in ENGINE.iter().chain(REFUSED) {
             page.single(name, help, MetricKind::Counter, read(&engine));
         }
     }

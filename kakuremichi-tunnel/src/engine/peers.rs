@@ -20,6 +20,9 @@ use crate::{
 
 /// How soon a change is published: changes that come together are told together.
 const PUBLISH_SOON: Duration = Duration::from_millis(20);
+/// How much later for each peer: what is published tells of all of them, and a peer that moves without end must
+/// not have the others told about more often than that costs.
+const PUBLISH_EACH: Duration = Duration::from_micros(25);
 /// How often counters are published.
 const PUBLISH: Duration = Duration::from_secs(1);
 /// So many probes without an answer suggest that the peer lost its session.
@@ -334,7 +337,7 @@ impl PeerTable {
     }
 
     fn changed(&mut self, now: Instant) {
-        let soon = now + PUBLISH_SOON;
+        let soon = now + PUBLISH_SOON + PUBLISH_EACH * self.peers.len() as u32;
         self.publish_at = Some(self.publish_at.map_or(soon, |at| at.min(soon)));
     }
 }

@@ -89,6 +89,8 @@ pub struct Limits {
     /// Connections of TLS stream lanes whose ends have not proven who they are. Beyond, a new one is closed
     /// at once.
     pub lane_handshakes: usize,
+    /// The same of one address (IPv6: of one /64).
+    pub lane_handshakes_per_address: usize,
     /// Flows passed on for other gateways at once. Beyond, a new one is refused as overload, and the other
     /// gateway asks the next one.
     pub relayed_flows: usize,
@@ -115,6 +117,7 @@ impl Default for Limits {
             remembered: 4_096,
             lane_connections: 512,
             lane_handshakes: 256,
+            lane_handshakes_per_address: 64,
             relayed_flows: 8_192,
             certificates: 1_024,
         }

@@ -30,7 +30,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{metrics::Counters, settings::Limits, upstream::FlowError};
+use super::{metrics::Counters, per_address::PerAddress, settings::Limits, upstream::FlowError};
 use crate::{
     keys::NodeKeys,
     lane::PathHealth,
@@ -59,6 +59,7 @@ struct Inner {
     /// Connections whose ends have not proven who they are. Beyond, a new one is closed at once.
     handshakes: usize,
     handshaking: AtomicUsize,
+    handshaking_per_address: Arc<PerAddress>,
     /// Locked for the beginning and the end of a flow, never for what moves in between. No connection is
     /// dropped under it: that takes it again.
     state: Mutex<State>,
@@ -133,6 +134,7 @@ impl Streams {
             connections: limits.lane_connections,
             handshakes: limits.lane_handshakes,
             handshaking: AtomicUsize::new(0),
+            handshaking_per_address: PerAddress::new(limits.lane_handshakes_per_address),
             state: Mutex::default(),
             changed: watch::Sender::default(),
             home,

@@ -149,7 +149,7 @@ async fn handshake<U: Upstream>(door: Rc<Door<U>>, stream: TcpStream, peer: Sock
             // The bound per address holds until the agent is known; then the one per agent does.
             let _entry = entry;
             let (streams, serving) = (door.streams.clone(), Rc::clone(&door.serving));
-            return streams::accept(*start, wanted, patience, streams, serving).await;
+            return streams::accept(*start, peer.ip(), wanted, patience, streams, serving).await;
         }
         Ok(Err(error)) => {
             door.serving.counters.handshakes_failed.one();
@@ -172,7 +172,7 @@ async fn handshake<U: Upstream>(door: Rc<Door<U>>, stream: TcpStream, peer: Sock
             Ok(Ok(false)) => {}
             Ok(Ok(true)) => {
                 let (streams, serving) = (door.streams.clone(), Rc::clone(&door.serving));
-                return streams::accept_websocket(stream, patience, streams, serving).await;
+                return streams::accept_websocket(stream, peer.ip(), patience, streams, serving).await;
             }
             // Nothing came, as far as a request can be told.
             Ok(Err(_)) | Err(_) => return,

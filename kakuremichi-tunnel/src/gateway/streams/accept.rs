@@ -5,7 +5,7 @@
     reason = "the proof of identity has a deadline; a lane's control connection has a task, which the lane ends"
 )]
 
-use std::{future::Future, io, rc::Rc, sync::Arc, time::Duration};
+use std::{future::Future, io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use kakuremichi_core::name::Hostname;
 use kakuremichi_proto::lane::{
@@ -76,6 +76,7 @@ pub(crate) async fn begins_as_lane<T: AsyncBufRead + Unpin>(stream: &mut T) -> i
 /// identity, and a place in the agent's lane, all within `patience`.
 pub(crate) async fn accept<U: Upstream>(
     start: StartHandshake<Socket>,
+    from: IpAddr,
     wanted: Wanted,
     patience: Duration,
     streams: Streams,
@@ -96,17 +97,18 @@ pub(crate) async fn accept<U: Upstream>(
         let known = introduce(&mut stream, &exporter, cut, &streams).await?;
         Ok((Box::new(stream) as Box<dyn Io>, known))
     };
-    conclude(shaking, patience, &streams, serving).await;
+    conclude(shaking, from, patience, &streams, serving).await;
 }
 
 /// The same for a WebSocket, of which the request has begun to come.
 pub(crate) async fn accept_websocket<U: Upstream>(
     stream: TlsStream<Socket>,
+    from: IpAddr,
     patience: Duration,
     streams: Streams,
     serving: Rc<Serving<U>>,
 ) {
-    conclude(websocket(stream, &streams), patience, &streams, serving).await;
+    conclude(websocket(stream, &streams), from, patience, &streams, serving).await;
 }
 
 async fn websocket(stream: TlsStream<Socket>, streams: &Streams) -> Result<Met, HelloError> {
@@ -128,11 +130,12 @@ fn facts(stream: &TlsStream<Socket>) -> io::Result<(Exporter, Cut)> {
 
 async fn conclude<U: Upstream>(
     meeting: impl Future<Output = Result<Met, HelloError>>,
+    from: IpAddr,
     patience: Duration,
     streams: &Streams,
     serving: Rc<Serving<U>>,
 ) {
-    let Some(handshaking) = Handshaking::begin(streams) else {
+    let Some(handshaking) = Handshaking::begin(streams, from) else {
         return;
     };
     let met = timeout(patience, meeting).await;

@@ -31,6 +31,9 @@ use crate::{
     streams::connection::{Connection, Signal},
 };
 
+/// An agent that changes its mind is heard so often at most: each time the gateway looks at all its peers.
+const CHOICE: Duration = Duration::from_secs(1);
+
 /// How long what is said may take to be sent.
 const WRITE: Duration = Duration::from_secs(10);
 
@@ -131,8 +134,13 @@ async fn converse<U: Upstream>(
     let Some(demand) = streams.demand(heard) else {
         return Ok(());
     };
+    // Whether idle connections were looked at since the last probe.
+    let mut swept = true;
+    // What the agent chose and is yet to be followed, and from when on it may be.
+    let (mut choice, mut choose_at) = (None, Instant::now());
     loop {
         if let Some(probe) = path.poll_probe(Instant::now()) {
+            swept = false;
             connection.queue(Record::Ping(Echo {
                 sequence: probe.sequence,
                 payload: probe.payload,
@@ -146,11 +154,12 @@ async fn converse<U: Upstream>(
                 Some(Signal::Ping(echo)) => connection.queue(Record::Pong(echo)),
                 Some(Signal::Pong(echo)) => {
                     path.handle_answer(echo.sequence, echo.payload, Instant::now());
-                    streams.sweep(heard.agent);
+                    // Once for each probe, whatever is said to be an answer.
+                    if !std::mem::replace(&mut swept, true) {
+                        streams.sweep(heard.agent);
+                    }
                 }
-                Some(Signal::Choice(choice)) => {
-                    streams.change_control(heard, |control| control.choice = choice);
-                }
+                Some(Signal::Choice(chosen)) => choice = Some(chosen),
                 Some(Signal::Data(bytes)) => feed.push(&bytes, heard.agent, serving).map_err(io::Error::other)?,
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => return Ok(()),
@@ -158,10 +167,17 @@ async fn converse<U: Upstream>(
             () = sleep_until(path.poll_timeout().into()) => {
                 path.handle_timeout(Instant::now());
             }
+            () = sleep_until(choose_at.into()), if choice.is_some() => {}
             () = demand.notified() => {
                 let waiting = streams.waiting(heard);
                 connection.queue(Record::Demand(waiting));
             }
+        }
+        if Instant::now() >= choose_at
+            && let Some(chosen) = choice.take()
+        {
+            choose_at = Instant::now() + CHOICE;
+            streams.change_control(heard, |control| control.choice = chosen);
         }
         if path.is_up() != before {
             let health = path.health();

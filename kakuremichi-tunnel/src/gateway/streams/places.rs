@@ -1,33 +1,47 @@
 //! Bounds: how many connections there are, before and after their ends are known.
 
-use std::sync::{Arc, Weak, atomic::Ordering};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Weak, atomic::Ordering},
+};
 
 use kakuremichi_core::id::AgentId;
 
 use super::{Inner, Streams};
-use crate::streams::socket::Cut;
+use crate::{gateway::per_address::Share, streams::socket::Cut};
 
 /// A connection whose ends have not proven who they are, until this is dropped.
-pub(super) struct Handshaking(Streams);
+pub(super) struct Handshaking {
+    streams: Streams,
+    _share: Share,
+}
 
 impl Handshaking {
-    /// Counts one more; `None` at the bound.
-    pub(super) fn begin(streams: &Streams) -> Option<Self> {
+    /// Counts one more; `None` at a bound. One address does not take the places of all others.
+    pub(super) fn begin(streams: &Streams, from: IpAddr) -> Option<Self> {
+        let begun = Self::count(streams, from);
+        if begun.is_none() {
+            streams.0.counters.lanes_refused.one();
+        }
+        begun
+    }
+
+    fn count(streams: &Streams, from: IpAddr) -> Option<Self> {
         let inner = &streams.0;
+        let share = inner.handshaking_per_address.take(from)?;
         let before = inner.handshaking.fetch_add(1, Ordering::Relaxed);
         // From here on it is counted off again.
-        let this = Self(streams.clone());
-        if before >= inner.handshakes {
-            inner.counters.lanes_refused.one();
-            return None;
-        }
-        Some(this)
+        let this = Self {
+            streams: streams.clone(),
+            _share: share,
+        };
+        (before < inner.handshakes).then_some(this)
     }
 }
 
 impl Drop for Handshaking {
     fn drop(&mut self) {
-        self.0.0.handshaking.fetch_sub(1, Ordering::Relaxed);
+        self.streams.0.handshaking.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
