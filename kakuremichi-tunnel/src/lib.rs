@@ -12,7 +12,7 @@
 //! The shell (feature `engine`) drives them: one named thread per shard, with the sockets it serves.
 //! On it stand `Agent` (the default feature `agent`) and `Gateway` (feature `gateway`).
 //!
-//! `testing` (a feature) has what the fuzz targets run.
+//! `testing` (a feature) has what the fuzz targets run, and an agent that is hostile.
 
 pub mod arena;
 pub mod lane;

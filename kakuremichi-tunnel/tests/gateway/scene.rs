@@ -265,6 +265,14 @@ impl Scene {
         Self::prepared(services, |gateway| gateway, Variant::tls()).await
     }
 
+    /// The same, with another gateway than usual.
+    pub(crate) async fn over_tls_at(
+        services: &[Published],
+        set: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
+    ) -> Self {
+        Self::prepared(services, set, Variant::tls()).await
+    }
+
     /// The same, with somebody between the agent and the gateway's HTTPS port.
     pub(crate) async fn over_tls_by(services: &[Published], between: fn(SocketAddr) -> SocketAddr) -> Self {
         let variant = Variant {
