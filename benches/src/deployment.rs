@@ -1,6 +1,10 @@
 //! Control, a gateway and an agent, from the release binaries, on loopback.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::json;
 
@@ -19,7 +23,9 @@ pub struct Deployment {
     agent: Process,
     _control: Process,
     rest: Rest,
-    _scratch: Scratch,
+    url: String,
+    wireguard: SocketAddr,
+    scratch: Scratch,
 }
 
 impl Deployment {
@@ -31,24 +37,12 @@ impl Deployment {
     /// [`Trouble::NotBuilt`] without the binaries; whatever keeps them from starting.
     pub fn start(name: &str, flags: &[&str]) -> Result<Self, Trouble> {
         let scratch = Scratch::new(&format!("deployment-{name}"))?;
-        let role = |name: &str| sibling(&format!("kakuremichi-{name}"));
         let data = |name: &str| scratch.path().join(name);
-        let made = |words: &[&str]| {
-            let mut command = Command::new(role("control")?);
-            let text = output(command.args(words).arg("--data").arg(data("control")))?;
-            Ok::<_, Trouble>(text.trim().to_owned())
-        };
+        let made = |words: &[&str]| made(scratch.path(), words);
         let port = free_port()?;
         let address = format!("127.0.0.1:{port}");
         let url = format!("http://{address}");
-        let start = |name: &str, words: &[&str]| {
-            let admin = free_port()?;
-            let mut command = Command::new(role(name)?);
-            command.arg("run").arg("--data").arg(data(name)).args(words);
-            command.args(["--admin", &format!("127.0.0.1:{admin}"), "--log", "warn"]);
-            let log = data(&format!("{name}.log"));
-            Process::start(&mut command, Some(&log)).map(|process| (process, Ready { admin, log }))
-        };
+        let start = |name: &str, words: &[&str]| start(name, &data(name), words);
         let (control, control_ready) = start("control", &["--listen", &address, "--public-url", &url])?;
         control_ready.wait("Control")?;
         // Control makes its database and its key when it runs for the first time.
@@ -56,9 +50,9 @@ impl Deployment {
         let agent_token = made(&["token", "create", "--role", "agent"])?;
         let key = made(&["api-key", "create"])?;
 
-        let (http, https, wireguard) = (free_port()?, free_port()?, free_port()?);
+        let (http, https, wireguard_port) = (free_port()?, free_port()?, free_port()?);
         let loopback = |port: u16| format!("127.0.0.1:{port}");
-        let (http, https, wireguard) = (loopback(http), loopback(https), loopback(wireguard));
+        let (http, https, wireguard) = (loopback(http), loopback(https), loopback(wireguard_port));
         let (gateway, gateway_ready) = start(
             "gateway",
             &[
@@ -96,7 +90,9 @@ impl Deployment {
             agent,
             _control: control,
             rest: Rest::with_key(port, key),
-            _scratch: scratch,
+            url,
+            wireguard: SocketAddr::from(([127, 0, 0, 1], wireguard_port)),
+            scratch,
         })
     }
 
@@ -118,11 +114,53 @@ impl Deployment {
         self.rest.post("/api/v1/services", &service).map(drop)
     }
 
+    /// Enrols another agent and ends it: its state directory.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from being enrolled.
+    pub fn enrol(&self, name: &str) -> Result<PathBuf, Trouble> {
+        let token = made(self.scratch.path(), &["token", "create", "--role", "agent"])?;
+        let data = self.scratch.path().join(name);
+        let words = ["--control", &self.url, "--token", &token, "--name", name];
+        let (process, ready) = start("agent", &data, &words)?;
+        ready.wait(name)?;
+        drop(process);
+        Ok(data)
+    }
+
+    /// Where the gateway receives WireGuard's datagrams.
+    #[must_use]
+    pub const fn wireguard(&self) -> SocketAddr {
+        self.wireguard
+    }
+
     /// The gateway and the agent, each by its process identifier.
     #[must_use]
     pub fn ends(&self) -> [u32; 2] {
         [self.gateway.id(), self.agent.id()]
     }
+}
+
+fn role(name: &str) -> Result<PathBuf, Trouble> {
+    sibling(&format!("kakuremichi-{name}"))
+}
+
+/// What a command of Control's, with its data in `scratch`, prints.
+fn made(scratch: &Path, words: &[&str]) -> Result<String, Trouble> {
+    let mut command = Command::new(role("control")?);
+    let text = output(command.args(words).arg("--data").arg(scratch.join("control")))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Starts a role with its data in a directory, and its log beside it.
+fn start(name: &str, data: &Path, words: &[&str]) -> Result<(Process, Ready), Trouble> {
+    let admin = free_port()?;
+    let mut command = Command::new(role(name)?);
+    command.arg("run").arg("--data").arg(data).args(words);
+    command.args(["--admin", &format!("127.0.0.1:{admin}"), "--log", "warn"]);
+    let log = data.with_extension("log");
+    Process::start(&mut command, Some(&log)).map(|process| (process, Ready { admin, log }))
 }
 
 /// How a role tells that it is ready, or why it is not.
