@@ -37,8 +37,8 @@ pub struct PaddedProbe {
 
 /// What is known about the packets that pass one path.
 ///
-/// As long as nothing is known the longest are used. A black hole is noticed within four seconds of
-/// traffic, and in one more for each step down.
+/// As long as nothing is known the longest are used. A black hole is noticed eight seconds after the last
+/// answer while something is sent, and three more are needed for each further step down.
 #[derive(Debug, Clone)]
 pub struct PathMtu {
     full: u16,
@@ -124,7 +124,10 @@ impl PathMtu {
 
     /// The probe that is due on a path that answers small ones; `active` if packets are sent on it.
     pub fn poll_probe(&mut self, active: bool, now: Instant) -> Option<PaddedProbe> {
-        if self.awaited.is_some() || now < self.next || (self.confirmed && !active) {
+        // Once one was lost the next follows, whatever is sent: where long packets do not pass, flows send ever
+        // less.
+        let wanted = active || !self.confirmed || self.misses > 0;
+        if self.awaited.is_some() || now < self.next || !wanted {
             return None;
         }
         let longer = self
@@ -229,6 +232,15 @@ mod tests {
             run(&mut mtu, &mut now, (5 + within) * SECOND, carries, true);
             assert_eq!(mtu.current(), expected);
         }
+    }
+
+    #[test]
+    fn a_black_hole_is_found_out_even_if_flows_have_stopped_sending() {
+        let (mut mtu, mut now) = start();
+        run(&mut mtu, &mut now, 10 * SECOND, 1_420, true);
+        run(&mut mtu, &mut now, TICK, 1_419, true);
+        run(&mut mtu, &mut now, 5 * SECOND, 1_419, false);
+        assert_eq!(mtu.current(), 1_340);
     }
 
     #[test]

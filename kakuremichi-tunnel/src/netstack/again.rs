@@ -48,19 +48,21 @@ impl Again {
         self.due
     }
 
-    /// It was asked for.
+    /// It is asked for.
     pub(super) fn ask(&mut self, track: &Track) {
         (self.due, self.asked) = (false, true);
-        self.repeated = track.unacknowledged().wrapping_add(track.asked().into());
+        self.repeated = track.unacknowledged();
     }
 
     /// The first segment was sent again. If nobody asked for it a timer ran out, and smoltcp sends everything
     /// again by itself: nothing is left to do here.
-    pub(super) const fn repeated(mut self) -> Option<Self> {
+    pub(super) fn repeated(mut self, track: &Track) -> Option<Self> {
         if !self.asked {
             return None;
         }
         self.asked = false;
+        // It may be shorter than others: smoltcp repeats no further than to the end of its ring.
+        self.repeated = track.sent_last();
         Some(self)
     }
 
@@ -70,7 +72,7 @@ impl Again {
         if !is_after(self.end, number) {
             return None;
         }
-        self.due |= !is_after(self.repeated, number);
+        self.due |= !self.asked && !is_after(self.repeated, number);
         Some(self)
     }
 }

@@ -270,7 +270,7 @@ impl Tcp {
             way.host.interface.poll_egress(time, &mut port, set)
         });
         if self.track.repeats() != repeats {
-            self.again = self.again.and_then(Again::repeated);
+            self.again = self.again.and_then(|again| again.repeated(&self.track));
         }
         if result != PollResult::None {
             return (way.rim.bytes - before) as usize;

@@ -66,7 +66,7 @@ impl Track {
     }
 
     /// The MSS that the peer asked for; `u16::MAX` while it has not.
-    pub(super) fn asked(&self) -> u16 {
+    fn asked(&self) -> u16 {
         if self.mss == 0 { u16::MAX } else { self.mss }
     }
 
@@ -219,6 +219,11 @@ impl Track {
     /// How often what the peer waits for was sent again, modulo 2^32.
     pub(super) fn repeats(&self) -> u32 {
         self.repeats
+    }
+
+    /// The sequence number behind the segment with data that was sent last.
+    pub(super) fn sent_last(&self) -> u32 {
+        self.sent_last
     }
 
     /// The sequence number behind what is under way, as if it were lost; `None` where nothing is, or the peer

@@ -213,8 +213,8 @@ fn a_path_that_swallows_long_packets_stalls_no_flow_for_long() {
         let first = world.transfer(from, to, 600_000, 600_000, pace).unwrap();
         world.run_for(Duration::from_millis(seed * 20));
         world.host(1 + (seed % 2) as u8).link.mtu = 1_280 + (seed as usize * 37) % 190;
-        // Four seconds until it is known and one more for each step down, then what was lost is sent again at once;
-        // the transfer itself takes four.
+        // Eight seconds until it is known and three for each further step down, then what was lost is sent again
+        // at once; the transfer itself takes four.
         assert!(world.run_until(Duration::from_secs(20), |world| !world.is_busy()));
         let second = world.transfer(to, from, 200_000, 200_000, None).unwrap();
         assert!(world.run_until(Duration::from_secs(60), |world| !world.is_busy()));
