@@ -234,7 +234,11 @@ impl Seeker {
                 peers.changed().await;
                 let _ = peers.latest();
             }
-            for candidate in candidates(&self.endpoints).await.addresses {
+            let found = candidates(&self.endpoints).await;
+            if found.addresses.is_empty() {
+                tracing::warn!(sibling = %self.id, reasons = ?found.failures, "a sibling cannot be found");
+            }
+            for candidate in found.addresses {
                 if is_up(&self.shards, &self.key) {
                     break;
                 }
