@@ -8,8 +8,10 @@ use std::{
     future::Future,
     io,
     net::TcpStream,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -86,8 +88,9 @@ impl Incoming for IncomingFlow {
         self.accept_stream(meter)
     }
 
-    async fn accept_socket(self, socket: TcpStream, meter: Arc<Meter>) -> SpliceEnd {
-        self.accept_socket(socket, meter).await
+    // Not async: nothing of the flow but the splice is kept then.
+    fn accept_socket(self, socket: TcpStream, meter: Arc<Meter>) -> impl Future<Output = SpliceEnd> {
+        self.accept_socket(socket, meter)
     }
 }
 
@@ -255,55 +258,69 @@ impl Shared {
             return flow.refuse(FlowReply::Overloaded);
         }
         let dialling = Dialling::new(Rc::clone(self));
-        let shared = Rc::clone(self);
-        let mut ticket = self.begin(admitted.grant.clone());
+        let ticket = self.begin(admitted.grant.clone());
+        let (service, target) = (admitted.service, admitted.target.id);
         let (meter, key) = (ticket.meter(), ticket.key());
-        tokio::task::spawn_local(async move {
-            // Whatever is dropped by the revocation closes: the dial, the flow and the socket.
-            tokio::select! {
-                () = shared.dial(flow, admitted, dialling, meter, key) => {}
-                () = ticket.revoked() => {}
-            }
-        });
-    }
-
-    async fn dial(
-        &self,
-        flow: impl Incoming,
-        admitted: Admitted,
-        dialling: Dialling,
-        meter: Arc<Meter>,
-        key: usize,
-    ) {
-        let served = match &admitted.target.address {
-            TargetAddress::Tcp(endpoint) => {
-                let connected = dial::connect(endpoint, DIAL_TIMEOUT, |_| true).await;
-                match connected.and_then(|stream| Ok(stream.into_std()?)) {
-                    Ok(stream) => {
-                        drop(dialling);
-                        self.connected(key);
-                        let end = flow.accept_socket(stream, meter).await;
-                        tracing::debug!(service = %admitted.service, sent = end.sent, received = end.received, reason = ?end.reason, "a flow has ended");
-                        return;
-                    }
-                    Err(error) => Err(error),
+        // A flow may live for days: what dialling takes is not kept for as long.
+        let dial = Box::pin(dial_target(admitted.target.address));
+        let shared = Rc::clone(self);
+        let serving = async move {
+            let reached = dial.await;
+            drop(dialling);
+            match reached {
+                Ok(Reached::Tcp(socket)) => {
+                    shared.connected(key);
+                    let end = flow.accept_socket(socket, meter).await;
+                    tracing::debug!(%service, sent = end.sent, received = end.received, reason = ?end.reason, "a flow has ended");
+                }
+                Ok(Reached::Unix(socket)) => {
+                    shared.connected(key);
+                    let end = Box::pin(relay(flow, socket, meter)).await;
+                    tracing::debug!(%service, ?end, "a flow has ended");
+                }
+                Err(error) => {
+                    tracing::info!(%service, target_id = %target, %error, "a target cannot be reached");
+                    flow.refuse(reply(&error));
                 }
             }
-            TargetAddress::Unix(path) => check::connect_unix(path, DIAL_TIMEOUT).await,
-            TargetAddress::InProcess | TargetAddress::Udp(_) => Err(DialError::NoAddress),
         };
-        drop(dialling);
-        match served {
-            Ok(stream) => {
-                self.connected(key);
-                let end = relay(flow, stream, meter).await;
-                tracing::debug!(service = %admitted.service, ?end, "a flow has ended");
-            }
-            Err(error) => {
-                tracing::info!(service = %admitted.service, target_id = %admitted.target.id, %error, "a target cannot be reached");
-                flow.refuse(reply(&error));
-            }
+        let serving = Box::pin(serving);
+        tokio::task::spawn_local(Served { ticket, serving });
+    }
+}
+
+/// A flow being served, until it ends or the plan does not allow it any more. Whatever is dropped by the
+/// revocation closes: the dial, the flow and the socket.
+struct Served {
+    ticket: Ticket,
+    serving: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl Future for Served {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.ticket.poll_revoked(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => self.serving.as_mut().poll(cx),
         }
+    }
+}
+
+/// A connected target.
+enum Reached {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+async fn dial_target(address: TargetAddress) -> Result<Reached, DialError> {
+    match address {
+        TargetAddress::Tcp(endpoint) => {
+            let stream = dial::connect(&endpoint, DIAL_TIMEOUT, |_| true).await?;
+            Ok(Reached::Tcp(stream.into_std()?))
+        }
+        TargetAddress::Unix(path) => Ok(Reached::Unix(check::connect_unix(&path, DIAL_TIMEOUT).await?)),
+        TargetAddress::InProcess | TargetAddress::Udp(_) => Err(DialError::NoAddress),
     }
 }
 

@@ -271,27 +271,30 @@ impl Lanes {
         }
     }
 
-    /// Serves a socket inside the engine, with a flow to whomever.
-    async fn splice_through_engine(
-        &self,
+    /// Serves a socket inside the engine, with a flow to whomever. The engine has it at once: what it takes
+    /// to open the flow is not kept until its end.
+    fn splice_through_engine<'a>(
+        &'a self,
         mut connect: Connect,
         socket: std::net::TcpStream,
-        request: &FlowRequest<'_>,
-    ) -> SpliceOutcome {
+        request: &FlowRequest<'a>,
+    ) -> impl Future<Output = SpliceOutcome> + use<'a> {
         // Another descriptor of the socket outlives the engine's, in case another target is to be asked.
         let mut spare = socket.try_clone().ok();
         let meter: Arc<Meter> = Arc::default();
         connect.meter = Arc::clone(&meter);
         let counted = Counted::new(Arc::clone(&meter), request.usage);
         let splice = self.shards.splice(socket, connect);
-        match self.watched(splice, counted, || drop(spare.take())).await {
-            Some(end) => outcome(&meter, end.reason, |again| {
-                spare.filter(|_| again).filter(|spare| {
-                    // The engine let go of it with a reset in mind.
-                    socket2::SockRef::from(spare).set_linger(None).is_ok()
-                })
-            }),
-            None => SpliceOutcome::failed(FlowError::TimedOut, None),
+        async move {
+            match self.watched(splice, counted, || drop(spare.take())).await {
+                Some(end) => outcome(&meter, end.reason, |again| {
+                    spare.filter(|_| again).filter(|spare| {
+                        // The engine let go of it with a reset in mind.
+                        socket2::SockRef::from(spare).set_linger(None).is_ok()
+                    })
+                }),
+                None => SpliceOutcome::failed(FlowError::TimedOut, None),
+            }
         }
     }
 
@@ -405,7 +408,9 @@ impl Upstream for Lanes {
 
     async fn splice(&self, socket: std::net::TcpStream, request: FlowRequest<'_>) -> SpliceOutcome {
         match self.way(request.target) {
-            Way::Streams(agent) => self.splice_over_streams(agent, socket, &request).await,
+            // The ways that few flows take are in boxes, as each connection has room for any of them for as
+            // long as it lives.
+            Way::Streams(agent) => Box::pin(self.splice_over_streams(agent, socket, &request)).await,
             Way::Engine => {
                 let connect = match self.connect(&request) {
                     Ok(connect) => connect,
@@ -419,12 +424,14 @@ impl Upstream for Lanes {
                         ..
                     } => {
                         let candidates = self.candidates(request.target);
-                        self.splice_through_siblings(&candidates, socket, &request).await
+                        Box::pin(self.splice_through_siblings(&candidates, socket, &request)).await
                     }
                     outcome => outcome,
                 }
             }
-            Way::Siblings(candidates) => self.splice_through_siblings(&candidates, socket, &request).await,
+            Way::Siblings(candidates) => {
+                Box::pin(self.splice_through_siblings(&candidates, socket, &request)).await
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use kakuremichi_core::{
     id::{GatewayId, TargetId},
     model::{TargetScheme, Transport},
     plan::PlannedTarget,
-    policy::Denial,
+    policy::{Denial, Permit},
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -257,7 +257,7 @@ async fn serve<U: Upstream>(
         .access
         .decide_port(peer.ip(), Transport::Tcp, port, service)
         .await;
-    let admission = match verdict {
+    let Admission { permit, facts, .. } = match verdict {
         Verdict::Admitted(admission) => *admission,
         Verdict::Denied(denial) => {
             if let Denial::Rule(rule) = denial {
@@ -271,7 +271,7 @@ async fn serve<U: Upstream>(
             return outcome;
         }
     };
-    let lease = serving.flows.lease(admission.facts.clone());
+    let lease = serving.flows.lease(facts);
     // A plan may have come while the visitor was being decided about.
     let newest = serving.table.load_full();
     if !Arc::ptr_eq(table, &newest) && lease.decide_anew(&newest) {
@@ -279,7 +279,7 @@ async fn serve<U: Upstream>(
         return outcome;
     }
     outcome.decided = Decided::Permit;
-    outcome.rule = admission.permit.rule().map(ToString::to_string);
+    outcome.rule = permit.rule().map(ToString::to_string);
     let problem = match (service.pool(), stream.local_addr()) {
         (Some(pool), Ok(local)) => {
             let visitor = VisitorFacts {
@@ -290,7 +290,7 @@ async fn serve<U: Upstream>(
             };
             splice(
                 serving,
-                &admission,
+                &permit,
                 &lease,
                 service,
                 pool,
@@ -306,6 +306,14 @@ async fn serve<U: Upstream>(
     outcome
 }
 
+/// Finds out about visitors that are gone.
+fn keep_alive(stream: &TcpStream) {
+    let keep_alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE)
+        .with_interval(KEEP_ALIVE / 4);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keep_alive);
+}
+
 /// Offers the connection to the targets of the pool, one after the other, until one takes it.
 #[expect(
     clippy::too_many_arguments,
@@ -313,7 +321,7 @@ async fn serve<U: Upstream>(
 )]
 async fn splice<U: Upstream>(
     serving: &Rc<Serving<U>>,
-    admission: &Admission,
+    permit: &Permit,
     lease: &Lease,
     service: &ServiceEntry,
     pool: &Pool,
@@ -321,10 +329,7 @@ async fn splice<U: Upstream>(
     stream: TcpStream,
     outcome: &mut Outcome,
 ) -> Option<Problem> {
-    let keep_alive = TcpKeepalive::new()
-        .with_time(KEEP_ALIVE)
-        .with_interval(KEEP_ALIVE / 4);
-    let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
+    keep_alive(&stream);
     let usage = serving.usage.of(service.id);
     usage.add_connection();
     let candidates: Vec<Arc<PlannedTarget>> = match serving.candidates(pool) {
@@ -340,7 +345,7 @@ async fn splice<U: Upstream>(
         outcome.target = Some(target.id);
         let relay = Cell::new(None);
         let request = FlowRequest {
-            permit: &admission.permit,
+            permit,
             target: &target,
             visitor,
             usage: &usage,
@@ -350,7 +355,8 @@ async fn splice<U: Upstream>(
         let spliced = async {
             match target.scheme {
                 TargetScheme::Plain => serving.upstream.splice(socket, request).await,
-                TargetScheme::Tls { .. } => through_tls(serving, socket, request).await,
+                // In a box, as each connection has room for either way for as long as it lives.
+                TargetScheme::Tls { .. } => Box::pin(through_tls(serving, socket, request)).await,
             }
         };
         let spliced = tokio::select! {
