@@ -137,6 +137,18 @@ impl Arena {
         self.shared.pairs as usize
     }
 
+    /// How many bytes of all rings are in memory.
+    #[cfg(all(test, target_os = "linux"))]
+    pub(crate) fn resident(&self) -> usize {
+        const PAGE: usize = 4_096;
+        let map = &self.shared.map;
+        let mut pages = vec![0_u8; map.len().div_ceil(PAGE)];
+        // SAFETY: the range is the map's, and there is a byte for each page, or more where pages are larger.
+        let result = unsafe { libc::mincore(map.as_mut_ptr().cast(), map.len(), pages.as_mut_ptr()) };
+        assert_eq!(result, 0);
+        pages.iter().filter(|page| **page & 1 == 1).count() * PAGE
+    }
+
     /// How many pairs are free.
     #[must_use]
     pub fn free(&self) -> usize {
@@ -167,10 +179,10 @@ impl<H: Holder> Lease<H> {
         work(&mut self.value)
     }
 
-    /// Gives the pages of both rings back to the system; the rings read as zero afterwards, or as
-    /// before where the system cannot. For a value that has no use for what the rings hold.
-    pub fn discard(&mut self) {
-        self.pair.discard();
+    /// Gives the pages of the first ring, of the second, or of both back to the system; they read as zero
+    /// afterwards, or as before where the system cannot. For a value that has no use for what they hold.
+    pub fn discard(&mut self, first: bool, second: bool) {
+        self.pair.discard(first, second);
     }
 }
 
@@ -219,12 +231,16 @@ impl Pair {
         }
     }
 
-    fn discard(&self) {
+    fn discard(&self, first: bool, second: bool) {
         #[cfg(unix)]
         {
-            let length = 2 * self.shared.ring;
-            let at = self.index as usize * length;
-            // SAFETY: the range is this pair's, page-aligned because rings are whole granules. It is
+            let ring = self.shared.ring;
+            let length = ring * (usize::from(first) + usize::from(second));
+            if length == 0 {
+                return;
+            }
+            let at = self.index as usize * 2 * ring + if first { 0 } else { ring };
+            // SAFETY: the range is one or both of this pair's rings, page-aligned because rings are whole granules. It is
             // called by the only owner of the pair, at rest: no slice of it is being read or written.
             // The pages read as zero afterwards, and any byte is a valid `u8`.
             let result = unsafe {
@@ -242,7 +258,7 @@ impl Pair {
 impl Drop for Pair {
     fn drop(&mut self) {
         if self.shared.free().warm.len() >= WARM_PAIRS {
-            self.discard();
+            self.discard(true, true);
             self.shared.free().cold.push(self.index);
         } else {
             self.shared.free().warm.push(self.index);
@@ -322,9 +338,34 @@ mod tests {
             first.fill(2);
             second.fill(2);
         });
-        gone.discard();
+        gone.discard(false, true);
+        gone.get(|(first, second)| {
+            assert!(first.iter().all(|&byte| byte == 2));
+            assert!(second.iter().all(|&byte| byte == 0));
+        });
+        gone.discard(true, false);
         gone.get(|(first, second)| assert!(first.iter().chain(second.iter()).all(|&byte| byte == 0)));
+        gone.discard(false, false);
         kept.get(|(first, second)| assert!(first.iter().chain(second.iter()).all(|&byte| byte == 1)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_what_was_written_is_in_memory_until_it_is_given_back() {
+        let arena = Arena::new(8, 1).unwrap();
+        let mut leases: Vec<_> = (0..8).map(|_| lease(&arena).unwrap()).collect();
+        assert_eq!(arena.resident(), 0);
+        for lease in &mut leases {
+            lease.with(|(first, second)| {
+                first[0] = 1;
+                second[..5_000].fill(1);
+            });
+        }
+        assert_eq!(arena.resident(), 8 * 3 * 4_096);
+        leases.iter_mut().for_each(|lease| lease.discard(true, false));
+        assert_eq!(arena.resident(), 8 * 2 * 4_096);
+        leases.iter_mut().for_each(|lease| lease.discard(true, true));
+        assert_eq!(arena.resident(), 0);
     }
 
     #[test]

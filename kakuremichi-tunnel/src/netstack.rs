@@ -22,9 +22,11 @@
 //! # Bounds
 //!
 //! Flows, half-open flows, sessions and buffers are bounded, in all and per peer ([`Limits`]); a connection
-//! attempt beyond a bound is reset and counted ([`Counters`]). The work of one turn is bounded by
-//! [`TURN_BYTES`], and within it each peer by [`QUANTUM`] in turn, however many flows it has, and flows that
-//! send little first. Back-pressure is TCP's own: what the engine does not take stays in the flow's ring, and the
+//! attempt beyond a bound is reset and counted ([`Counters`]). So is the memory that flows take: who
+//! needs less gives some back, all are slowed down, and at last the largest flows are reset. The work of one
+//! turn is bounded by [`TURN_BYTES`], and within it each peer by [`QUANTUM`] in turn, however many flows it
+//! has, and flows that send little, or were quiet, first. Back-pressure is TCP's own: what the engine does not
+//! take stays in the flow's ring, and the
 //! window closes.
 
 mod again;
@@ -37,6 +39,7 @@ mod host;
 mod icmp;
 mod ingress;
 mod life;
+mod memory;
 mod ports;
 mod reassembly;
 mod rim;

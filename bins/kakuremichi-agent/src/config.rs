@@ -39,6 +39,12 @@ pub const SETTINGS: &[Setting] = &[
         "auto|wireguard|tls",
         "The lane that carries flows: TLS streams where WireGuard does not get through, without",
     ),
+    Setting::number(
+        "flow-memory",
+        "MIB",
+        "Memory for what flows over WireGuard have under way; beyond, the largest are reset",
+    )
+    .or("256"),
     Setting::secret(
         "egress-proxy",
         "egress-proxy-file",
@@ -62,6 +68,8 @@ pub struct Settings {
     /// The lane that carries flows.
     #[serde(default)]
     pub lane: Lane,
+    /// MiB of memory for flows over WireGuard.
+    pub flow_memory: usize,
     /// The proxy through which Control and TLS streams are reached.
     #[serde(default, deserialize_with = "settings::optional_secret")]
     pub egress_proxy: Option<Secret<String>>,

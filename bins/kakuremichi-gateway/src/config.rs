@@ -68,6 +68,17 @@ pub const SETTINGS: &[Setting] = &[
     )
     .or("1024"),
     Setting::number(
+        "flow-memory",
+        "MIB",
+        "Memory for what agents' and visitors' flows have under way; 512 MiB a shard when left out",
+    ),
+    Setting::number(
+        "flow-memory-per-agent",
+        "MIB",
+        "The same of one agent or site; beyond, its largest flows are reset",
+    )
+    .or("256"),
+    Setting::number(
         "lane-connections",
         "N",
         "Connections of one agent's lane of TLS streams: its flows at once",
@@ -123,6 +134,10 @@ pub struct Settings {
     pub connections: usize,
     /// Those of one address.
     pub connections_per_address: usize,
+    /// MiB of memory for flows.
+    pub flow_memory: Option<usize>,
+    /// Those of one agent or site.
+    pub flow_memory_per_agent: usize,
     /// Connections of one agent's lane of TLS streams.
     pub lane_connections: usize,
     /// Certificate chains.
@@ -140,6 +155,8 @@ impl Settings {
         let mut limits = Limits::default();
         limits.connections = self.connections.max(1);
         limits.connections_per_address = self.connections_per_address.max(1);
+        limits.flow_memory = self.flow_memory.map(|mib| mib.saturating_mul(1 << 20));
+        limits.flow_memory_per_peer = self.flow_memory_per_agent.saturating_mul(1 << 20);
         limits.lane_connections = self.lane_connections.max(1);
         limits
     }

@@ -255,6 +255,21 @@ const ENGINE: &[EngineCounter] = &[
         |count| count.engine.handover_dropped,
     ),
     (
+        "kakuremichi_tunnel_rings_reclaimed_total",
+        "Rings of flows that gave back their memory early, as flows held much.",
+        |count| count.netstack.rings_reclaimed,
+    ),
+    (
+        "kakuremichi_tunnel_data_refused_total",
+        "Segments whose data was not taken, as flows held as much memory as they may.",
+        |count| count.netstack.data_refused,
+    ),
+    (
+        "kakuremichi_tunnel_flows_shed_total",
+        "Flows that were reset, as flows held as much memory as they may and these the most.",
+        |count| count.netstack.flows_shed,
+    ),
+    (
         "kakuremichi_peers_taken_over_total",
         "Peers that a shard took over from another one.",
         |count| count.wireguard.taken_over,
@@ -467,6 +482,12 @@ impl AdminSource for Source {
             "UDP sessions with agents and sites there are now.",
             gauge,
             engine.sessions,
+        );
+        page.single(
+            "kakuremichi_tunnel_flow_memory_bytes",
+            "Memory that the rings of these flows hold now, at most.",
+            gauge,
+            engine.flow_memory,
         );
         for (name, help, read) in ENGINE.iter().chain(REFUSED) {
             page.single(name, help, MetricKind::Counter, read(&engine));

@@ -36,6 +36,9 @@ use crate::{
 /// The requests of handles that wait for the agent; further ones wait with their callers.
 const REQUESTS: usize = 64;
 
+/// What flows may hold in memory unless something else is set, in bytes.
+const FLOW_MEMORY: usize = 256 << 20;
+
 /// What an agent is made of; see [`Agent::builder`].
 #[derive(Debug)]
 pub struct AgentBuilder {
@@ -44,6 +47,7 @@ pub struct AgentBuilder {
     name: Option<Result<Label, NameError>>,
     bind: Vec<SocketAddr>,
     lane: LanePreference,
+    flow_memory: usize,
     egress: Option<Result<EgressProxy, EgressProxyError>>,
     provider: Option<Arc<CryptoProvider>>,
     software: String,
@@ -80,6 +84,7 @@ impl AgentBuilder {
                 (Ipv6Addr::UNSPECIFIED, 0).into(),
                 (Ipv4Addr::UNSPECIFIED, 0).into(),
             ],
+            flow_memory: FLOW_MEMORY,
             lane: LanePreference::Auto,
             egress: None,
             provider: None,
@@ -120,6 +125,15 @@ impl AgentBuilder {
     #[must_use]
     pub fn wireguard(mut self, addresses: Vec<SocketAddr>) -> Self {
         self.bind = addresses;
+        self
+    }
+
+    /// How many bytes of memory flows over WireGuard may hold, at least a MiB; 256 MiB by itself. One
+    /// gateway's flows may hold three quarters of it. Well before, flows are slowed down; beyond, data is
+    /// not taken in and the largest flows are reset.
+    #[must_use]
+    pub fn flow_memory(mut self, bytes: usize) -> Self {
+        self.flow_memory = bytes;
         self
     }
 
@@ -188,7 +202,11 @@ impl AgentBuilder {
             Some(name) => name.map_err(SpawnError::Name)?,
             None => presumed_name(&keys).map_err(SpawnError::Name)?,
         };
-        let config = ShardConfig::new("agent", keys.wireguard_private(), self.bind, keys::random()?);
+        let mut config = ShardConfig::new("agent", keys.wireguard_private(), self.bind, keys::random()?);
+        let flows = &mut config.flows.limits;
+        flows.memory = self.flow_memory;
+        // One gateway leaves something for the others.
+        flows.memory_per_peer = self.flow_memory / 4 * 3;
         let info = NodeInfo {
             software: self.software,
             gateway: None,

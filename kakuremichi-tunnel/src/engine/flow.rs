@@ -204,7 +204,7 @@ pub(super) fn refuse_socket(user: SocketUser, reason: EndReason) {
 pub(super) const fn end_of(reason: CloseReason) -> EndReason {
     match reason {
         CloseReason::Finished => EndReason::Finished,
-        CloseReason::Reset | CloseReason::Refused => EndReason::Reset,
+        CloseReason::Reset | CloseReason::Refused | CloseReason::Shed => EndReason::Reset,
         CloseReason::Timeout => EndReason::TimedOut,
         CloseReason::PeerGone | CloseReason::AddressGone => EndReason::PeerGone,
     }

@@ -116,6 +116,8 @@ pub struct Metrics {
     pub flows: usize,
     /// UDP sessions that there are now.
     pub sessions: usize,
+    /// Bytes of memory that the rings of flows hold now, at most.
+    pub flow_memory: usize,
 }
 
 impl AddAssign for EngineCounters {
@@ -154,6 +156,7 @@ impl AddAssign for Metrics {
         self.engine += other.engine;
         self.flows += other.flows;
         self.sessions += other.sessions;
+        self.flow_memory += other.flow_memory;
     }
 }
 

@@ -240,6 +240,7 @@ impl Engine {
             },
             flows: self.flows.len(),
             sessions: self.sessions.len(),
+            flow_memory: self.stack.memory(),
         }
     }
 

@@ -58,6 +58,12 @@ pub struct Limits {
     pub connections: usize,
     /// The same of one address (IPv6: of one /64).
     pub connections_per_address: usize,
+    /// Bytes of memory that flows with agents and sites may hold in their rings, with all shards together;
+    /// each shard has an equal part. `None` is 512 MiB for each. See
+    /// [`Limits::memory`](crate::netstack::Limits::memory) for what happens before that, and beyond.
+    pub flow_memory: Option<usize>,
+    /// The same of one agent or site; at most what its shard has.
+    pub flow_memory_per_peer: usize,
     /// Sessions at UDP services. Beyond, a datagram that would begin another one is dropped.
     pub udp_sessions: usize,
     /// The same at one service.
@@ -107,6 +113,8 @@ impl Default for Limits {
         Self {
             connections: 16_384,
             connections_per_address: 1_024,
+            flow_memory: None,
+            flow_memory_per_peer: 256 << 20,
             udp_sessions: 16_384,
             udp_sessions_per_service: 8_192,
             udp_sessions_per_address: 1_024,

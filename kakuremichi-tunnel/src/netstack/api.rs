@@ -122,6 +122,8 @@ pub enum CloseReason {
     PeerGone,
     /// The stack lost the address that the flow used.
     AddressGone,
+    /// The stack reset the flow: flows held more memory than they may, and this one the most.
+    Shed,
 }
 
 /// Why a flow cannot be opened.
@@ -196,6 +198,12 @@ pub struct Limits {
     pub half_open: usize,
     /// Flows that one peer began to open.
     pub half_open_per_peer: usize,
+    /// Bytes of memory that the rings of all flows may hold, at least a MiB and four rings. Well before, rings give back
+    /// what they do not need and flows are slowed down; beyond, data is not taken in and the largest flows
+    /// are reset. Not counted are the rings of [a few](crate::arena) flows that have ended.
+    pub memory: usize,
+    /// The same of one peer's flows.
+    pub memory_per_peer: usize,
     /// Ended flows whose addresses are remembered (TIME-WAIT); beyond, the oldest is forgotten.
     pub time_wait: usize,
     /// UDP sessions. Beyond, a datagram that would begin another one is dropped and counted.
@@ -211,6 +219,8 @@ impl Default for Limits {
             flows_per_peer: 8_192,
             half_open: 2_048,
             half_open_per_peer: 512,
+            memory: 1 << 30,
+            memory_per_peer: 1 << 28,
             time_wait: 16_384,
             sessions: 32_768,
             sessions_per_peer: 16_384,
@@ -330,6 +340,12 @@ pub struct Counters {
     pub unreachables_received: u64,
     /// Echo requests, and datagrams to be refused, beyond what is answered to a peer in a second; dropped.
     pub answers_shed: u64,
+    /// Rings that gave back their memory early: flows held much.
+    pub rings_reclaimed: u64,
+    /// Segments whose data was not taken in: flows held as much memory as they may.
+    pub data_refused: u64,
+    /// Flows that were reset since flows held as much memory as they may, and these the most.
+    pub flows_shed: u64,
 }
 
 impl AddAssign for Counters {
@@ -361,6 +377,9 @@ impl AddAssign for Counters {
             unreachables_sent,
             unreachables_received,
             answers_shed,
+            rings_reclaimed,
+            data_refused,
+            flows_shed,
         } = other;
         self.accepted += accepted;
         self.connected += connected;
@@ -387,5 +406,8 @@ impl AddAssign for Counters {
         self.unreachables_sent += unreachables_sent;
         self.unreachables_received += unreachables_received;
         self.answers_shed += answers_shed;
+        self.rings_reclaimed += rings_reclaimed;
+        self.data_refused += data_refused;
+        self.flows_shed += flows_shed;
     }
 }

@@ -27,6 +27,8 @@ impl Stack {
     /// something may be left to send. Flows that timed out are found out here, so look for
     /// [events](Stack::has_events) afterwards.
     pub fn transmit(&mut self, now: Instant, sink: &mut (impl PacketSink + ?Sized)) -> bool {
+        self.tick = self.host.tick(now);
+        self.send_resets(sink);
         let mut left = TURN_BYTES as isize;
         while left > 0 && sink.ready() {
             let Some((peer, id)) = self.schedule.pop() else {
@@ -43,6 +45,7 @@ impl Stack {
     /// [`transmit`](Self::transmit).
     pub fn handle_timeout(&mut self, now: Instant) {
         let tick = self.host.tick(now);
+        self.tick = tick;
         let mut due = std::mem::take(&mut self.due);
         self.wheel.expire(tick, &mut due);
         for slot in due.drain(..) {
@@ -70,6 +73,14 @@ impl Stack {
         if matches!(flow.stage, Stage::Draining | Stage::Ended) {
             return 0;
         }
+        let Some(tcp) = &flow.tcp else { return 0 };
+        let held_back = tcp.is_held_back();
+        if held_back || self.table.memory.is_tight() {
+            self.allow(id.slot);
+        }
+        let Some(flow) = self.table.get_mut(id) else {
+            return 0;
+        };
         let Some(tcp) = &mut flow.tcp else { return 0 };
         let tick = self.host.tick(now);
         flow.credit = (flow.credit + QUANTUM as isize).min(QUANTUM as isize);
@@ -97,6 +108,13 @@ impl Stack {
         if sent > 0 {
             flow.active = tick;
         }
+        if flow.starved.is_some_and(|at| tick >= at) {
+            flow.starved = None;
+            self.notify(id.slot);
+        }
+        if held_back {
+            self.tell_window(id.slot, false, sink);
+        }
         self.settle(id.slot, Cause::Turn, tick);
         if more {
             self.enqueue(id.slot);
@@ -115,19 +133,21 @@ impl Stack {
         }
         let Some(tcp) = &mut flow.tcp else { return };
         let mut at = tcp.poll_at(&mut self.host, now);
-        if tcp.holds_pages() {
+        if tcp.held() > 0 {
             if tick >= flow.active + IDLE {
                 tcp.discard();
                 flow.active = tick;
             }
-            if tcp.holds_pages() {
+            if tcp.held() > 0 {
                 let idle = flow.active + IDLE;
                 at = Some(at.map_or(idle, |at| at.min(idle)));
             }
         }
+        at = at.into_iter().chain(flow.starved).min();
         match at {
             Some(at) => self.wheel.set(id.slot, at),
             None => self.wheel.clear(id.slot),
         }
+        self.charge(id.slot);
     }
 }

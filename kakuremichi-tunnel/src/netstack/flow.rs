@@ -8,10 +8,17 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use super::{FlowId, tcp::Tcp};
+use super::{
+    FlowId,
+    memory::{Memory, Scope},
+    tcp::Tcp,
+};
 use crate::peer::PeerId;
 
 const NIL: u32 = u32::MAX;
+
+/// How many vacant slots in a row are looked at in search of a flow.
+const VACANT: usize = 64;
 
 /// What tells one flow from another: the same addresses may be used by two peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +84,8 @@ pub(super) struct Flow {
     pub(super) waits: bool,
     /// The engine found too little room to send, and wants to know when there is some.
     pub(super) wants_room: bool,
+    /// It found no memory to send anything, and looks again at this tick.
+    pub(super) starved: Option<u64>,
     /// On the list of flows that are ready.
     pub(super) ready: bool,
     pub(super) queued: Queued,
@@ -86,6 +95,8 @@ pub(super) struct Flow {
     pub(super) credit: isize,
     /// The tick of the last segment, in or out.
     pub(super) active: u64,
+    /// The memory of its rings as it was noted last, in bytes.
+    pub(super) held: usize,
     /// The flow's neighbours in the list of its peer's flows.
     previous: u32,
     next: u32,
@@ -99,6 +110,9 @@ pub(super) struct Table {
     keys: HashMap<Key, u32, Seeded>,
     peers: FxHashMap<PeerId, Peer>,
     half_open: usize,
+    pub(super) memory: Memory,
+    /// Where the next look at flows begins.
+    hand: u32,
 }
 
 #[derive(Debug)]
@@ -112,6 +126,10 @@ struct Peer {
     first: u32,
     flows: usize,
     half_open: usize,
+    /// What its flows' rings hold, in bytes.
+    held: usize,
+    /// Where the next look at its flows begins.
+    hand: u32,
 }
 
 impl Key {
@@ -192,11 +210,13 @@ impl Flow {
             peer_finished: false,
             waits: false,
             wants_room: false,
+            starved: None,
             ready: false,
             queued: Queued::No,
             heavy: false,
             credit: 0,
             active: 0,
+            held: 0,
             previous: NIL,
             next: NIL,
         }
@@ -204,8 +224,10 @@ impl Flow {
 }
 
 impl Table {
-    pub(super) fn new(hasher: Seeded) -> Self {
+    pub(super) fn new(hasher: Seeded, memory: Memory) -> Self {
         Self {
+            memory,
+            hand: 0,
             slots: Vec::new(),
             vacant: Vec::new(),
             keys: HashMap::with_hasher(hasher),
@@ -255,6 +277,8 @@ impl Table {
             first: NIL,
             flows: 0,
             half_open: 0,
+            held: 0,
+            hand: NIL,
         });
         peer.flows += 1;
         if flow.stage == Stage::Accepting {
@@ -304,6 +328,7 @@ impl Table {
     pub(super) fn remove(&mut self, slot: u32) -> Option<Flow> {
         self.set_stage(slot, Stage::Ended);
         self.forget_key(slot);
+        self.charge(slot, 0);
         let entry = self.slots.get_mut(slot as usize)?;
         let flow = entry.flow.take()?;
         entry.generation = entry.generation.wrapping_add(1);
@@ -324,6 +349,50 @@ impl Table {
             }
         }
         Some(flow)
+    }
+
+    /// Notes what a flow's rings hold, in bytes.
+    pub(super) fn charge(&mut self, slot: u32, held: usize) {
+        let flow = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(|slot| slot.flow.as_mut());
+        let Some(flow) = flow.filter(|flow| flow.held != held) else {
+            return;
+        };
+        let before = std::mem::replace(&mut flow.held, held);
+        if let Some(peer) = self.peers.get_mut(&flow.peer) {
+            self.memory.change(&mut peer.held, before, held);
+        }
+    }
+
+    /// What the rings of a peer's flows hold, in bytes.
+    pub(super) fn held_by(&self, peer: PeerId) -> usize {
+        self.peers.get(&peer).map_or(0, |peer| peer.held)
+    }
+
+    /// One flow after the other, again and again; `None` where there is none.
+    pub(super) fn next_in(&mut self, scope: Scope) -> Option<u32> {
+        match scope {
+            Scope::All => {
+                let begin = self.hand as usize % self.slots.len().max(1);
+                let rest = self.slots[begin..].iter().zip(begin as u32..);
+                let all = rest.chain(self.slots[..begin].iter().zip(0..));
+                let slot = all
+                    .take(VACANT)
+                    .find_map(|(slot, at)| slot.flow.is_some().then_some(at));
+                self.hand = slot.map_or(begin + VACANT, |slot| slot as usize + 1) as u32;
+                slot
+            }
+            Scope::Peer(peer) => {
+                let entry = self.peers.get(&peer)?;
+                let is_of = |slot: &u32| self.at(*slot).is_some_and(|flow| flow.peer == peer);
+                let slot = Some(entry.hand).filter(is_of).unwrap_or(entry.first);
+                let next = self.at(slot)?.next;
+                self.peers.get_mut(&peer)?.hand = next;
+                Some(slot)
+            }
+        }
     }
 
     /// The slot of one of a peer's flows.

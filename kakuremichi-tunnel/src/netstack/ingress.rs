@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Instant};
 use super::{
     PacketSink, Stack,
     flow::{Flow, Key, Stage},
-    life::Cause,
+    life::{Cause, QUIET},
     rim::Control,
     stack::{has_place, is_host},
     tcp::{Tcp, Way},
@@ -111,6 +111,7 @@ impl Stack {
                     sequence,
                     acknowledgement,
                     flags: TcpFlags::ACK,
+                    window: 0,
                 };
                 self.rim.control(&answer, peer, sink);
                 return None;
@@ -177,6 +178,7 @@ impl Stack {
             sequence,
             acknowledgement,
             flags,
+            window: 0,
         };
         self.rim.control(&reset, peer, sink);
     }
@@ -190,6 +192,11 @@ impl Stack {
         sink: &mut (impl PacketSink + ?Sized),
     ) {
         let tick = self.host.tick(now);
+        let tight = self.table.memory.is_tight();
+        if tight {
+            self.allow(slot);
+        }
+        let bare = tight && self.is_too_much(slot, segment);
         let Some(flow) = self.table.at_mut(slot) else {
             return;
         };
@@ -203,7 +210,13 @@ impl Stack {
             now,
             sink,
         };
-        tcp.ingest(&mut way, packet, segment);
+        if bare {
+            tcp.ingest_bare(&mut way, packet, segment);
+        } else {
+            tcp.ingest(&mut way, packet, segment);
+        }
+        // It is served as a new one if it was quiet: see `enqueue`.
+        flow.heavy &= tick < flow.active + QUIET;
         flow.active = tick;
         let grew = tcp.received() > before;
         let has_room = flow.wants_room && tcp.room() >= tcp.send_capacity() / ROOM_SHARE;
@@ -211,6 +224,10 @@ impl Stack {
             flow.wants_room = false;
         }
         let reset = segment.flags().contains(TcpFlags::RST);
+        if bare {
+            self.tell_window(slot, true, sink);
+        }
+        self.charge(slot);
         self.settle(slot, Cause::Segment { reset }, tick);
         if grew || has_room {
             self.notify(slot);

@@ -6,6 +6,11 @@ use super::{
     tcp::{Phase, Tcp},
 };
 
+/// A flow on which nothing passed for so long is served as a new one when it becomes active again,
+/// whatever it sent before, in ticks: longer than most round trips, in which a transfer has its
+/// acknowledgements.
+pub(super) const QUIET: u64 = 200;
+
 /// Why a flow is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -18,7 +23,7 @@ pub(super) enum Cause {
 impl Stack {
     /// Puts a flow on the list of those with something to send.
     pub(super) fn enqueue(&mut self, slot: u32) {
-        let id = self.table.name(slot);
+        let (id, tick) = (self.table.name(slot), self.tick);
         let Some(flow) = self.table.at_mut(slot) else {
             return;
         };
@@ -26,6 +31,7 @@ impl Stack {
             return;
         }
         flow.queued = Queued::Yes;
+        flow.heavy &= tick < flow.active + QUIET;
         self.schedule.push(flow.peer, id, flow.heavy);
     }
 
@@ -164,10 +170,9 @@ impl Stack {
         let flow = self.table.name(slot);
         self.table.set_stage(slot, Stage::Ended);
         self.events.push_back(Event::Closed { flow, reason });
-        if let Some(entry) = self.table.at_mut(slot)
-            && entry.tcp.as_ref().is_some_and(|tcp| tcp.received() == 0)
-        {
-            entry.tcp = None;
+        let tcp = self.table.at(slot).and_then(|flow| flow.tcp.as_ref());
+        if tcp.is_some_and(|tcp| tcp.received() == 0) {
+            self.free_rings(slot);
         }
     }
 

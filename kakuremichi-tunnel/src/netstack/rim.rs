@@ -54,6 +54,8 @@ pub(super) struct Control {
     pub(super) sequence: u32,
     pub(super) acknowledgement: u32,
     pub(super) flags: TcpFlags,
+    /// As it stands in the header.
+    pub(super) window: u16,
 }
 
 impl Rim {
@@ -107,7 +109,13 @@ impl Rim {
         if flags & 0x02 != 0 {
             // The way back may be as narrow.
             let mss = self.mss(v4).min(track.limit());
-            replace_mss(&mut self.scratch[ip + TCP_HEADER..headers], mss);
+            let options = &mut self.scratch[ip + TCP_HEADER..headers];
+            replace_mss(options, mss);
+            track.shift_own(read_window_shift(options).unwrap_or(0));
+        } else if flags & 0x10 != 0 {
+            let window = &mut self.scratch[ip + 14..ip + 16];
+            let told = track.tell(acknowledgement, u16::from_be_bytes([window[0], window[1]]));
+            window.copy_from_slice(&told.to_be_bytes());
         }
         let mss = usize::from(track.mss().min(self.mss(v4)).max(MIN_MSS));
         if data <= mss {
@@ -158,6 +166,7 @@ impl Rim {
         tcp[8..12].copy_from_slice(&control.acknowledgement.to_be_bytes());
         tcp[12] = 5 << 4;
         tcp[13] = control.flags.bits();
+        tcp[14..16].copy_from_slice(&control.window.to_be_bytes());
         let sum = transport_checksum(source, destination, Protocol::Tcp, tcp);
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
         self.sent += 1;

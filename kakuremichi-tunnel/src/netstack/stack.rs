@@ -14,9 +14,10 @@ use super::{
     errors::Answers,
     flow::{Flow, Key, Seeded, Stage, Table},
     host::Host,
+    memory::{LEAST, LEAST_RINGS, Memory},
     ports::{EPHEMERAL, Ephemeral, PortSet},
     reassembly::Reassembly,
-    rim::{IPV4_HEADER, IPV6_HEADER, LONGEST, Rim, TCP_HEADER},
+    rim::{Control, IPV4_HEADER, IPV6_HEADER, LONGEST, Rim, TCP_HEADER},
     schedule::Schedule,
     sessions::Sessions,
     tcp::Tcp,
@@ -30,6 +31,10 @@ const MIN_MTU: usize = 1_280;
 
 /// No path is narrower: datagrams of 1,280 bytes over IPv6.
 const LEAST_PEER_MTU: usize = 1_200;
+
+/// A flow that found no memory to send anything looks again after so many ticks: no acknowledgement may
+/// come that tells of some.
+const RETRY: u64 = 100;
 
 /// A stack that cannot have as many flows is not worth having.
 const LEAST_FLOWS: usize = 64;
@@ -69,6 +74,10 @@ pub struct Stack {
     pub(super) ready: VecDeque<FlowId>,
     /// Flows that may have something to send.
     pub(super) schedule: Schedule,
+    /// Resets of flows that held too much. Few, see [`memory`](super::memory).
+    pub(super) resets: Vec<(PeerId, Control)>,
+    /// The tick of the last turn.
+    pub(super) tick: u64,
     /// Timers that ran out; kept for its memory.
     pub(super) due: Vec<u32>,
     /// The same of sessions.
@@ -89,6 +98,11 @@ impl Stack {
         let arena = reserve(&settings)?;
         let mut settings = settings;
         settings.limits.flows = arena.pairs();
+        let limits = &mut settings.limits;
+        let least = LEAST.max(LEAST_RINGS * arena.ring());
+        limits.memory = limits.memory.max(least);
+        limits.memory_per_peer = limits.memory_per_peer.clamp(least, limits.memory);
+        let memory = Memory::new(limits.memory, limits.memory_per_peer);
         let mut random = seed;
         let mut draw = || {
             // SplitMix64: one seed, several independent numbers.
@@ -107,7 +121,7 @@ impl Stack {
             host,
             rim,
             arena,
-            table: Table::new(hasher),
+            table: Table::new(hasher, memory),
             wheel: Wheel::new(),
             ports: PortSet::new(),
             ephemeral: Ephemeral::new(draw()),
@@ -123,6 +137,8 @@ impl Stack {
             pongs: 0,
             ready: VecDeque::new(),
             schedule: Schedule::default(),
+            resets: Vec::new(),
+            tick: 0,
             due: Vec::new(),
             idle_sessions: Vec::new(),
         };
@@ -245,7 +261,7 @@ impl Stack {
         match entry.stage {
             Stage::Connecting | Stage::Accepting | Stage::Open => self.enqueue(flow.slot),
             Stage::Draining if drained => self.tell_end(flow.slot, CloseReason::Finished),
-            Stage::Ended if drained => entry.tcp = None,
+            Stage::Ended if drained => self.free_rings(flow.slot),
             Stage::Draining | Stage::Ended => {}
         }
         Some(result)
@@ -256,11 +272,23 @@ impl Stack {
     /// or any more) open for sending; [`Event::Established`] and [`Event::Ready`] tell when that
     /// changes. The room holds old bytes, which must not be read.
     pub fn send<R>(&mut self, flow: FlowId, fill: impl FnOnce(&mut [u8]) -> (usize, R)) -> Option<R> {
+        let tight = self.table.memory.is_tight() && self.known(flow).is_some();
+        let most = if tight {
+            self.room_to_send(flow.slot)
+        } else {
+            usize::MAX
+        };
+        let tick = self.tick;
         let entry = self.known_mut(flow)?;
         let tcp = entry.tcp.as_mut()?;
-        let result = tcp.send(fill);
-        entry.wants_room = tcp.room() == 0;
+        let result = tcp.send(most, fill);
+        let (full, starved) = (tcp.room() == 0, most == 0 && tcp.room() > 0);
+        entry.starved = starved.then_some(tick + RETRY);
+        entry.wants_room = full || starved;
         if result.is_some() {
+            self.charge(flow.slot);
+        }
+        if result.is_some() || starved {
             self.enqueue(flow.slot);
         }
         result
@@ -450,6 +478,12 @@ impl Stack {
     #[must_use]
     pub fn rings_in_use(&self) -> usize {
         self.arena.pairs() - self.arena.free()
+    }
+
+    /// How much memory the rings of flows take, in bytes, at most: see [`Limits::memory`](super::Limits::memory).
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.table.memory.held()
     }
 
     /// How it was set up, with the addresses it has now.

@@ -46,8 +46,8 @@ const MAX_HEADERS: usize = 60 + 60;
 /// A flow has been quiet for so long that its rings' pages are given back, in ticks.
 pub(super) const IDLE: u64 = 5_000;
 
-/// So little in a ring is not worth a system call, in bytes.
-const WORTH_DISCARDING: u64 = 32 * 1024;
+/// What a ring's memory is counted in, in bytes: the smallest page in use.
+pub(super) const PAGE: usize = 4_096;
 
 /// One connection.
 #[derive(Debug)]
@@ -58,8 +58,14 @@ pub(super) struct Tcp {
     /// The peer has not acknowledged any data: the first flight is bounded by what it may be, not by
     /// a congestion window.
     first_flight: bool,
-    /// Bytes that went through the rings since their pages were given back.
-    moved: u64,
+    /// How many bytes of pages the rings hold at most.
+    receive_held: u32,
+    send_held: u32,
+    /// How many bytes were taken out of the receive ring since its pages were given back.
+    taken: u32,
+    /// How many bytes were put into the send ring since it was empty: it begins anew then, smoltcp's
+    /// receive ring never does.
+    written: u32,
     /// Our direction is to end, and smoltcp was not told yet.
     ending: bool,
     /// What a path that became narrower lost.
@@ -143,7 +149,10 @@ impl Tcp {
             handle,
             track: Track::default(),
             first_flight: true,
-            moved: 0,
+            receive_held: 0,
+            send_held: 0,
+            taken: 0,
+            written: 0,
             ending: false,
             again: None,
         })
@@ -184,6 +193,32 @@ impl Tcp {
         }
         if news > 0 {
             self.again = self.again.and_then(|again| again.acknowledged(&self.track));
+        }
+        self.note_received(ring);
+    }
+
+    /// Takes a segment in as if it had no data and no end: its acknowledgement and its window count.
+    pub(super) fn ingest_bare(
+        &mut self,
+        way: &mut Way<'_, impl PacketSink + ?Sized>,
+        packet: &IpPacket<'_>,
+        segment: &TcpSegment<'_>,
+    ) {
+        let mut part = [0; MAX_HEADERS];
+        let numbers = (segment.sequence(), segment.acknowledgement());
+        let length = write_part(
+            packet.as_bytes(),
+            packet.header_len(),
+            segment,
+            numbers,
+            &[],
+            &mut part,
+        );
+        let Ok(bare) = IpPacket::parse(&part[..length]) else {
+            return;
+        };
+        if let Ok(segment) = bare.tcp() {
+            self.ingest(way, &bare, &segment);
         }
     }
 
@@ -228,6 +263,16 @@ impl Tcp {
             sequence = sequence.wrapping_add(data.len() as u32);
         }
         way.rim.part = part;
+    }
+
+    /// Counts the receive ring's pages: up to what lies behind a gap, and what is in order, whatever
+    /// segments brought it.
+    fn note_received(&mut self, ring: usize) {
+        if self.receive_held < ring as u32 {
+            let in_order = self.taken as usize + self.received();
+            let wanted = self.pages(in_order.max(self.track.stored_since()));
+            self.receive_held = self.receive_held.max(wanted);
+        }
     }
 
     fn input(&mut self, way: &mut Way<'_, impl PacketSink + ?Sized>, packet: &[u8], delay: Duration) {
@@ -370,15 +415,18 @@ impl Tcp {
                 })
                 .ok()
         })?;
-        self.moved += taken as u64;
+        self.taken = self.taken.saturating_add(taken as u32);
+        debug_assert!(self.taken.min(self.send_capacity() as u32) <= self.receive_held);
         Some(result)
     }
 
-    pub(super) fn send<R>(&mut self, fill: impl FnOnce(&mut [u8]) -> (usize, R)) -> Option<R> {
-        let room = self.room();
+    /// Sends at most so many bytes.
+    pub(super) fn send<R>(&mut self, most: usize, fill: impl FnOnce(&mut [u8]) -> (usize, R)) -> Option<R> {
+        let room = self.room().min(most);
         if room == 0 {
             return None;
         }
+        let begin = self.write_position();
         let (filled, result) = self.with(|socket| {
             socket
                 .send(|space| {
@@ -388,7 +436,9 @@ impl Tcp {
                 })
                 .ok()
         })?;
-        self.moved += filled as u64;
+        let end = begin + filled;
+        self.written = end.min(self.send_capacity()) as u32;
+        self.send_held = self.send_held.max(self.pages(end));
         Some(result)
     }
 
@@ -429,7 +479,6 @@ impl Tcp {
     }
 
     /// The peer's next sequence number, and ours.
-    #[cfg(test)]
     pub(super) fn numbers(&self) -> (u32, u32) {
         self.track.numbers()
     }
@@ -458,16 +507,93 @@ impl Tcp {
         self.track.is_under_way(sequence)
     }
 
-    /// Whether the rings hold pages worth giving back, once the connection idles.
-    pub(super) fn holds_pages(&self) -> bool {
-        self.moved >= WORTH_DISCARDING
+    /// How many bytes of memory the rings hold, at most: pages that were written since they were given
+    /// back.
+    pub(super) const fn held(&self) -> usize {
+        self.receive_held as usize + self.send_held as usize
     }
 
-    /// Gives the rings' pages back, if nothing is in the rings.
-    pub(super) fn discard(&mut self) {
-        if self.received() == 0 && self.unacknowledged() == 0 && self.track.in_order() {
-            self.lease.discard();
-            self.moved = 0;
+    /// How many bytes of memory more a segment would take, at most.
+    pub(super) fn growth(&self, segment: &TcpSegment<'_>) -> usize {
+        if segment.payload().is_empty() {
+            return 0;
+        }
+        let wanted = self.pages(self.track.stored_with(segment));
+        wanted.saturating_sub(self.receive_held) as usize
+    }
+
+    /// How many bytes of memory more so many bytes to be sent would take, at most.
+    pub(super) fn send_growth(&self, bytes: usize) -> usize {
+        let wanted = self.pages(self.write_position() + bytes);
+        wanted.saturating_sub(self.send_held) as usize
+    }
+
+    /// How many bytes can be sent in the pages that the send ring has.
+    pub(super) fn room_held(&self) -> usize {
+        (self.send_held as usize).saturating_sub(self.write_position())
+    }
+
+    /// Gives the pages of rings with nothing in them back; whether there was one.
+    pub(super) fn discard(&mut self) -> bool {
+        let receive = self.receive_held > 0 && self.received() == 0 && self.track.in_order();
+        let send = self.send_held > 0 && self.unacknowledged() == 0;
+        if receive || send {
+            self.lease.discard(receive, send);
+        }
+        if receive {
+            self.receive_held = 0;
+            self.taken = 0;
+            self.track.give_back();
+        }
+        if send {
+            self.send_held = 0;
+            self.written = 0;
+        }
+        receive || send
+    }
+
+    /// Has the peer told of room for at most so many bytes from now on, what is not taken yet included.
+    pub(super) fn allow(&mut self, bytes: usize) {
+        if bytes >= self.send_capacity() {
+            return self.track.allow(u32::MAX);
+        }
+        let left = bytes.saturating_sub(self.received()) as u32;
+        // No crumbs (RFC 9293 section 3.8.6.2.2).
+        let worth = left >= 2 * u32::from(self.track.mss());
+        self.track.allow(if worth { left } else { 0 });
+    }
+
+    /// Whether the peer was told of less room than there is, or will be.
+    pub(super) const fn is_held_back(&self) -> bool {
+        self.track.is_held_back()
+    }
+
+    /// What the peer is to be told of the room there is: if it is told `always`, or else if that is much
+    /// more than it was told before. Our sequence number, the acknowledgement and the window.
+    pub(super) fn window_update(&mut self, always: bool) -> Option<(u32, u32, u16)> {
+        if self.phase() != Phase::Open {
+            return None;
+        }
+        let room = self.get(|socket| socket.recv_capacity() - socket.recv_queue());
+        self.track.update(room, always)
+    }
+
+    /// Where in the send ring the next byte goes, if the ring did not end.
+    fn write_position(&self) -> usize {
+        if self.unacknowledged() == 0 {
+            0
+        } else {
+            self.written as usize
+        }
+    }
+
+    /// The memory that so many bytes in a row take in a ring, wherever they begin.
+    fn pages(&self, bytes: usize) -> u32 {
+        let ring = self.send_capacity();
+        match bytes {
+            0 => 0,
+            _ if bytes >= ring => ring as u32,
+            _ => (bytes.next_multiple_of(PAGE) + PAGE).min(ring) as u32,
         }
     }
 

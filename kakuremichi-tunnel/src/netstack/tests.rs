@@ -5,6 +5,7 @@ mod bulk;
 mod closing;
 mod garbage;
 mod handshake;
+mod memory;
 mod net;
 mod offload;
 mod path;

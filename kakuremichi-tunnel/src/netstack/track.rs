@@ -15,7 +15,7 @@ const LEAST_MSS_V6: u16 = 1_220;
 const MAX_SHIFT: u8 = 14;
 
 /// One connection's numbers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Track {
     /// The MSS the peer asked for; zero before it did.
     mss: u16,
@@ -45,8 +45,45 @@ pub(super) struct Track {
     fin_end: Option<u32>,
     /// How often what the peer waits for was sent again.
     repeats: u32,
+    /// Everything before this sequence number was taken when the receive ring's pages were given back.
+    given_back: u32,
+    /// By how much our windows are shifted.
+    own_shift: u8,
+    /// What the peer may have under way at most, whatever there is room for.
+    allowance: u32,
+    /// The sequence number behind the window that the peer was told last.
+    told_end: u32,
+    /// It was told less than there is room for.
+    withheld: bool,
     /// At the end of its last turn, the congestion window alone kept the sender from sending more.
     congested: bool,
+}
+
+impl Default for Track {
+    fn default() -> Self {
+        Self {
+            mss: 0,
+            limit: 0,
+            shift: 0,
+            sending: false,
+            acknowledged_once: false,
+            sent_end: 0,
+            sent_last: 0,
+            unacknowledged: 0,
+            window: 0,
+            acknowledged: 0,
+            expected: 0,
+            received_end: 0,
+            fin_end: None,
+            repeats: 0,
+            given_back: 0,
+            own_shift: 0,
+            allowance: u32::MAX,
+            told_end: 0,
+            withheld: false,
+            congested: false,
+        }
+    }
 }
 
 impl Track {
@@ -144,6 +181,10 @@ impl Track {
                 self.shift = rim::read_window_shift(options).unwrap_or(0).min(MAX_SHIFT);
                 self.expected = segment.sequence().wrapping_add(1);
                 self.received_end = self.expected;
+                self.given_back = self.expected;
+                if rim::read_window_shift(options).is_none() {
+                    self.own_shift = 0;
+                }
             }
         } else {
             let end = segment.sequence().wrapping_add(data);
@@ -183,6 +224,70 @@ impl Track {
         if is_after(end, self.received_end) {
             self.received_end = end;
         }
+    }
+
+    /// How many bytes may have been stored since the ring's pages were given back. Counted to four
+    /// gigabytes: who asks often enough sees every ring's worth.
+    pub(super) const fn stored_since(&self) -> usize {
+        self.received_end.wrapping_sub(self.given_back) as usize
+    }
+
+    /// The same, once a segment was taken in.
+    pub(super) fn stored_with(&self, segment: &TcpSegment<'_>) -> usize {
+        let end = segment.sequence().wrapping_add(segment.payload().len() as u32);
+        if is_after(end, self.received_end) {
+            end.wrapping_sub(self.given_back) as usize
+        } else {
+            self.stored_since()
+        }
+    }
+
+    /// The receive ring, which is empty, lost its pages.
+    pub(super) const fn give_back(&mut self) {
+        self.given_back = self.received_end;
+    }
+
+    /// Our SYN says by how much our windows are shifted.
+    pub(super) const fn shift_own(&mut self, shift: u8) {
+        self.own_shift = shift;
+    }
+
+    /// Bounds the windows that the peer is told from now on, in bytes.
+    pub(super) const fn allow(&mut self, bytes: u32) {
+        self.allowance = bytes;
+    }
+
+    /// Whether the peer was told of less room than there is, or will be.
+    pub(super) const fn is_held_back(&self) -> bool {
+        self.withheld || self.allowance != u32::MAX
+    }
+
+    /// The peer is told a window, beside that acknowledgement. Returns the window that it may be told.
+    pub(super) fn tell(&mut self, acknowledgement: u32, window: u16) -> u16 {
+        let room = u32::from(window) << self.own_shift;
+        let told = room.min(self.allowance) >> self.own_shift;
+        self.withheld = self.allowance < room;
+        self.told_end = acknowledgement.wrapping_add(told << self.own_shift);
+        told as u16
+    }
+
+    /// A window to be told besides, when the last one was withheld and there is room for so many bytes: our
+    /// sequence number, the acknowledgement, and the window as it is sent.
+    pub(super) fn update(&mut self, room: usize, always: bool) -> Option<(u32, u32, u16)> {
+        let all = u32::try_from(room).unwrap_or(u32::MAX);
+        let room = all.min(self.allowance);
+        let end = self.acknowledged.wrapping_add(room);
+        let worth = is_after(end, self.told_end.wrapping_add(2 * u32::from(self.mss)));
+        let wanted = always || (self.withheld && worth);
+        if !wanted {
+            return None;
+        }
+        let window = u16::try_from(room >> self.own_shift).unwrap_or(u16::MAX);
+        self.told_end = self
+            .acknowledged
+            .wrapping_add(u32::from(window) << self.own_shift);
+        self.withheld = room < all;
+        Some((self.sent_end, self.acknowledged, window))
     }
 
     /// The sender had its turn: `queued` bytes are sent and unacknowledged, or not yet sent, though the
@@ -273,7 +378,6 @@ impl Track {
     }
 
     /// The peer's next sequence number, and ours.
-    #[cfg(test)]
     pub(super) fn numbers(&self) -> (u32, u32) {
         (self.acknowledged, self.sent_end)
     }

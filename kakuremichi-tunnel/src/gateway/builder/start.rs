@@ -48,6 +48,9 @@ use crate::{
 /// The requests of handles that wait for the gateway; further ones wait with their callers.
 const REQUESTS: usize = 16;
 
+/// What the flows of each shard may hold in memory unless something else is set, in bytes.
+const SHARD_MEMORY: usize = 512 << 20;
+
 impl GatewayBuilder {
     pub(super) fn start(self) -> Result<Gateway, SpawnError> {
         let wireguard = self.wireguard.get()?;
@@ -83,12 +86,18 @@ impl GatewayBuilder {
         let tls = Resolver::server_config(Arc::clone(&table), certificates, Arc::clone(&provider))?;
         let target_tls = TargetTls::new(provider, self.roots.unwrap_or_else(link::system_roots))?;
         // The system may choose the port, which agents are told: the socket comes before them.
-        let config = ShardConfig::new(
+        let mut config = ShardConfig::new(
             "gateway",
             keys.wireguard_private(),
             vec![wireguard],
             keys::random()?,
         );
+        let flows = &mut config.flows.limits;
+        flows.memory = match self.limits.flow_memory {
+            Some(bytes) => bytes / usize::from(shards),
+            None => SHARD_MEMORY,
+        };
+        flows.memory_per_peer = self.limits.flow_memory_per_peer;
         let public_port = self.public_https.unwrap_or_else(|| https_address.port());
         let counters: Arc<Counters> = Arc::default();
         let access = AccessControl::new(

@@ -294,6 +294,7 @@ fn an_ended_flow_is_remembered_without_its_rings() {
         sequence: 5,
         acknowledgement: 6,
         flags: TcpFlags::FIN.union(TcpFlags::ACK),
+        window: 0,
     };
     struct Keep<'a>(&'a mut [u8; 60]);
     impl crate::netstack::PacketSink for Keep<'_> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::net::{Link, Net, PORT, Program, settings, v6};
+use super::net::{Link, Net, PORT, Program, settings, v4, v6};
 use crate::{
     netstack::{PacketSink, rim::Control},
     packet::{Protocol, TcpFlags, transport_checksum, write_ip_header},
@@ -176,6 +176,7 @@ fn what_is_not_for_us_is_dropped_and_counted() {
         sequence: 1,
         acknowledgement: 0,
         flags: TcpFlags::SYN,
+        window: 0,
     };
     crate::netstack::rim::Rim::new(1_420).control(&control, PEER, &mut keep);
     let node = &mut net.nodes[0];
@@ -209,4 +210,44 @@ fn a_stray_segment_is_reset_and_a_reset_is_not_answered() {
         Some(crate::netstack::CloseReason::Reset)
     );
     assert_eq!(net.nodes[0].stack.counters().stray, 0);
+}
+
+/// An acknowledgement of much comes with the longest headers that there are, those of IPv4 and of TCP with
+/// all the options that they can have.
+#[test]
+fn the_longest_headers_are_taken_in_like_others() {
+    let mut net = Net::pair(Link::default());
+    net.nodes[1].server = Program::default();
+    let flow = net.connect_to(
+        0,
+        PEER,
+        v4(2).into(),
+        Program {
+            to_send: 10_000,
+            ..Program::default()
+        },
+    );
+    net.run_until(Duration::from_secs(1), |net| net.program(0, flow).sent == 10_000);
+    let entry = net.nodes[0].stack.table.get(flow).unwrap();
+    let (sequence, acknowledgement) = entry.tcp.as_ref().unwrap().numbers();
+    // No-operation options behind both headers.
+    let mut packet = [1_u8; 120];
+    packet[..20].fill(0);
+    packet[60..80].fill(0);
+    packet[0] = 0x4f;
+    packet[3] = 120;
+    packet[9] = 6;
+    packet[12..16].copy_from_slice(&v4(2).octets());
+    packet[16..20].copy_from_slice(&v4(1).octets());
+    packet[60..62].copy_from_slice(&PORT.to_be_bytes());
+    packet[62..64].copy_from_slice(&entry.local.port().to_be_bytes());
+    packet[64..68].copy_from_slice(&sequence.to_be_bytes());
+    packet[68..72].copy_from_slice(&acknowledgement.to_be_bytes());
+    packet[72] = 15 << 4;
+    packet[73] = TcpFlags::ACK.bits();
+    packet[74] = 0xff;
+    assert!(net.nodes[0].stack.unacknowledged(flow) > 0);
+    let node = &mut net.nodes[0];
+    node.stack.handle_packet(PEER, &packet, net.now, &mut node.wire);
+    assert_eq!(node.stack.unacknowledged(flow), 0);
 }
