@@ -3,11 +3,16 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Stdio},
+    thread,
+    time::Duration,
 };
 
 use kakuremichi_benches::machine::{Trouble, sibling};
 
 use crate::system::System;
+
+/// How long nothing has happened when it is measured: some systems give memory back then.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// KiB of resident memory of both ends for each of so many connections.
 pub(super) fn kib_per_connection(system: &System, count: usize) -> Result<f64, Trouble> {
@@ -28,6 +33,7 @@ pub(super) fn kib_per_connection(system: &System, count: usize) -> Result<f64, T
             said: format!("{count} connections could not be held (it says why above)"),
         });
     }
+    thread::sleep(QUIET);
     let after = system.resident_bytes();
     #[expect(clippy::cast_precision_loss, reason = "a few thousand connections")]
     let count = count as f64;
