@@ -12,6 +12,8 @@
 //! The shell (feature `engine`) drives them: one named thread per shard, with the sockets it serves.
 //! On it stand `Agent` (the default feature `agent`) and `Gateway` (feature `gateway`).
 //!
+//! The feature `aws-lc-rs` has nodes use AWS-LC for TLS, with a hybrid key exchange; see `crypto`.
+//!
 //! `testing` (a feature) has what the fuzz targets run.
 
 pub mod arena;
@@ -29,6 +31,8 @@ mod virtual_clock;
 
 #[cfg(feature = "agent")]
 pub mod agent;
+#[cfg(feature = "link")]
+pub mod crypto;
 #[cfg(feature = "agent")]
 pub mod error;
 #[cfg(feature = "link")]

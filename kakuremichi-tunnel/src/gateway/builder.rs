@@ -249,8 +249,9 @@ impl GatewayBuilder {
         self
     }
 
-    /// The cryptography for TLS toward visitors and targets; ring's, without. It is used for this
-    /// gateway, and not installed process-wide. The keys of certificates are made, read and signed with by
+    /// The cryptography for TLS toward visitors, agents and targets; without, what
+    /// [`crypto::default_provider`](crate::crypto::default_provider) says. It is used for this gateway, and not
+    /// installed process-wide. The keys of certificates are made, read and signed with by
     /// ring all the same, and session tickets sealed by it.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {

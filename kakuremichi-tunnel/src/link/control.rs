@@ -19,6 +19,7 @@ use super::{
     tls::Trust,
 };
 use crate::{
+    crypto,
     keys::{self, RingVerifier},
     state::{Enrolment, StateDir, StateError},
 };
@@ -61,7 +62,8 @@ impl ControlLink {
         self
     }
 
-    /// The cryptography for TLS; ring's, without. It is used for this link, and not installed
+    /// The cryptography for TLS; without, what
+    /// [`crypto::default_provider`](crate::crypto::default_provider) says. It is used for this link, and not installed
     /// process-wide.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
@@ -143,7 +145,7 @@ impl<R: NodeRecord> PlanSource<R> for ControlLink {
         }
         let provider = match &self.provider {
             Some(provider) => Arc::clone(provider),
-            None => Arc::new(rustls::crypto::ring::default_provider()),
+            None => crypto::default_provider(),
         };
         let driver = Driver::new(supply, client, url, trust, provider, self.egress.clone(), known);
         Ok(Box::pin(driver.run()))

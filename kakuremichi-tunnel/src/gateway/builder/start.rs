@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{GatewayBuilder, SpawnError, State, WIREGUARD};
 use crate::{
+    crypto,
     engine::{self, BuildShard, LocalShard, ShardConfig, ShardSetHandle},
     gateway::{
         Gateway,
@@ -77,9 +78,7 @@ impl GatewayBuilder {
             Some(name) => name.map_err(SpawnError::Name)?,
             None => presumed_name(&keys).map_err(SpawnError::Name)?,
         };
-        let provider = self
-            .provider
-            .unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+        let provider = self.provider.unwrap_or_else(crypto::default_provider);
         let table: Arc<ArcSwap<RouteTable>> = Arc::default();
         let (certificates, ca) = certificates(self.certificates, &state, &self.limits)?;
         let lane_tls = tls::server_configs(&provider)?;
