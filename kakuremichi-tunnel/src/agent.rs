@@ -36,6 +36,7 @@ mod service;
 mod sessions;
 mod streams;
 mod table;
+mod transport;
 mod view;
 mod visitor;
 
@@ -46,6 +47,7 @@ pub use handle::{Agent, ShutdownReport};
 pub use listener::{BACKLOG, Forward, TunnelListener, TunnelUdp};
 pub use service::{Service, ServiceError};
 pub use table::FlowDenial;
+pub use transport::{LaneDial, LaneStream, LaneTransport};
 pub use visitor::{ConnectionId, TlsFacts, Visitor, VisitorSession, VisitorStream};
 
 #[cfg(test)]

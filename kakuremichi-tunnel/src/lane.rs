@@ -13,7 +13,7 @@ mod mtu;
 mod path;
 mod pool;
 
-pub use choice::{ChoiceTiming, LaneChoice, LanePreference};
+pub use choice::{ChoiceTiming, LaneChoice, LanePreference, TlsWanted};
 pub use mtu::{PaddedProbe, PathMtu};
 pub use path::{Change, PathHealth, PathState, Probe, Timing, is_another_round_trip};
 pub use pool::{Pool, PoolLimits};

@@ -73,6 +73,8 @@ pub struct LaneStatus {
     pub name: Label,
     /// What the lane is made of.
     pub kind: LaneKind,
+    /// Whether TLS streams stand by, so that flows can leave WireGuard at once.
+    pub standby: bool,
     /// Whether it carries.
     pub state: LaneState,
     /// Since when it is in this state.

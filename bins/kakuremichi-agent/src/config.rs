@@ -1,6 +1,6 @@
 //! The settings of an agent.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU16, path::PathBuf};
 
 use kakuremichi_bins_common::{
     Setting,
@@ -39,6 +39,17 @@ pub const SETTINGS: &[Setting] = &[
         "auto|wireguard|tls",
         "The lane that carries flows: TLS streams where WireGuard does not get through, without",
     ),
+    Setting::switch(
+        "standby",
+        "Keep one idle TLS connection to each gateway, so that flows leave a WireGuard that breaks at once",
+    )
+    .or("true"),
+    Setting::number(
+        "lane-connections",
+        "N",
+        "Connections to one gateway over TLS streams, 1 to 65535: flows at once, beyond which they wait",
+    )
+    .or("256"),
     Setting::number(
         "flow-memory",
         "MIB",
@@ -68,6 +79,10 @@ pub struct Settings {
     /// The lane that carries flows.
     #[serde(default)]
     pub lane: Lane,
+    /// Whether TLS streams stand by while flows take WireGuard.
+    pub standby: bool,
+    /// Connections of the lane of TLS streams to one gateway.
+    pub lane_connections: NonZeroU16,
     /// MiB of memory for flows over WireGuard.
     pub flow_memory: usize,
     /// The proxy through which Control and TLS streams are reached.

@@ -27,7 +27,8 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
     let admin = Admin::bind(common.admin, Role::Agent)?;
     let token = settings.token.as_ref().map_or("", FirstSecret::text);
     let mut builder = Agent::builder(&settings.control, token).state_dir(data.path());
-    builder = builder.lane(settings.lane.into());
+    builder = builder.lane(settings.lane.into()).standby(settings.standby);
+    builder = builder.lane_connections(settings.lane_connections.get());
     builder = builder.flow_memory(settings.flow_memory.saturating_mul(1 << 20));
     if let Some(proxy) = &settings.egress_proxy {
         builder = builder.egress_proxy(proxy.expose());

@@ -75,6 +75,18 @@ impl AdminSource for Source {
             );
         }
         page.family(
+            "kakuremichi_lane_standby",
+            "Whether TLS streams stand by while new flows take WireGuard.",
+            gauge,
+        );
+        for lane in &status.lanes {
+            page.sample(
+                "kakuremichi_lane_standby",
+                &[("gateway", lane.name.as_str())],
+                flag(lane.standby),
+            );
+        }
+        page.family(
             "kakuremichi_lane_rtt_seconds",
             "The smoothed round trip of a lane that is up.",
             gauge,

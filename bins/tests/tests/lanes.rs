@@ -16,6 +16,9 @@ use tokio::net::TcpStream;
 /// UDP that is not answered is noticed, and flows moved, within this time.
 const NOTICED: Duration = Duration::from_secs(15);
 
+/// The same where TLS streams stand by.
+const TAKEN_OVER: Duration = Duration::from_secs(10);
+
 /// DESIGN section 6: upgraded and downgraded by a path state machine.
 #[test]
 fn flows_move_to_tls_when_udp_is_swallowed_and_back_when_it_passes() {
@@ -52,6 +55,38 @@ fn flows_move_to_tls_when_udp_is_swallowed_and_back_when_it_passes() {
     });
     traffic.more(100);
     traffic.without_one_failure();
+}
+
+/// Issue 4: new flows go to the healthy lane within seconds. With TLS streams that stand by they do before it is
+/// known that WireGuard is dead, and nobody has to dial then.
+#[test]
+fn a_standby_takes_over_when_udp_is_swallowed_and_stands_by_again() {
+    let Some(world) = Deployment::start() else {
+        return;
+    };
+    let origin = Origin::on(world.edge(), "origin");
+    world.publish("web", origin.port());
+    let url = "https://web.test/hello";
+    wait::until_right("a standby", || {
+        let shown = stands_by(&world) && !over_tls(&world);
+        shown.then_some(()).ok_or_else(|| world.agent.admin("/metrics"))
+    });
+
+    world.edge().swallows_udp();
+    let begun = Instant::now();
+    wait::until("flows over TLS", || over_tls(&world).then_some(()));
+    let took = begun.elapsed();
+    // The lane never counted as down: it was left while it was in doubt.
+    assert!(up(&world) && took < TAKEN_OVER, "{took:?}");
+    world.served(url);
+    let traffic = world.traffic(0, url);
+    traffic.more(100);
+
+    world.edge().passes_udp();
+    wait::until("flows over WireGuard", || (!over_tls(&world)).then_some(()));
+    traffic.more(100);
+    traffic.without_one_failure();
+    assert!(stands_by(&world) && up(&world));
 }
 
 #[test]
@@ -159,6 +194,10 @@ fn a_revoked_agent_serves_nobody() {
 
 fn over_tls(world: &Deployment) -> bool {
     lane(world, "kakuremichi_lane_over_tls")
+}
+
+fn stands_by(world: &Deployment) -> bool {
+    lane(world, "kakuremichi_lane_standby")
 }
 
 fn up(world: &Deployment) -> bool {

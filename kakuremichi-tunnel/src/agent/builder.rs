@@ -21,13 +21,15 @@ use super::{
     conductor::{Conductor, Parts},
     lanes::StreamSetup,
     streams::Dialling,
+    transport::{LaneTransport, Tcp},
     view,
 };
 use crate::{
+    crypto,
     engine::{ShardConfig, ShardHandle},
     error::SpawnError,
     keys::{self, NodeKeys},
-    lane::LanePreference,
+    lane::{LanePreference, PoolLimits},
     link::{self, ControlLink, EgressProxy, EgressProxyError, PlanSource},
     state::StateDir,
     status::EVENTS,
@@ -47,8 +49,11 @@ pub struct AgentBuilder {
     name: Option<Result<Label, NameError>>,
     bind: Vec<SocketAddr>,
     lane: LanePreference,
+    standby: bool,
+    pool: PoolLimits,
     flow_memory: usize,
     egress: Option<Result<EgressProxy, EgressProxyError>>,
+    transport: Option<Arc<dyn LaneTransport>>,
     provider: Option<Arc<CryptoProvider>>,
     software: String,
 }
@@ -86,7 +91,10 @@ impl AgentBuilder {
             ],
             flow_memory: FLOW_MEMORY,
             lane: LanePreference::Auto,
+            standby: true,
+            pool: PoolLimits::default(),
             egress: None,
+            transport: None,
             provider: None,
             software: concat!("kakuremichi ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
@@ -144,6 +152,25 @@ impl AgentBuilder {
         self
     }
 
+    /// Whether TLS streams stand by while flows take WireGuard: one idle connection to each gateway that is asked
+    /// a few times a minute whether it works. With it flows leave a WireGuard lane that stops carrying about a
+    /// second after a probe is lost; without, some seconds later, when the lane is known to be dead and TLS
+    /// streams have been dialled. They stand by unless it is said otherwise, or a lane is pinned.
+    #[must_use]
+    pub const fn standby(mut self, standby: bool) -> Self {
+        self.standby = standby;
+        self
+    }
+
+    /// The most connections for flows that TLS streams to one gateway have, 1 to 65,535; 256 without. Each carries
+    /// one flow at a time. Beyond, flows wait at the gateway, which has a bound of its own (512 without a
+    /// setting) and refuses connections beyond that.
+    #[must_use]
+    pub fn lane_connections(mut self, connections: u16) -> Self {
+        self.pool.connections = usize::from(connections).max(1);
+        self
+    }
+
     /// The proxy through which TCP connections leave: `http://proxy:3128` or `socks5://proxy:1080`, with
     /// `user:password@` where it asks for a login; see [`EgressProxy`]. It is used for TLS streams, and for
     /// the link to Control if the builder was given Control's URL; a source that was set up by hand has its
@@ -154,8 +181,16 @@ impl AgentBuilder {
         self
     }
 
-    /// The cryptography of TLS streams, and of health checks inside TLS; ring's, without. It is used for this agent, and not installed
-    /// process-wide.
+    /// How gateways are reached for TLS streams; see [`LaneTransport`]. Without one that is TCP, through the egress
+    /// proxy if there is one; with one the proxy is used for the link to Control only.
+    #[must_use]
+    pub fn lane_transport(mut self, transport: impl LaneTransport) -> Self {
+        self.transport = Some(Arc::new(transport));
+        self
+    }
+
+    /// The cryptography of TLS streams, and of health checks inside TLS; without, what
+    /// [`crypto::default_provider`](crate::crypto::default_provider) says. It is used for this agent, and not installed process-wide.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.provider = Some(provider);
@@ -222,12 +257,12 @@ impl AgentBuilder {
         };
         let streams = StreamSetup {
             preference: self.lane,
+            standby: self.standby,
+            pool: self.pool,
             keys: keys.clone(),
             dialling: Dialling {
-                egress,
-                provider: self
-                    .provider
-                    .unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider())),
+                transport: self.transport.unwrap_or_else(|| Arc::new(Tcp { egress })),
+                provider: self.provider.unwrap_or_else(crypto::default_provider),
             },
         };
         let (requests, requested) = mpsc::channel(REQUESTS);

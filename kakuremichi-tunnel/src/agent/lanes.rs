@@ -34,7 +34,9 @@ use super::{
 use crate::{
     engine::{PeerSettings, PeerView, Peers, Shard},
     keys::NodeKeys,
-    lane::{ChoiceTiming, LaneChoice, LanePreference, PathHealth, is_another_round_trip},
+    lane::{
+        ChoiceTiming, LaneChoice, LanePreference, PathHealth, PoolLimits, TlsWanted, is_another_round_trip,
+    },
     link::candidates::candidates,
     status::{LaneKind, LaneState, LaneStatus},
     streams::hello::Ends,
@@ -77,6 +79,8 @@ pub(super) struct Lanes {
 #[derive(Debug)]
 pub(super) struct StreamSetup {
     pub(super) preference: LanePreference,
+    pub(super) standby: bool,
+    pub(super) pool: PoolLimits,
     pub(super) keys: NodeKeys,
     pub(super) dialling: Dialling,
 }
@@ -88,6 +92,7 @@ struct Lane {
     /// None while there is nowhere to dial, or WireGuard is pinned.
     stream: Option<StreamLane>,
     kind: LaneKind,
+    standby: bool,
     endpoint: Option<SocketAddr>,
     last_error: Option<String>,
     state: LaneState,
@@ -173,11 +178,13 @@ impl Lanes {
                 gateway_key: gateway.identity,
                 keys: self.setup.keys.clone(),
             },
+            name: gateway.name.clone(),
             peer: gateway.wireguard,
             local: node.address,
             remote: gateway.address,
             endpoints: gateway.streams.clone(),
             dialling: self.setup.dialling.clone(),
+            pool: self.setup.pool,
             shared: Rc::clone(&self.shared),
             report: self.report.clone(),
             news: Rc::clone(&self.news),
@@ -199,10 +206,12 @@ impl Lanes {
             self.peers.clone(),
             self.report.clone(),
         );
-        let choice = LaneChoice::new(self.setup.preference, ChoiceTiming::default(), Instant::now());
+        let (preference, standby) = (self.setup.preference, self.setup.standby);
+        let choice = LaneChoice::new(preference, standby, ChoiceTiming::default(), Instant::now());
         Lane {
             gateway: gateway.clone(),
             kind: choice.chosen(),
+            standby: false,
             choice,
             stream,
             endpoint: None,
@@ -252,21 +261,23 @@ impl Lanes {
         let (mut turns, mut changed) = (Vec::new(), false);
         for (id, lane) in &mut self.lanes {
             let wireguard = peers.get(&lane.gateway.wireguard);
-            let wireguard = wireguard.map_or(PathHealth::Unknown, |peer| peer.health);
-            let (health, error) = lane.choose(wireguard);
+            let wireguard = wireguard.map(|peer| (peer.health, peer.doubtful));
+            let (health, error) = lane.choose(wireguard.unwrap_or((PathHealth::Unknown, false)));
             let (state, turned) = state(health);
             let moved = std::mem::replace(&mut lane.kind, lane.choice.chosen()) != lane.kind;
+            let stands_by = lane.stands_by();
+            let told = std::mem::replace(&mut lane.standby, stands_by) != stands_by;
             if moved {
                 tracing::info!(gateway = %id, kind = ?lane.kind, "new flows take another lane");
             }
-            let told = error.is_some() && lane.last_error != error;
-            if told {
+            let failed = error.is_some() && lane.last_error != error;
+            if failed {
                 lane.last_error = error;
             }
             if turned != lane.turned {
                 lane.turned = turned;
                 lane.since = turned.map_or_else(SystemTime::now, moment);
-            } else if !moved && !told && !worth_showing(lane.state, state) {
+            } else if !moved && !told && !failed && !worth_showing(lane.state, state) {
                 continue;
             }
             changed = true;
@@ -295,6 +306,7 @@ impl Lanes {
             gateway: lane.gateway.id,
             name: lane.gateway.name.clone(),
             kind: lane.kind,
+            standby: lane.standby,
             state: lane.state,
             since: lane.since,
             last_error: lane.last_error.clone(),
@@ -326,21 +338,31 @@ impl Lanes {
 
 impl Lane {
     /// Chooses between the two lanes, by what is known now. Returns what is known of the chosen one, and
-    /// what is wrong with TLS streams.
-    fn choose(&mut self, wireguard: PathHealth) -> (PathHealth, Option<String>) {
+    /// what is wrong with TLS streams where they are needed.
+    fn choose(&mut self, (wireguard, doubtful): (PathHealth, bool)) -> (PathHealth, Option<String>) {
         let now = Instant::now();
-        self.choice.handle_wireguard(wireguard, now);
+        self.choice.handle_wireguard(wireguard, doubtful, now);
         let mut error = None;
         if let Some(stream) = &self.stream {
             let view = stream.view();
-            self.choice.handle_tls(view.health, now);
+            self.choice.handle_tls(view.health, view.heard, now);
             error = view.error;
         }
         self.choice.handle_timeout(now);
+        let wanted = self.choice.wants_tls(now);
         if let Some(stream) = &self.stream {
-            stream.order(self.choice.wants_tls(now), self.choice.chosen());
+            stream.order(wanted, self.choice.chosen());
         }
-        (self.choice.health(), error)
+        (
+            self.choice.health(),
+            error.filter(|_| wanted == TlsWanted::Everything),
+        )
+    }
+
+    /// Whether TLS streams are ready to take over from WireGuard.
+    fn stands_by(&self) -> bool {
+        let up = |stream: &StreamLane| matches!(stream.view().health, PathHealth::Up { .. });
+        self.choice.chosen() == LaneKind::WireGuard && self.stream.as_ref().is_some_and(up)
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod datagrams;
 mod dial;
+mod foreign;
 mod serve;
 
 pub(super) use dial::Dialling;
@@ -20,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kakuremichi_core::{backoff::Backoff, key::WireGuardKey, net::Endpoint};
+use kakuremichi_core::{backoff::Backoff, key::WireGuardKey, name::Label, net::Endpoint};
 use kakuremichi_proto::{
     lane::{
         hello::Purpose,
@@ -37,21 +38,26 @@ use tokio::{
 
 use self::{
     dial::Dialler,
+    foreign::Cut,
     serve::{Event, serve},
 };
 use super::{feed, incoming::Shared};
 use crate::{
     keys,
-    lane::{PathHealth, PathState, Pool, PoolLimits, Timing},
+    lane::{PathHealth, PathState, Pool, PoolLimits, Timing, TlsWanted},
     streams::{
         connection::{Connection, Signal},
         hello::Ends,
-        socket::Cut,
     },
 };
 
 /// The first and the longest pause when a gateway takes no connection.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// The same for a connection that stands by: nobody waits for it.
+const STANDBY_PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// Connections that stand by are made at some moment within this time, so that thousands of agents that lost
+/// the same gateway do not come back to it together.
+const SPREAD: Duration = Duration::from_secs(30);
 /// How long what is said may take to be sent.
 const WRITE: Duration = Duration::from_secs(10);
 
@@ -59,6 +65,8 @@ const WRITE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(super) struct StreamView {
     pub(super) health: PathHealth,
+    /// When a probe was last answered.
+    pub(super) heard: Option<Instant>,
     /// What went wrong last, while it is not up.
     pub(super) error: Option<String>,
     /// Connections for flows.
@@ -68,7 +76,7 @@ pub(super) struct StreamView {
 /// What the lane is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Orders {
-    wanted: bool,
+    wanted: TlsWanted,
     choice: LaneKind,
     endpoints: Arc<[Endpoint]>,
 }
@@ -77,12 +85,15 @@ struct Orders {
 #[derive(Debug)]
 pub(super) struct StreamParts {
     pub(super) ends: Ends,
+    /// The gateway's name.
+    pub(super) name: Label,
     /// How the gateway's flows are known to the agent's table.
     pub(super) peer: WireGuardKey,
     pub(super) local: Ipv6Addr,
     pub(super) remote: Ipv6Addr,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) dialling: Dialling,
+    pub(super) pool: PoolLimits,
     pub(super) shared: Rc<Shared>,
     pub(super) report: watch::Receiver<feed::Report>,
     /// Is told when the view has changed.
@@ -119,18 +130,19 @@ impl StreamLane {
     /// A lane that does nothing until it is [wanted](Self::order).
     pub(super) fn begin(parts: StreamParts) -> Self {
         let (orders, ordered) = watch::channel(Orders {
-            wanted: false,
+            wanted: TlsWanted::Nothing,
             choice: LaneKind::WireGuard,
             endpoints: parts.endpoints.into(),
         });
         let (show, view) = watch::channel(StreamView {
             health: PathHealth::Unknown,
+            heard: None,
             error: None,
             connections: 0,
         });
         let cuts = Cuts::default();
         let lane = Running {
-            dialler: Rc::new(Dialler::new(parts.ends, parts.dialling)),
+            dialler: Rc::new(Dialler::new(parts.ends, parts.name, parts.dialling)),
             place: Rc::new(serve::Place {
                 peer: parts.peer,
                 local: parts.local,
@@ -140,6 +152,7 @@ impl StreamLane {
                 cuts: cuts.clone(),
             }),
             orders: ordered,
+            pool: parts.pool,
             report: parts.report,
             show,
             news: parts.news,
@@ -153,8 +166,8 @@ impl StreamLane {
         }
     }
 
-    /// Says whether there is to be a lane, and which one takes new flows.
-    pub(super) fn order(&self, wanted: bool, choice: LaneKind) {
+    /// Says what is to be there of the lane, and which one takes new flows.
+    pub(super) fn order(&self, wanted: TlsWanted, choice: LaneKind) {
         self.orders.send_if_modified(|orders| {
             let changed = (orders.wanted, orders.choice) != (wanted, choice);
             (orders.wanted, orders.choice) = (wanted, choice);
@@ -177,6 +190,7 @@ struct Running {
     dialler: Rc<Dialler>,
     place: Rc<serve::Place>,
     orders: watch::Receiver<Orders>,
+    pool: PoolLimits,
     report: watch::Receiver<feed::Report>,
     show: watch::Sender<StreamView>,
     news: Rc<Notify>,
@@ -187,12 +201,21 @@ struct Running {
 impl Running {
     async fn run(mut self) {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+        let mut standby = Backoff::new(STANDBY_PAUSES.0, STANDBY_PAUSES.1);
         loop {
-            if self.orders.wait_for(|orders| orders.wanted).await.is_err() {
+            let wanted = self.orders.wait_for(|orders| orders.wanted != TlsWanted::Nothing);
+            let Ok(orders) = wanted.await.map(|orders| orders.clone()) else {
                 return;
+            };
+            if orders.wanted == TlsWanted::Standby {
+                let share = f64::from(random()) / f64::from(u32::MAX);
+                self.pause(SPREAD.mul_f64(share), &orders).await;
             }
-            let endpoints = Arc::clone(&self.orders.borrow().endpoints);
-            let error = match self.dialler.dial(&endpoints, Purpose::Control).await {
+            let orders = self.orders.borrow().clone();
+            if orders.wanted == TlsWanted::Nothing {
+                continue;
+            }
+            let error = match self.dialler.dial(&orders.endpoints, Purpose::Control).await {
                 Ok((connection, _)) => match self.live(connection).await {
                     Ok(()) => {
                         self.tell(PathHealth::Unknown, None);
@@ -200,6 +223,7 @@ impl Running {
                     }
                     Err(error) => {
                         backoff.reset();
+                        standby.reset();
                         format!("the control connection broke: {error}")
                     }
                 },
@@ -212,13 +236,22 @@ impl Running {
                 },
                 Some(error),
             );
-            let random = keys::random().map_or(u32::MAX, u32::from_le_bytes);
-            let mut orders = self.orders.clone();
-            tokio::select! {
-                () = sleep(backoff.next(random)) => {}
-                // Something is to be done otherwise.
-                _ = orders.wait_for(|orders| !orders.wanted || orders.endpoints != endpoints) => {}
-            }
+            let backoff = match orders.wanted {
+                TlsWanted::Standby => &mut standby,
+                TlsWanted::Nothing | TlsWanted::Everything => &mut backoff,
+            };
+            let pause = backoff.next(random());
+            self.pause(pause, &orders).await;
+        }
+    }
+
+    /// Waits for a time, or until something is to be done otherwise than by `orders`.
+    async fn pause(&mut self, time: Duration, orders: &Orders) {
+        let otherwise =
+            |now: &Orders| now.wanted != orders.wanted || !Arc::ptr_eq(&now.endpoints, &orders.endpoints);
+        tokio::select! {
+            () = sleep(time) => {}
+            _ = self.orders.wait_for(otherwise) => {}
         }
     }
 
@@ -238,9 +271,10 @@ impl Running {
 
     /// Keeps the lane until it is no longer wanted, or an error ends it.
     async fn live(&mut self, mut connection: Connection) -> io::Result<()> {
-        let random = keys::random().map_err(io::Error::other)?;
-        let mut path = PathState::new(Timing::default(), u64::from_le_bytes(random), Instant::now());
-        let mut pool = Pool::new(PoolLimits::default(), Instant::now());
+        let nonce = keys::random().map_err(io::Error::other)?;
+        let mut path = PathState::new(Timing::default(), u64::from_le_bytes(nonce), Instant::now());
+        let mut pool = Pool::new(self.pool, Instant::now());
+        pool.set_standby(self.orders.borrow().wanted == TlsWanted::Standby);
         let (tell, mut events) = mpsc::unbounded_channel();
         let mut dials = Backoff::new(PAUSES.0, PAUSES.1);
         let mut hold = None;
@@ -266,12 +300,13 @@ impl Running {
             }
             let drained = timeout(WRITE, connection.drain()).await;
             drained.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-            let (before, counted) = (path.is_up(), pool.open());
+            let (before, counted, mut answered) = (path.is_up(), pool.open(), false);
             tokio::select! {
                 signal = connection.next() => match signal? {
                     Some(Signal::Ping(echo)) => connection.queue(Record::Pong(echo)),
                     Some(Signal::Pong(echo)) => {
                         path.handle_answer(echo.sequence, echo.payload, Instant::now());
+                        answered = path.misses() == 0;
                     }
                     Some(Signal::Demand(flows)) => pool.handle_demand(flows.into()),
                     // A gateway says nothing on the feed; a newer one may.
@@ -292,8 +327,7 @@ impl Running {
                     Event::Failed(error) => {
                         tracing::debug!(gateway = %self.dialler.gateway(), %error, "no connection for flows");
                         pool.handle_failed();
-                        let random = keys::random().map_or(u32::MAX, u32::from_le_bytes);
-                        let pause = dials.next(random);
+                        let pause = dials.next(random());
                         hold = hold.or_else(|| Some(Instant::now() + pause));
                     }
                     Event::Begun => pool.handle_begun(),
@@ -304,9 +338,17 @@ impl Running {
                 Some(_) = self.flows.join_next(), if !self.flows.is_empty() => {}
                 changed = self.orders.changed() => {
                     let orders = self.orders.borrow_and_update().clone();
-                    if changed.is_err() || !orders.wanted {
+                    if changed.is_err() || orders.wanted == TlsWanted::Nothing {
                         return Ok(());
                     }
+                    let stands_by = orders.wanted == TlsWanted::Standby;
+                    let timing = if stands_by { Timing::standby() } else { Timing::default() };
+                    path.set_interval(timing.interval, Instant::now());
+                    if !stands_by && path.is_up() {
+                        // Flows are about to depend on it.
+                        path.nudge(Instant::now());
+                    }
+                    pool.set_standby(stands_by);
                     connection.queue(Record::Choice(orders.choice));
                 }
                 Ok(()) = self.report.changed() => {
@@ -317,8 +359,13 @@ impl Running {
                     }
                 }
             }
-            if path.is_up() != before || pool.open() != counted {
-                self.show.send_modify(|view| view.connections = pool.open());
+            if path.is_up() != before || pool.open() != counted || answered {
+                self.show.send_modify(|view| {
+                    view.connections = pool.open();
+                    if answered {
+                        view.heard = Some(Instant::now());
+                    }
+                });
                 self.tell(path.health(), None);
             }
             if matches!(path.health(), PathHealth::Down { .. }) {
@@ -328,6 +375,11 @@ impl Running {
             }
         }
     }
+}
+
+/// For spreading pauses; the longest where the system gives no random bytes.
+fn random() -> u32 {
+    keys::random().map_or(u32::MAX, u32::from_le_bytes)
 }
 
 async fn until(hold: Option<Instant>) {

@@ -55,6 +55,8 @@ pub struct PeerView {
     /// Whether a probe through the lane was answered recently; for a peer that is not probed, whether
     /// it has a session.
     pub health: PathHealth,
+    /// The lane is up, and its last probe has stayed without an answer so far.
+    pub doubtful: bool,
     /// Since when there is a session, by the last handshake.
     pub session_since: Option<Instant>,
     /// When an authentic message of it came last.
@@ -311,9 +313,10 @@ impl PeerTable {
         let Some((_, path)) = entry.probe.as_mut().filter(|_| entry.id == id) else {
             return;
         };
+        let doubtful = is_doubtful(path);
         let change = path.handle_answer(sequence, payload, now);
         entry.health = path.health();
-        if change.is_some() {
+        if change.is_some() || doubtful != is_doubtful(path) {
             self.changed(now);
         }
     }
@@ -495,12 +498,17 @@ impl Entry {
         true
     }
 
+    /// The last probe through a lane that is up stayed without an answer so far.
+    fn is_doubtful(&self) -> bool {
+        self.probe.as_ref().is_some_and(|(_, path)| is_doubtful(path))
+    }
+
     /// The lane is known to be down.
     const fn is_down(&self) -> bool {
         self.probe.is_some() && matches!(self.health, PathHealth::Down { .. })
     }
 
-    /// Judges the path as of now; returns whether it went up or down.
+    /// Judges the path as of now; returns whether it went up or down, or into doubt or out of it.
     fn check(
         &mut self,
         standing: &Standing,
@@ -511,7 +519,7 @@ impl Entry {
         if !standing.owned {
             return false;
         }
-        let before = self.health;
+        let before = (self.health, self.is_doubtful());
         let was_down = self.is_down();
         match &mut self.probe {
             Some((address, path)) if standing.endpoint.is_some() => {
@@ -538,7 +546,7 @@ impl Entry {
             }
             // Nowhere to send a probe to.
             Some(_) => {}
-            None => self.health = by_session(before, standing, now),
+            None => self.health = by_session(before.0, standing, now),
         }
         if self.is_down() && !was_down {
             tasks.push(Task::GiveUp(self.id));
@@ -551,7 +559,8 @@ impl Entry {
             tasks.push(Task::Abandon(self.id));
         }
         self.abandoned &= matches!(self.health, PathHealth::Down { .. });
-        std::mem::discriminant(&before) != std::mem::discriminant(&self.health)
+        std::mem::discriminant(&before.0) != std::mem::discriminant(&self.health)
+            || before.1 != self.is_doubtful()
     }
 
     /// It is the peer's turn to be called: returns whether it still has to be.
@@ -593,6 +602,7 @@ fn view(entry: &Entry, device: &Device, now: Instant) -> Option<(WireGuardKey, P
     let status = device.status(entry.id).filter(|status| status.owned)?;
     let view = PeerView {
         health: entry.health,
+        doubtful: entry.is_doubtful(),
         session_since: status.session_age.and_then(|age| now.checked_sub(age)),
         last_received: status.last_received,
         endpoint: status.endpoint,
@@ -605,6 +615,10 @@ fn view(entry: &Entry, device: &Device, now: Instant) -> Option<(WireGuardKey, P
         sent_bytes: status.sent_bytes,
     };
     Some((entry.key, view))
+}
+
+const fn is_doubtful(path: &PathState) -> bool {
+    path.is_up() && path.misses() > 0
 }
 
 fn by_session(before: PathHealth, standing: &Standing, now: Instant) -> PathHealth {

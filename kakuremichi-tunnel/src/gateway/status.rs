@@ -288,6 +288,7 @@ mod tests {
                 since: Instant::now(),
                 rtt: Duration::from_micros(rtt),
             },
+            doubtful: false,
             session_since: None,
             last_received: None,
             endpoint: None,

@@ -39,6 +39,17 @@ impl Timing {
             ..Self::default()
         }
     }
+
+    /// For a path that carries nothing and is kept for the case that it has to: few probes, since a gateway
+    /// has one such path to each of thousands of agents.
+    #[must_use]
+    pub fn standby() -> Self {
+        Self {
+            interval: Duration::from_secs(25),
+            idle_interval: Duration::from_secs(25),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Timing {
@@ -170,6 +181,14 @@ impl PathState {
     #[must_use]
     pub const fn misses(&self) -> u8 {
         self.misses
+    }
+
+    /// Probes so often from now on while the path is up, whether it is idle or not.
+    pub fn set_interval(&mut self, interval: Duration, now: Instant) {
+        (self.timing.interval, self.timing.idle_interval) = (interval, interval);
+        if self.is_up() {
+            self.next_probe = self.next_probe.min(now + interval);
+        }
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) or [`poll_probe`](Self::poll_probe) next.
@@ -476,6 +495,25 @@ mod tests {
         );
         // The same answer again is nothing new.
         assert_eq!(path.handle_answer(first.sequence, first.payload, later), None);
+    }
+
+    #[test]
+    fn a_standby_is_probed_seldom_until_it_is_needed() {
+        let (mut path, mut now) = start();
+        path.set_interval(Timing::standby().interval, now);
+        let end = now + Duration::from_secs(101);
+        run(&mut path, &mut now, end, Some(20 * MS));
+        assert!((5..=6).contains(&path.sequence), "{}", path.sequence);
+        path.set_interval(Timing::default().interval, now);
+        assert!(path.poll_timeout() <= now + Timing::default().interval);
+        // It is noticed as soon as on any other path that it carries nothing.
+        let silent = now;
+        let end = now + Duration::from_secs(60);
+        assert_eq!(run(&mut path, &mut now, end, None), [Change::Down]);
+        let PathHealth::Down { since } = path.health() else {
+            panic!("{path:?}")
+        };
+        assert!(since - silent <= Duration::from_secs(9), "{:?}", since - silent);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// The bounds of a pool, and its pace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolLimits {
-    /// So many connections without a flow are kept, so that a flow pays no handshake.
+    /// So many connections without a flow are kept, so that a flow pays no handshake; none on standby.
     pub idle: usize,
     /// The most connections. Beyond, flows wait at the gateway until one is free.
     pub connections: usize,
@@ -34,6 +34,8 @@ impl Default for PoolLimits {
 #[derive(Debug, Clone)]
 pub struct Pool {
     limits: PoolLimits,
+    /// Flows are not expected.
+    standby: bool,
     dialling: usize,
     idle: usize,
     busy: usize,
@@ -51,6 +53,7 @@ impl Pool {
     pub fn new(limits: PoolLimits, now: Instant) -> Self {
         Self {
             limits,
+            standby: false,
             dialling: 0,
             idle: 0,
             busy: 0,
@@ -59,6 +62,11 @@ impl Pool {
             peak_before: 0,
             span_ends: now + limits.span,
         }
+    }
+
+    /// Says whether flows are not expected: then only those connections are kept that flows use, or wait for.
+    pub const fn set_standby(&mut self, standby: bool) {
+        self.standby = standby;
     }
 
     /// How many connections there are.
@@ -134,7 +142,8 @@ impl Pool {
     /// How many connections there should be.
     fn target(&self) -> usize {
         let used = self.peak.max(self.peak_before).max(self.busy);
-        (used + self.limits.idle).min(self.limits.connections)
+        let idle = if self.standby { 0 } else { self.limits.idle };
+        (used + idle).min(self.limits.connections)
     }
 
     /// So many connections are to be dialled now. They count as being dialled.
@@ -198,6 +207,27 @@ mod tests {
         pool.handle_opened();
         pool.handle_failed();
         assert_eq!((pool.poll_dials(), pool.open()), (1, 1));
+    }
+
+    #[test]
+    fn a_standby_has_connections_for_flows_only_where_there_are_flows() {
+        let (mut pool, _) = start();
+        pool.set_standby(true);
+        settle(&mut pool);
+        assert_eq!(pool.open(), 0);
+        // The gateway may notice earlier than the agent that WireGuard does not get through.
+        pool.handle_demand(1);
+        settle(&mut pool);
+        assert_eq!(pool.open(), 1);
+        pool.set_standby(false);
+        settle(&mut pool);
+        assert_eq!(pool.open(), 3);
+        pool.set_standby(true);
+        for _ in 0..2 {
+            pool.handle_timeout(pool.poll_timeout());
+        }
+        settle(&mut pool);
+        assert_eq!(pool.open(), 0);
     }
 
     #[test]

@@ -6,26 +6,28 @@ use std::{cell::Cell, io, sync::Arc, time::Duration};
 
 use kakuremichi_core::{
     id::GatewayId,
+    name::Label,
     net::{Endpoint, Host},
 };
 use kakuremichi_proto::lane::hello::Purpose;
 use rustls::{
-    ClientConfig,
+    ClientConfig, ClientConnection,
     crypto::CryptoProvider,
     pki_types::{InvalidDnsNameError, ServerName},
 };
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use super::foreign::{Cut, Foreign};
 use crate::{
-    link::{
-        EgressProxy,
-        dial::{self, DialError},
-    },
+    agent::transport::{Carrier, LaneDial, LaneTransport},
     streams::{
         connection::Connection,
         hello::{self, Ends, HelloError},
-        socket::{Cut, Socket},
+        socket::Socket,
         tls,
         websocket::{self, WebSocketError},
     },
@@ -43,7 +45,7 @@ const SHARD: u8 = 0;
 pub(in super::super) enum StreamError {
     /// Nothing was reached.
     #[error("cannot connect: {0}")]
-    Dial(#[from] DialError),
+    Dial(#[source] io::Error),
     /// The name cannot stand in a TLS handshake.
     #[error("the gateway's name cannot be used with TLS")]
     Name(#[from] InvalidDnsNameError),
@@ -81,7 +83,7 @@ pub(in super::super) enum StreamError {
 /// How connections are made, to whomever.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Dialling {
-    pub(in super::super) egress: Option<EgressProxy>,
+    pub(in super::super) transport: Arc<dyn LaneTransport>,
     pub(in super::super) provider: Arc<CryptoProvider>,
 }
 
@@ -106,7 +108,8 @@ impl StreamError {
 #[derive(Debug)]
 pub(super) struct Dialler {
     ends: Ends,
-    egress: Option<EgressProxy>,
+    name: Label,
+    transport: Arc<dyn LaneTransport>,
     direct: Result<Arc<ClientConfig>, rustls::Error>,
     websocket: Result<Arc<ClientConfig>, rustls::Error>,
     /// Only a WebSocket got through last.
@@ -114,10 +117,12 @@ pub(super) struct Dialler {
 }
 
 impl Dialler {
-    pub(super) fn new(ends: Ends, dialling: Dialling) -> Self {
+    /// `name` is the gateway's.
+    pub(super) fn new(ends: Ends, name: Label, dialling: Dialling) -> Self {
         Self {
             ends,
-            egress: dialling.egress,
+            name,
+            transport: dialling.transport,
             direct: tls::client_config(&dialling.provider, tls::LANE),
             websocket: tls::client_config(&dialling.provider, tls::HTTP),
             insists: Cell::new(false),
@@ -183,16 +188,17 @@ impl Dialler {
         endpoint: &Endpoint,
         purpose: Purpose,
     ) -> Result<(Connection, Cut), StreamError> {
-        let (mut stream, cut) = self.tls(endpoint, &self.direct).await?;
-        if stream.get_ref().1.alpn_protocol() != Some(tls::LANE) {
-            return Err(StreamError::Protocol);
+        let (carrier, config) = self.reach(endpoint, &self.direct).await?;
+        match carrier {
+            Reached::Tcp(socket, cut) => {
+                let stream = encrypted(endpoint, config, socket).await?;
+                Ok((self.introduced(stream, purpose).await?, cut))
+            }
+            Reached::Other(stream, cut) => {
+                let stream = encrypted(endpoint, config, stream).await?;
+                Ok((self.introduced(stream, purpose).await?, cut))
+            }
         }
-        let exporter = hello::exporter(stream.get_ref().1).map_err(StreamError::Tls)?;
-        hello::introduce(&mut stream, &exporter, &self.ends, purpose).await?;
-        Ok((
-            Connection::new(self.ends.agent, SHARD, Box::new(stream), None),
-            cut,
-        ))
     }
 
     async fn as_websocket(
@@ -200,34 +206,117 @@ impl Dialler {
         endpoint: &Endpoint,
         purpose: Purpose,
     ) -> Result<(Connection, Cut), StreamError> {
-        let (stream, cut) = self.tls(endpoint, &self.websocket).await?;
-        let exporter = hello::exporter(stream.get_ref().1).map_err(StreamError::Tls)?;
-        let mut socket = websocket::ask(stream, &endpoint.to_string()).await?;
-        hello::introduce(&mut socket, &exporter, &self.ends, purpose).await?;
-        Ok((
-            Connection::new(self.ends.agent, SHARD, Box::new(socket), None),
-            cut,
-        ))
+        let (carrier, config) = self.reach(endpoint, &self.websocket).await?;
+        match carrier {
+            Reached::Tcp(socket, cut) => {
+                let stream = encrypted(endpoint, config, socket).await?;
+                Ok((self.upgraded(endpoint, stream, purpose).await?, cut))
+            }
+            Reached::Other(stream, cut) => {
+                let stream = encrypted(endpoint, config, stream).await?;
+                Ok((self.upgraded(endpoint, stream, purpose).await?, cut))
+            }
+        }
     }
 
-    async fn tls(
+    /// Has the transport open a stream.
+    async fn reach(
         &self,
         endpoint: &Endpoint,
         config: &Result<Arc<ClientConfig>, rustls::Error>,
-    ) -> Result<(TlsStream<Socket>, Cut), StreamError> {
+    ) -> Result<(Reached, Arc<ClientConfig>), StreamError> {
         let config = Arc::clone(config.as_ref().map_err(Clone::clone)?);
-        let stream = match &self.egress {
-            Some(proxy) => proxy.connect(endpoint, LIMIT).await?,
-            None => dial::connect(endpoint, LIMIT, |_| true).await?,
+        let to = LaneDial {
+            gateway: self.ends.gateway,
+            name: &self.name,
+            endpoint,
+            limit: LIMIT,
         };
-        let socket = Socket::new(stream);
-        socket.keep_alive();
-        let cut = socket.cut();
-        let name = match &endpoint.host {
-            Host::Address(address) => ServerName::from(*address),
-            Host::Name(name) => ServerName::try_from(name.as_str().to_owned())?,
+        let stream = self.transport.dial(to).await.map_err(StreamError::Dial)?;
+        let reached = match stream.0 {
+            Carrier::Tcp(stream) => {
+                let socket = Socket::new(stream);
+                socket.keep_alive();
+                let cut = Cut::Socket(socket.cut());
+                Reached::Tcp(socket, cut)
+            }
+            Carrier::Other(stream) => {
+                let stream = Foreign::new(stream);
+                let cut = stream.cut();
+                Reached::Other(stream, cut)
+            }
         };
-        let connected = TlsConnector::from(config).connect(name, socket).await;
-        Ok((connected.map_err(StreamError::Tls)?, cut))
+        Ok((reached, config))
     }
+
+    /// The lane's own protocol over TLS.
+    async fn introduced<S: Stream>(
+        &self,
+        mut stream: TlsStream<S>,
+        purpose: Purpose,
+    ) -> Result<Connection, StreamError> {
+        let session = stream.get_ref().1;
+        if session.alpn_protocol() != Some(tls::LANE) {
+            return Err(StreamError::Protocol);
+        }
+        if purpose == Purpose::Control {
+            self.tell(session);
+        }
+        let exporter = hello::exporter(session).map_err(StreamError::Tls)?;
+        hello::introduce(&mut stream, &exporter, &self.ends, purpose).await?;
+        Ok(Connection::new(self.ends.agent, SHARD, Box::new(stream), None))
+    }
+
+    /// A WebSocket over TLS.
+    async fn upgraded<S: Stream>(
+        &self,
+        endpoint: &Endpoint,
+        stream: TlsStream<S>,
+        purpose: Purpose,
+    ) -> Result<Connection, StreamError> {
+        let session = stream.get_ref().1;
+        if purpose == Purpose::Control {
+            self.tell(session);
+        }
+        let exporter = hello::exporter(session).map_err(StreamError::Tls)?;
+        let mut socket = websocket::ask(stream, &endpoint.to_string()).await?;
+        hello::introduce(&mut socket, &exporter, &self.ends, purpose).await?;
+        Ok(Connection::new(self.ends.agent, SHARD, Box::new(socket), None))
+    }
+
+    /// Says what was agreed on, for those who want to know whether it is what they think.
+    fn tell(&self, session: &ClientConnection) {
+        tracing::debug!(
+            gateway = %self.name,
+            transport = self.transport.name(),
+            cipher = ?session.negotiated_cipher_suite().map(|suite| suite.suite()),
+            // A session that is resumed may have none.
+            exchange = ?session.negotiated_key_exchange_group().map(|group| group.name()),
+            "TLS to a gateway"
+        );
+    }
+}
+
+/// What a transport opened.
+enum Reached {
+    Tcp(Socket, Cut),
+    Other(Foreign, Cut),
+}
+
+/// What TLS runs over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
+async fn encrypted<S: Stream>(
+    endpoint: &Endpoint,
+    config: Arc<ClientConfig>,
+    stream: S,
+) -> Result<TlsStream<S>, StreamError> {
+    let name = match &endpoint.host {
+        Host::Address(address) => ServerName::from(*address),
+        Host::Name(name) => ServerName::try_from(name.as_str().to_owned())?,
+    };
+    let connected = TlsConnector::from(config).connect(name, stream).await;
+    connected.map_err(StreamError::Tls)
 }

@@ -177,6 +177,12 @@ async fn converse<U: Upstream>(
             && let Some(chosen) = choice.take()
         {
             choose_at = Instant::now() + CHOICE;
+            // Where flows take WireGuard this lane stands by, one of thousands.
+            let timing = match chosen {
+                LaneKind::TlsStream => Timing::default(),
+                LaneKind::WireGuard => Timing::standby(),
+            };
+            path.set_interval(timing.interval, Instant::now());
             streams.change_control(heard, |control| control.choice = chosen);
         }
         if path.is_up() != before {
