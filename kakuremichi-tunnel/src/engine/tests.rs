@@ -1,5 +1,7 @@
 //! Two shards over loopback.
 
+#[cfg(feature = "testing")]
+mod abuse;
 mod bulk;
 mod calls;
 mod flows;

@@ -7,6 +7,7 @@
     reason = "tests run tasks, wait within a time, and end where something is not as it should be"
 )]
 
+mod abuse;
 mod http;
 mod ingress;
 mod life;
