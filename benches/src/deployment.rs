@@ -101,13 +101,28 @@ impl Deployment {
     ///
     /// Whatever keeps it from starting.
     pub fn add_agent(&mut self, name: &str) -> Result<(), Trouble> {
+        let agent = self.further_agent(name)?;
+        self.others.push(agent);
+        Ok(())
+    }
+
+    /// Enrols a further agent and ends it: its data directory.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from being enrolled.
+    pub fn enrol(&self, name: &str) -> Result<PathBuf, Trouble> {
+        self.further_agent(name)?;
+        Ok(self.scratch.path().join(name))
+    }
+
+    fn further_agent(&self, name: &str) -> Result<Role, Trouble> {
         let token = made(self.scratch.path(), &["token", "create", "--role", "agent"])?;
         let url = format!("http://127.0.0.1:{}", self.rest.port());
         let words = ["--control", &url, "--token", &token, "--name", name];
         let agent = Role::start(self.scratch.path(), "agent", name, &words)?;
         agent.wait()?;
-        self.others.push(agent);
-        Ok(())
+        Ok(agent)
     }
 
     /// Publishes a port of loopback at another one of the gateway, for everybody, and returns when Control
