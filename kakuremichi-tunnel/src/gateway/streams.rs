@@ -3,6 +3,7 @@
 mod accept;
 mod control;
 mod errands;
+mod pace;
 mod places;
 mod sessions;
 

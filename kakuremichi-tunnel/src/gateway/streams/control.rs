@@ -23,16 +23,13 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use super::{Control, Streams};
+use super::{Control, Streams, pace::Pace};
 use crate::{
     gateway::{feeds::FeedReader, serving::Serving, upstream::Upstream},
     keys,
     lane::{PathHealth, PathState, Timing},
     streams::connection::{Connection, Signal},
 };
-
-/// An agent that changes its mind is heard so often at most: each time the gateway looks at all its peers.
-const CHOICE: Duration = Duration::from_secs(1);
 
 /// How long what is said may take to be sent.
 const WRITE: Duration = Duration::from_secs(10);
@@ -134,13 +131,10 @@ async fn converse<U: Upstream>(
     let Some(demand) = streams.demand(heard) else {
         return Ok(());
     };
-    // Whether idle connections were looked at since the last probe.
-    let mut swept = true;
-    // What the agent chose and is yet to be followed, and from when on it may be.
-    let (mut choice, mut choose_at) = (None, Instant::now());
+    let mut pace = Pace::new(Instant::now());
     loop {
         if let Some(probe) = path.poll_probe(Instant::now()) {
-            swept = false;
+            pace.probed();
             connection.queue(Record::Ping(Echo {
                 sequence: probe.sequence,
                 payload: probe.payload,
@@ -149,34 +143,31 @@ async fn converse<U: Upstream>(
         let drained = timeout(WRITE, connection.drain()).await;
         drained.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         let before = path.is_up();
+        let due = path.poll_timeout();
+        let due = pace.poll_timeout().map_or(due, |at| at.min(due));
         tokio::select! {
             signal = connection.next() => match signal? {
                 Some(Signal::Ping(echo)) => connection.queue(Record::Pong(echo)),
                 Some(Signal::Pong(echo)) => {
                     path.handle_answer(echo.sequence, echo.payload, Instant::now());
-                    // Once for each probe, whatever is said to be an answer.
-                    if !std::mem::replace(&mut swept, true) {
+                    if pace.answered() {
                         streams.sweep(heard.agent);
                     }
                 }
-                Some(Signal::Choice(chosen)) => choice = Some(chosen),
+                Some(Signal::Choice(kind)) => pace.choose(kind),
                 Some(Signal::Data(bytes)) => feed.push(&bytes, heard.agent, serving).map_err(io::Error::other)?,
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => return Ok(()),
             },
-            () = sleep_until(path.poll_timeout().into()) => {
+            () = sleep_until(due.into()) => {
                 path.handle_timeout(Instant::now());
             }
-            () = sleep_until(choose_at.into()), if choice.is_some() => {}
             () = demand.notified() => {
                 let waiting = streams.waiting(heard);
                 connection.queue(Record::Demand(waiting));
             }
         }
-        if Instant::now() >= choose_at
-            && let Some(chosen) = choice.take()
-        {
-            choose_at = Instant::now() + CHOICE;
+        if let Some(chosen) = pace.poll_choice(Instant::now()) {
             // Where flows take WireGuard this lane stands by, one of thousands.
             let timing = match chosen {
                 LaneKind::TlsStream => Timing::default(),
