@@ -50,10 +50,10 @@ pub mod engine;
 pub mod session;
 #[cfg(feature = "engine")]
 pub mod stream;
-#[cfg(feature = "link")]
+#[cfg(any(feature = "agent", feature = "gateway"))]
 mod streams;
 
-#[cfg(feature = "link")]
+#[cfg(any(feature = "agent", feature = "gateway"))]
 mod datagram;
 
 #[cfg(feature = "gateway")]

@@ -33,6 +33,7 @@ pub use fixed::FixedPlan;
 pub use socket::ConnectError;
 pub use status::{LinkEnd, LinkError, LinkStatus, SetupError};
 pub use supply::{Answers, NodeRecord, Order, PlanSource, SourceFuture, Supply, Wishes};
+#[cfg(any(feature = "agent", feature = "gateway"))]
 pub(crate) use supply::{NodeSide, supply};
 #[cfg(feature = "gateway")]
 pub(crate) use tls::system_roots;

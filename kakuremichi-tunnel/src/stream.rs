@@ -14,7 +14,7 @@ use kakuremichi_proto::flow::FlowReply;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::engine::{EndReason, Link};
-#[cfg(feature = "link")]
+#[cfg(any(feature = "agent", feature = "gateway"))]
 use crate::streams::flow::LaneFlow;
 
 /// A TCP flow through a tunnel.
@@ -48,7 +48,7 @@ enum Carrier {
     /// WireGuard, through the engine.
     Engine(Engine),
     /// A connection of a lane of TLS streams.
-    #[cfg(feature = "link")]
+    #[cfg(any(feature = "agent", feature = "gateway"))]
     Lane(Box<LaneFlow>),
 }
 
@@ -87,7 +87,7 @@ impl TunnelStream {
         }
     }
 
-    #[cfg(feature = "link")]
+    #[cfg(any(feature = "agent", feature = "gateway"))]
     pub(crate) fn over_lane(flow: LaneFlow, local: SocketAddr, remote: SocketAddr) -> Self {
         Self {
             carrier: Carrier::Lane(Box::new(flow)),
@@ -116,7 +116,7 @@ impl TunnelStream {
     pub async fn connected(&mut self) -> io::Result<()> {
         poll_fn(|cx| match &mut self.carrier {
             Carrier::Engine(engine) => engine.poll_connected(cx),
-            #[cfg(feature = "link")]
+            #[cfg(any(feature = "agent", feature = "gateway"))]
             Carrier::Lane(flow) => flow.poll_connected(cx),
         })
         .await
@@ -131,7 +131,7 @@ impl AsyncRead for TunnelStream {
     ) -> Poll<io::Result<()>> {
         match &mut self.carrier {
             Carrier::Engine(engine) => engine.poll_read(cx, out),
-            #[cfg(feature = "link")]
+            #[cfg(any(feature = "agent", feature = "gateway"))]
             Carrier::Lane(flow) => flow.poll_read(cx, out),
         }
     }
@@ -141,7 +141,7 @@ impl AsyncWrite for TunnelStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.carrier {
             Carrier::Engine(engine) => engine.poll_write(cx, data),
-            #[cfg(feature = "link")]
+            #[cfg(any(feature = "agent", feature = "gateway"))]
             Carrier::Lane(flow) => flow.poll_write(cx, data),
         }
     }
@@ -149,7 +149,7 @@ impl AsyncWrite for TunnelStream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.carrier {
             Carrier::Engine(engine) => engine.poll_flush(cx),
-            #[cfg(feature = "link")]
+            #[cfg(any(feature = "agent", feature = "gateway"))]
             Carrier::Lane(flow) => flow.poll_flush(cx),
         }
     }
@@ -157,7 +157,7 @@ impl AsyncWrite for TunnelStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.carrier {
             Carrier::Engine(engine) => engine.poll_shutdown(cx),
-            #[cfg(feature = "link")]
+            #[cfg(any(feature = "agent", feature = "gateway"))]
             Carrier::Lane(flow) => flow.poll_shutdown(cx),
         }
     }
