@@ -5,12 +5,14 @@
 //! 2. [`settings`]: flag, then environment, then file, then default; every value knows where it came from.
 //! 3. [`logging`]: on stderr, for people on a terminal and for machines elsewhere.
 //! 4. [`data_dir`]: one directory per process, locked, with secrets written whole or not at all.
-//! 5. [`admin`]: `/healthz`, `/readyz` and `/metrics`.
+//! 5. [`admin`]: `/healthz`, `/readyz` and `/metrics`; of nodes with what their engine counts (feature `engine`).
 //! 6. [`signal`]: drain on the first signal, leave on the second.
 //! 7. [`failure`]: one sentence and an exit code.
 
 pub mod admin;
 pub mod data_dir;
+#[cfg(feature = "engine")]
+pub mod engine;
 pub mod failure;
 pub mod logging;
 pub mod metrics;

@@ -43,7 +43,7 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
             _ => Failure::because("cannot start the agent", &error),
         }
     })?;
-    let _admin = admin.serve(Arc::new(Source::new(agent.watch_status())))?;
+    let _admin = admin.serve(Arc::new(Source::new(&agent)))?;
     tracing::info!(control = settings.control, "the agent runs");
     tokio::select! {
         signal = signals.next() => {

@@ -2,22 +2,28 @@
 
 use std::sync::Arc;
 
-use kakuremichi_bins_common::{AdminSource, Exposition, MetricKind, Readiness};
+use kakuremichi_bins_common::{AdminSource, Exposition, MetricKind, Readiness, engine};
 use kakuremichi_core::plan::Revision;
+use kakuremichi_tunnel::agent::Agent;
+use kakuremichi_tunnel::engine::Metrics;
 use kakuremichi_tunnel::status::{AgentStatus, LaneKind, LaneState, Phase, ServiceState};
 use tokio::sync::watch;
 
-/// Answers from the agent's status.
+/// Answers from the agent's status and counters.
 #[derive(Debug)]
 pub struct Source {
     status: watch::Receiver<Arc<AgentStatus>>,
+    engine: watch::Receiver<Metrics>,
 }
 
 impl Source {
-    /// Answers from this status.
+    /// Answers about this agent.
     #[must_use]
-    pub const fn new(status: watch::Receiver<Arc<AgentStatus>>) -> Self {
-        Self { status }
+    pub fn new(agent: &Agent) -> Self {
+        Self {
+            status: agent.watch_status(),
+            engine: agent.watch_engine_metrics(),
+        }
     }
 }
 
@@ -113,5 +119,6 @@ impl AdminSource for Source {
                 flag(published),
             );
         }
+        engine::tell(page, &self.engine.borrow());
     }
 }

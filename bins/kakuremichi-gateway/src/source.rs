@@ -1,16 +1,11 @@
 //! What a gateway tells on its admin address.
 
-mod refused;
-
 use std::sync::Arc;
 
-use kakuremichi_bins_common::{AdminSource, Exposition, MetricKind, Readiness};
+use kakuremichi_bins_common::{AdminSource, Exposition, MetricKind, Readiness, engine};
 use kakuremichi_core::model::Transport;
-use kakuremichi_tunnel::engine::Metrics;
 use kakuremichi_tunnel::gateway::{Gateway, GatewayMetrics, GatewayStatus, LaneKind, PeerState, Phase};
 use tokio::sync::watch;
-
-use refused::REFUSED;
 
 /// Answers from the gateway's status and counters.
 #[derive(Debug)]
@@ -225,137 +220,6 @@ const COUNTERS: &[Counter] = &[
     ),
 ];
 
-/// The same of the engine, of all shards together.
-type EngineCounter = (&'static str, &'static str, fn(&Metrics) -> u64);
-
-const ENGINE: &[EngineCounter] = &[
-    (
-        "kakuremichi_datagrams_received_total",
-        "Datagrams of agents and sites received.",
-        |count| count.engine.datagrams_received,
-    ),
-    (
-        "kakuremichi_datagrams_sent_total",
-        "Datagrams sent to them.",
-        |count| count.engine.datagrams_sent,
-    ),
-    (
-        "kakuremichi_datagrams_dropped_total",
-        "Datagrams dropped because the socket was full or refused them.",
-        |count| count.engine.datagrams_dropped,
-    ),
-    (
-        "kakuremichi_datagrams_handed_over_total",
-        "Datagrams that arrived at another shard than their peer's.",
-        |count| count.engine.handed_over,
-    ),
-    (
-        "kakuremichi_handover_dropped_total",
-        "Datagrams dropped because too many waited for their shard.",
-        |count| count.engine.handover_dropped,
-    ),
-    (
-        "kakuremichi_tunnel_rings_reclaimed_total",
-        "Rings of flows that gave back their memory early, as flows held much.",
-        |count| count.netstack.rings_reclaimed,
-    ),
-    (
-        "kakuremichi_tunnel_data_refused_total",
-        "Segments whose data was not taken, as flows held as much memory as they may.",
-        |count| count.netstack.data_refused,
-    ),
-    (
-        "kakuremichi_tunnel_flows_shed_total",
-        "Flows that were reset, as flows held as much memory as they may and these the most.",
-        |count| count.netstack.flows_shed,
-    ),
-    (
-        "kakuremichi_peers_taken_over_total",
-        "Peers that a shard took over from another one.",
-        |count| count.wireguard.taken_over,
-    ),
-    (
-        "kakuremichi_handshakes_challenged_total",
-        "Handshakes beyond a rate that were answered with a cookie.",
-        |count| count.wireguard.challenged,
-    ),
-    (
-        "kakuremichi_handshakes_limited_total",
-        "Handshakes dropped because of a rate.",
-        |count| count.wireguard.limited,
-    ),
-    (
-        "kakuremichi_mtu_lowered_total",
-        "How often packets to a peer were made shorter because long ones did not pass.",
-        |count| count.engine.mtu_lowered,
-    ),
-    (
-        "kakuremichi_bad_prefaces_total",
-        "Flows and sessions that peers began without a proper preface; refused.",
-        |count| count.engine.bad_prefaces,
-    ),
-    (
-        "kakuremichi_tunnel_flows_overflowed_total",
-        "Flows that peers tried to open beyond a bound, half-open ones included; reset.",
-        |count| count.netstack.overflowed,
-    ),
-    (
-        "kakuremichi_tunnel_flows_without_buffers_total",
-        "Flows for which no buffer was free.",
-        |count| count.netstack.no_buffers,
-    ),
-    (
-        "kakuremichi_tunnel_flows_timed_out_total",
-        "Flows that ended because their peer fell silent.",
-        |count| count.netstack.timed_out,
-    ),
-    (
-        "kakuremichi_tunnel_sessions_opened_total",
-        "UDP sessions with peers.",
-        |count| count.netstack.sessions_opened,
-    ),
-    (
-        "kakuremichi_tunnel_sessions_overflowed_total",
-        "Datagrams dropped that would have begun a session with a peer beyond a bound.",
-        |count| count.netstack.sessions_overflowed,
-    ),
-    (
-        "kakuremichi_tunnel_datagrams_shed_total",
-        "Datagrams of sessions with peers dropped because too many waited.",
-        |count| count.engine.datagrams_shed + count.netstack.datagrams_shed,
-    ),
-    (
-        "kakuremichi_tunnel_datagrams_fragmented_total",
-        "Datagrams of sessions sent in fragments.",
-        |count| count.netstack.fragmented,
-    ),
-    (
-        "kakuremichi_tunnel_datagrams_reassembled_total",
-        "Datagrams of sessions received in fragments.",
-        |count| count.netstack.reassembled,
-    ),
-    (
-        "kakuremichi_tunnel_fragments_dropped_total",
-        "Datagrams of which fragments were missing, did not fit, or were too many; dropped.",
-        |count| count.netstack.fragments_dropped,
-    ),
-    (
-        "kakuremichi_tunnel_unreachables_sent_total",
-        "Peers told that nobody takes a datagram.",
-        |count| count.netstack.unreachables_sent,
-    ),
-    (
-        "kakuremichi_tunnel_unreachables_received_total",
-        "What peers said of datagrams and attempts to connect that nobody takes.",
-        |count| count.netstack.unreachables_received,
-    ),
-    (
-        "kakuremichi_tunnel_answers_shed_total",
-        "Echo requests, and datagrams to be refused, beyond what is answered to a peer in a second; dropped.",
-        |count| count.netstack.answers_shed,
-    ),
-];
-
 impl AdminSource for Source {
     fn readiness(&self) -> Readiness {
         let status = Arc::clone(&self.status.borrow());
@@ -464,33 +328,12 @@ impl AdminSource for Source {
         for (name, help, read) in COUNTERS {
             page.single(name, help, MetricKind::Counter, read(&counts));
         }
-        let engine = self.gateway.latest_engine_metrics();
         page.single(
             "kakuremichi_shards",
             "Threads that serve visitors and move packets.",
             gauge,
             self.gateway.shards(),
         );
-        page.single(
-            "kakuremichi_tunnel_flows",
-            "TCP flows with agents and sites open now.",
-            gauge,
-            engine.flows,
-        );
-        page.single(
-            "kakuremichi_tunnel_sessions",
-            "UDP sessions with agents and sites there are now.",
-            gauge,
-            engine.sessions,
-        );
-        page.single(
-            "kakuremichi_tunnel_flow_memory_bytes",
-            "Memory that the rings of these flows hold now, at most.",
-            gauge,
-            engine.flow_memory,
-        );
-        for (name, help, read) in ENGINE.iter().chain(REFUSED) {
-            page.single(name, help, MetricKind::Counter, read(&engine));
-        }
+        engine::tell(page, &self.gateway.latest_engine_metrics());
     }
 }

@@ -190,6 +190,10 @@ fn control_restarted_elsewhere_with_another_identity_is_not_believed() {
     traffic.without_one_failure();
     let metrics = world.agent.admin("/metrics");
     assert!(metrics.contains("kakuremichi_link_up 0"), "{metrics}");
+    // An agent tells what its engine does, as a gateway does.
+    assert!(metrics.contains("kakuremichi_tunnel_flows "), "{metrics}");
+    let quiet = "kakuremichi_datagrams_received_total 0\n";
+    assert!(!metrics.contains(quiet), "{metrics}");
     assert!(world.control.process().stop().success());
     fs::remove_dir_all(&data).unwrap();
     fs::rename(&kept, &data).unwrap();

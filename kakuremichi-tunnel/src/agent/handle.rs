@@ -20,7 +20,7 @@ use super::{
     exposure::Outlet, listener::Handle,
 };
 use crate::{
-    engine::ShardHandle,
+    engine::{self, ShardHandle},
     error::{CloseReason, ExposeError},
     keys::NodeKeys,
     link::{LinkEnd, LinkStatus, PlanSource},
@@ -162,6 +162,12 @@ impl Agent {
     #[must_use]
     pub fn watch_status(&self) -> watch::Receiver<Arc<AgentStatus>> {
         self.inner.status.clone()
+    }
+
+    /// What the engine has counted, about once a second. It ends with the agent.
+    #[must_use]
+    pub fn watch_engine_metrics(&self) -> watch::Receiver<engine::Metrics> {
+        self.inner.shard.watch_metrics()
     }
 
     /// What happens from now on.

@@ -143,6 +143,12 @@ impl Shard {
         *self.metrics.borrow()
     }
 
+    /// The same, whenever it is published.
+    #[must_use]
+    pub fn watch_metrics(&self) -> watch::Receiver<Metrics> {
+        self.metrics.clone()
+    }
+
     /// The addresses at which datagrams are received.
     #[must_use]
     pub fn local_addresses(&self) -> &[SocketAddr] {

@@ -93,7 +93,7 @@ impl Roles {
     pub(super) fn sources(&self) -> Vec<(ProcessRole, Box<dyn AdminSource>)> {
         let control = control_bin::Source::new(self.control.control().clone());
         let gateway = kakuremichi_gateway_bin::Source::new(&self.gateway);
-        let agent = kakuremichi_agent_bin::Source::new(self.agent.watch_status());
+        let agent = kakuremichi_agent_bin::Source::new(&self.agent);
         vec![
             (ProcessRole::Control, Box::new(control)),
             (ProcessRole::Gateway, Box::new(gateway)),

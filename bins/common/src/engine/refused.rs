@@ -1,8 +1,8 @@
 //! What the engine refused of strangers and of peers that are not in order.
 
-use super::EngineCounter;
+use super::Metric;
 
-pub(super) const REFUSED: &[EngineCounter] = &[
+pub(super) const REFUSED: &[Metric] = &[
     (
         "kakuremichi_datagrams_malformed_total",
         "Datagrams dropped that are no message of WireGuard.",
@@ -25,12 +25,12 @@ pub(super) const REFUSED: &[EngineCounter] = &[
     ),
     (
         "kakuremichi_handshakes_total",
-        "Handshakes that were answered, by the gateway or by a peer.",
+        "Handshakes that were answered, by this node or by a peer.",
         |count| count.wireguard.sessions,
     ),
     (
         "kakuremichi_handshakes_bad_mac_total",
-        "Handshakes dropped of those who do not know the gateway's key.",
+        "Handshakes dropped of those who do not know this node's key.",
         |count| count.wireguard.bad_mac,
     ),
     (
