@@ -24,6 +24,7 @@ pub struct Deployment {
     others: Vec<Role>,
     control: Role,
     rest: Rest,
+    https: SocketAddr,
     wireguard: SocketAddr,
     scratch: Scratch,
 }
@@ -52,10 +53,8 @@ impl Deployment {
         let (gateway_token, agent_token) = (token("gateway")?, token("agent")?);
         let key = made(scratch.path(), &["api-key", "create"])?;
 
-        let (http, https, wireguard) = (free_port()?, free_port()?, free_port()?);
-        let wireguard = SocketAddr::from(([127, 0, 0, 1], wireguard));
-        let loopback = |port: u16| format!("127.0.0.1:{port}");
-        let (http, https) = (loopback(http), loopback(https));
+        let loopback = || free_port().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let (http, https, wireguard) = (loopback()?, loopback()?, loopback()?);
         let gateway = Role::start(
             scratch.path(),
             "gateway",
@@ -66,9 +65,9 @@ impl Deployment {
                 "--token",
                 &gateway_token,
                 "--http",
-                &http,
+                &http.to_string(),
                 "--https",
-                &https,
+                &https.to_string(),
                 "--wireguard",
                 &wireguard.to_string(),
                 "--public-address",
@@ -90,6 +89,7 @@ impl Deployment {
             others: Vec::new(),
             control,
             rest: Rest::with_key(port, key),
+            https,
             wireguard,
             scratch,
         })
@@ -152,6 +152,22 @@ impl Deployment {
         self.rest.post("/api/v1/services", &service).map(drop)
     }
 
+    /// Publishes an HTTP server at a port of loopback under a name at the gateway's HTTPS port, for everybody, and
+    /// returns when Control has taken it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`publish_tcp`](Self::publish_tcp).
+    pub fn publish_http(&self, name: &str, host: &str, target: u16) -> Result<(), Trouble> {
+        let target = json!({ "agent": AGENT, "address": format!("127.0.0.1:{target}") });
+        let service = json!({
+            "name": name,
+            "http": { "hosts": [host], "routes": [{ "targets": [target] }] },
+            "policy": { "access": "public" },
+        });
+        self.rest.post("/api/v1/services", &service).map(drop)
+    }
+
     /// The gateway and the agent, each by its process identifier.
     #[must_use]
     pub fn ends(&self) -> [u32; 2] {
@@ -161,6 +177,18 @@ impl Deployment {
     /// The further agents, by their process identifiers.
     pub fn further_agents(&self) -> impl Iterator<Item = u32> + '_ {
         self.others.iter().map(|agent| agent.process.id())
+    }
+
+    /// Where the gateway serves visitors of HTTP services.
+    #[must_use]
+    pub const fn https(&self) -> SocketAddr {
+        self.https
+    }
+
+    /// The certificate of the gateway's own authority.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.gateway_data().join("ca.pem")
     }
 
     /// Where the gateway's WireGuard socket is.

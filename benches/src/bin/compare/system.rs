@@ -1,6 +1,7 @@
 //! The systems, each a way from a visitor to the two services.
 
 mod dumbpipe;
+mod http;
 mod kakuremichi;
 mod newt;
 mod origin;
@@ -12,6 +13,7 @@ mod tsnet;
 use std::{
     ffi::OsStr,
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     process::Command,
 };
 
@@ -35,7 +37,7 @@ pub(crate) use self::{
 pub(crate) type Begin = fn(&Origin) -> Result<System, Trouble>;
 
 /// All systems, by name, in the order of the table.
-pub(crate) const ALL: [(&str, Begin); 15] = [
+pub(crate) const ALL: [(&str, Begin); 19] = [
     (plain::DIRECT, plain::direct),
     (plain::NGINX, plain::nginx),
     (plain::HAPROXY, plain::haproxy),
@@ -51,7 +53,15 @@ pub(crate) const ALL: [(&str, Begin); 15] = [
     (DUMBPIPE, dumbpipe::start),
     (WIREGUARD, kakuremichi::wireguard),
     (TLS, kakuremichi::tls),
+    (http::NGINX, http::nginx),
+    (http::HAPROXY, http::haproxy),
+    (kakuremichi::HTTP_WIREGUARD, kakuremichi::http_wireguard),
+    (kakuremichi::HTTP_TLS, kakuremichi::http_tls),
 ];
+
+/// The name under which a system that reads HTTP serves the origin: it resolves everywhere, and wrk takes the name
+/// that it tells in the TLS handshake from its URL only.
+pub(crate) const HOST: &str = "localhost";
 
 /// A way to the services. It ends with the value.
 #[derive(Debug)]
@@ -61,6 +71,8 @@ pub(crate) struct System {
     pub(crate) bulk: SocketAddr,
     /// Where visitors find the HTTP origin.
     pub(crate) http: SocketAddr,
+    /// The file with the certificate that visitors trust there, where a system reads HTTP and speaks TLS with them.
+    pub(crate) trusted: Option<PathBuf>,
     /// The first is where the visitors are; without any, they are on the host.
     namespaces: Vec<Namespace>,
     /// The ends of the tunnel: what is counted.
@@ -79,6 +91,7 @@ impl System {
             name,
             bulk: at(bulk),
             http: at(http),
+            trusted: None,
             namespaces: Vec::new(),
             ends: Vec::new(),
             deployment: None,
@@ -110,6 +123,14 @@ impl System {
             None => None,
         };
         Process::start(command, log.as_deref())
+    }
+
+    /// Where wrk finds the HTTP origin.
+    pub(crate) fn url(&self) -> String {
+        match self.trusted {
+            Some(_) => format!("https://{HOST}:{}/", self.http.port()),
+            None => format!("http://{}/", self.http),
+        }
     }
 
     /// A program that runs where the visitors are.

@@ -19,6 +19,7 @@ pub(super) fn kib_per_connection(system: &System, count: usize) -> Result<f64, T
     let before = system.resident_bytes();
     let mut hold = system.visitor(sibling("visitor")?);
     hold.args(["hold", &system.http.to_string(), &count.to_string()]);
+    hold.args(&system.trusted);
     hold.stdin(Stdio::piped()).stdout(Stdio::piped());
     let visitors = hold.spawn().map_err(Trouble::io("cannot run visitor"))?;
     let mut visitors = Ended(visitors);

@@ -48,7 +48,7 @@ pub(crate) fn command(system: &System, shape: Shape) -> Command {
     if closing {
         wrk.args(["-H", "Connection: close"]);
     }
-    wrk.arg(format!("http://{}/", system.http));
+    wrk.arg(system.url());
     wrk
 }
 
