@@ -2,7 +2,7 @@
 //! whole data path but for Control and the policy.
 //!
 //! `bulk` moves data one way, `request` is 500 bytes and their echo on an open flow, `connect` is a
-//! new flow with one request. `splice` are sockets served inside the engine, as raw TCP services are;
+//! new flow with one request, and `datagrams` is a batch of them in a session and the echo of each. `splice` are sockets served inside the engine, as raw TCP services are;
 //! `stream` is a `TunnelStream` at the near end, as HTTP services use it.
 
 #![expect(
@@ -18,12 +18,14 @@ use std::{
     time::Duration,
 };
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kakuremichi_core::{key::WireGuardKey, net::Cidr, secret::Secret};
 use kakuremichi_tunnel::{
     engine::{
-        Connect, Listen, LocalShard, Meter, Network, PeerSettings, PeerView, ShardConfig, ShardHandle, Splice,
+        Connect, Listen, LocalShard, Meter, Network, OpenSession, PeerSettings, PeerView, ShardConfig,
+        ShardHandle, Splice,
     },
+    session::TunnelSession,
     stream::TunnelStream,
     wg::{PeerConfig, public_key},
 };
@@ -38,6 +40,8 @@ const BULK: usize = 32 << 20;
 const CHUNK: usize = 64 << 10;
 /// Bytes of a request, and of its answer.
 const REQUEST: usize = 500;
+/// Datagrams that are on their way at once: few enough that no socket's buffer loses one.
+const BATCH: usize = 32;
 /// The far end swallows what comes here.
 const SINK: u16 = 7001;
 /// The far end sends back what comes here.
@@ -73,6 +77,10 @@ impl Pair {
                 let socket = TcpStream::connect(to).expect("the target listens");
                 tasks.spawn(flow.accept_socket(socket, Arc::new(Meter::default())));
             });
+            let tasks = shard.clone();
+            shard.on_session(move |session| {
+                tasks.spawn(echo_datagrams(session.accept(Arc::default())));
+            });
         });
         meet(&near, 1, 2, far.local_addresses().first().copied());
         meet(&far, 2, 1, None);
@@ -98,6 +106,18 @@ impl Pair {
         visitor.set_nodelay(true).expect("an open socket");
         let (inside, _) = listener.accept().expect("a connection");
         (visitor, self.near.splice(inside, to(port)))
+    }
+
+    fn session(&self) -> TunnelSession {
+        let open = OpenSession {
+            peer: key(2),
+            remote: SocketAddr::new(overlay(2).into(), ECHO),
+            preface: None,
+            idle: Duration::from_secs(600),
+            meter: Arc::default(),
+        };
+        let opened = self.near.open_session(open);
+        self.runtime.block_on(opened).expect("a session")
     }
 
     fn stream(&self, port: u16) -> TunnelStream {
@@ -127,7 +147,10 @@ fn meet(shard: &ShardHandle, own: u8, other: u8, endpoint: Option<SocketAddr>) {
             probe: Some(overlay(other).into()),
         }],
         listen: [SINK, ECHO].map(|port| Listen { port, preface: None }).to_vec(),
-        listen_udp: Vec::new(),
+        listen_udp: vec![Listen {
+            port: ECHO,
+            preface: None,
+        }],
     });
 }
 
@@ -163,6 +186,15 @@ fn echo(mut socket: TcpStream) {
     let mut buffer = [0; REQUEST];
     while let Ok(count @ 1..) = socket.read(&mut buffer) {
         if socket.write_all(&buffer[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+async fn echo_datagrams(mut session: TunnelSession) {
+    let mut buffer = [0; 2048];
+    while let Ok(length) = session.recv(&mut buffer).await {
+        if session.try_send(&buffer[..length]).is_err() {
             return;
         }
     }
@@ -235,9 +267,36 @@ fn connect(criterion: &mut Criterion) {
     });
 }
 
+fn datagrams(criterion: &mut Criterion) {
+    let pair = Pair::new();
+    let mut session = pair.session();
+    let mut answer = [0; 2048];
+    let mut group = criterion.benchmark_group("end_to_end/datagrams");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for length in [64, 1200] {
+        let question = vec![7; length];
+        group.bench_function(BenchmarkId::from_parameter(length), |bencher| {
+            bencher.iter(|| {
+                pair.runtime.block_on(async {
+                    for _ in 0..BATCH {
+                        session.try_send(&question).expect("room for a batch");
+                    }
+                    for _ in 0..BATCH {
+                        tokio::time::timeout(Duration::from_secs(10), session.recv(&mut answer))
+                            .await
+                            .expect("no datagram is lost")
+                            .expect("an open session");
+                    }
+                });
+            });
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
-    targets = bulk, request, connect
+    targets = bulk, request, connect, datagrams
 }
 criterion_main!(benches);

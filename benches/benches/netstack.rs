@@ -2,7 +2,8 @@
 //!
 //! `bulk` moves data through one flow, with the copies that a tunnel makes (into the ring, into a
 //! packet, out of a packet, out of the ring); what it gives is bytes per second of one core for both
-//! ends. `request` is a small message and its answer on an open flow, beside idle ones.
+//! ends. `request` is a small message and its answer on an open flow, beside idle ones. `datagrams` is a batch of
+//! them in a session, of which the longest travel in fragments.
 
 #![expect(
     clippy::expect_used,
@@ -16,13 +17,15 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kakuremichi_tunnel::{
-    netstack::{Event, FlowId, PacketSink, Settings, Stack},
+    netstack::{Event, FlowId, PacketSink, Received, SessionId, Settings, Stack},
     packet::Coalescer,
     peer::PeerId,
 };
 
 const PEER: PeerId = PeerId::new(0, 0);
 const PORT: u16 = 80;
+/// Datagrams that are sent in one turn.
+const BATCH: usize = 64;
 
 /// What one stack sent, one packet behind the other.
 #[derive(Default)]
@@ -69,6 +72,7 @@ impl Pair {
             settings.limits.half_open_per_peer = flows;
             let mut stack = Stack::new(settings, u64::from(host), now).expect("settings in range");
             stack.listen([PORT]);
+            stack.listen_udp([PORT]);
             End {
                 stack,
                 wire: Wire::default(),
@@ -98,6 +102,32 @@ impl Pair {
                 }
             }
         }
+    }
+
+    /// A session of datagrams, as the end that opens it calls it.
+    fn open_session(&mut self) -> SessionId {
+        let address = |host: u16| std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host);
+        let remote = (address(2), PORT).into();
+        let idle = Duration::from_secs(600);
+        self.ends[0]
+            .stack
+            .open_session(PEER, address(1).into(), remote, idle, self.now)
+            .expect("room for a session")
+    }
+
+    /// Sends a batch of datagrams, and takes them out at the other end.
+    fn datagrams(&mut self, session: SessionId, data: &[u8], received: &mut Received) {
+        let End { stack, wire, .. } = &mut self.ends[0];
+        for _ in 0..BATCH {
+            stack
+                .send_datagram(session, &[], data, self.now, wire)
+                .expect("an open session");
+        }
+        self.turn();
+        while self.ends[1].stack.poll_event().is_some() {}
+        self.ends[1].stack.take_received(received);
+        assert_eq!(received.iter().map(black_box).count(), BATCH);
+        received.clear();
     }
 
     /// Each end sends, and the other takes in what it did.
@@ -202,6 +232,21 @@ fn request(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn datagrams(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("netstack/datagrams");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for length in [64, 1_200, 8_000] {
+        let mut pair = Pair::new(64 << 10, 4);
+        let session = pair.open_session();
+        let data = vec![7; length];
+        let mut received = Received::default();
+        group.bench_function(BenchmarkId::from_parameter(length), |bencher| {
+            bencher.iter(|| pair.datagrams(session, &data, &mut received));
+        });
+    }
+    group.finish();
+}
+
 /// A flow from its SYN until both ends have forgotten it.
 fn connect(criterion: &mut Criterion) {
     let mut pair = Pair::new(64 << 10, 16);
@@ -224,5 +269,5 @@ fn connect(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, bulk, request, connect);
+criterion_group!(benches, bulk, request, datagrams, connect);
 criterion_main!(benches);
