@@ -14,7 +14,7 @@
 //!
 //! The feature `aws-lc-rs` has nodes use AWS-LC for TLS, with a hybrid key exchange; see `crypto`.
 //!
-//! `testing` (a feature) has what the fuzz targets run, and an agent that is hostile.
+//! `testing` (a feature) has what the fuzz targets and the benches run, and an agent that is hostile.
 
 pub mod arena;
 pub mod lane;

@@ -47,6 +47,8 @@ mod schedule;
 mod sessions;
 mod stack;
 mod tcp;
+#[cfg(feature = "testing")]
+pub(crate) mod testing;
 mod time_wait;
 mod track;
 mod udp;

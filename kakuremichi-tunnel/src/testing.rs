@@ -1,4 +1,6 @@
-//! What fuzz targets and tests outside of this crate run.
+//! What fuzz targets, benches and tests outside of this crate run.
 
 pub mod fuzzing;
 pub mod hostile;
+
+pub use crate::netstack::testing::{Timers, Turns};
