@@ -2,5 +2,7 @@
 
 pub mod fuzzing;
 pub mod hostile;
+#[cfg(all(feature = "agent", feature = "gateway"))]
+pub mod lane;
 
 pub use crate::netstack::testing::{Timers, Turns};
