@@ -79,7 +79,17 @@ impl Deployment {
                 "16384",
             ],
         )?;
-        let words = ["--control", &url, "--token", &agent_token, "--name", AGENT];
+        let words = [
+            "--control",
+            &url,
+            "--token",
+            &agent_token,
+            "--name",
+            AGENT,
+            // The agent's bound on the same; it is the lower of both that counts.
+            "--lane-connections",
+            "16384",
+        ];
         let agent = Role::start(scratch.path(), "agent", "agent", &[&words, flags].concat())?;
         gateway.wait()?;
         agent.wait()?;
