@@ -173,12 +173,12 @@ fn stuffed(world: &Deployment, address: SocketAddr) -> TcpStream {
         let mut quiet = 0;
         // Full for a while, not just for a moment.
         while quiet < 20 {
-            match stream.write(&piece) {
-                Ok(_) => quiet = 0,
-                Err(_) => {
-                    quiet += 1;
-                    thread::sleep(Duration::from_millis(5));
-                }
+            let wrote = stream.write(&piece);
+            if wrote.is_ok_and(|bytes| bytes > 0) {
+                quiet = 0;
+            } else {
+                quiet += 1;
+                thread::sleep(Duration::from_millis(5));
             }
         }
         let cut = stream.read(&mut [0]);

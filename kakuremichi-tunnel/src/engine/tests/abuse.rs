@@ -286,7 +286,8 @@ async fn a_flood_of_handshakes_is_limited() {
 
 #[tokio::test]
 async fn what_strangers_send_is_dropped_and_counted() {
-    let shown: [(Attack, fn(&Metrics) -> u64); 3] = [
+    type Shown = (Attack, fn(&Metrics) -> u64);
+    let shown: [Shown; 3] = [
         (Attack::WrongMac, |metrics| metrics.wireguard.bad_mac),
         (Attack::Replays, |metrics| metrics.wireguard.replayed),
         (Attack::Garbage, |metrics| metrics.wireguard.malformed),
