@@ -87,12 +87,12 @@ fn clippy(steps: &mut Steps) -> Result<(), Error> {
     ];
     steps.program("check: clippy, all features", cargo(&all).args(deny))?;
     let (packages, _) = metadata()?;
-    for Package { name, features } in &packages {
+    for Package { name, defaults } in &packages {
         let alone = ["clippy", "--locked", "--package", name];
         let mut default = cargo(&alone);
         let default = default.arg("--all-targets").args(deny);
         steps.program(&format!("check: clippy {name}, default features"), default)?;
-        if *features {
+        if *defaults {
             let mut bare = cargo(&alone);
             let bare = bare.arg("--no-default-features").args(deny);
             steps.program(&format!("check: clippy {name}, no features"), bare)?;

@@ -11,8 +11,8 @@ use crate::step::{Error, output};
 #[derive(Debug)]
 pub(crate) struct Package {
     pub(crate) name: String,
-    /// Has features that can be switched.
-    pub(crate) features: bool,
+    /// Has features unless told otherwise, and so is another package without them.
+    pub(crate) defaults: bool,
 }
 
 /// The workspace's directory: xtask's own is two below it.
@@ -36,10 +36,9 @@ pub(crate) fn metadata() -> Result<(Vec<Package>, PathBuf), Error> {
     let mut packages = Vec::new();
     for package in metadata["packages"].as_array().ok_or_else(odd)? {
         let name = package["name"].as_str().ok_or_else(odd)?.to_owned();
-        let features = package["features"]
-            .as_object()
-            .is_some_and(|features| !features.is_empty());
-        packages.push(Package { name, features });
+        let defaults = package["features"]["default"].as_array();
+        let defaults = defaults.is_some_and(|features| !features.is_empty());
+        packages.push(Package { name, defaults });
     }
     Ok((packages, PathBuf::from(target)))
 }
