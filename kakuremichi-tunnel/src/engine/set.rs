@@ -29,8 +29,8 @@ use crate::{
 /// as long as it has a session with it or flows of it. What is asked for here goes to the owner.
 #[derive(Clone)]
 pub struct ShardSet {
-    shards: Arc<[Shard]>,
-    owners: Arc<Owners>,
+    pub(super) shards: Arc<[Shard]>,
+    pub(super) owners: Arc<Owners>,
 }
 
 impl ShardSet {

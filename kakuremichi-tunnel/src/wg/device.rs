@@ -16,7 +16,7 @@ use super::{
     cipher::{DATA_OVERHEAD, HANDSHAKE_ROOM, Identity},
     common::Common,
     inbound::Way,
-    index::{IndexTable, MAX_SHARDS},
+    index::IndexTable,
     peer::Peer,
 };
 use crate::{peer::PeerId, random::SplitMix64};
@@ -158,15 +158,11 @@ impl Device {
         Self::of(Arc::new(Common::new(config, 1, now)), 0, config.seed, now)
     }
 
-    /// Makes the devices of a node with so many shards, 1 to [`MAX_SHARDS`], the first shard's first.
+    /// Makes the devices of a node with so many shards, 1 to [`MAX_SHARDS`](super::MAX_SHARDS), the first shard's first.
     /// They share the limits of handshakes, and who owns which peer.
     #[must_use]
     pub fn for_shards(config: &DeviceConfig, shards: u8, now: Instant) -> Vec<Self> {
-        let common = Arc::new(Common::new(config, shards, now));
-        let mut random = SplitMix64::new(config.seed);
-        (0..shards.clamp(1, MAX_SHARDS))
-            .map(|shard| Self::of(Arc::clone(&common), shard, random.next(), now))
-            .collect()
+        Self::sharing(Common::new(config, shards, now), config, now)
     }
 
     /// A device whose peers have the model that stands for boringtun, as all of theirs must.
@@ -174,6 +170,21 @@ impl Device {
     pub(crate) fn modelled(config: &DeviceConfig, now: Instant) -> Self {
         let common = Common::of(Identity::model(&config.private_key), config, 1, now);
         Self::of(Arc::new(common), 0, config.seed, now)
+    }
+
+    /// The same for a node with so many shards.
+    #[cfg(test)]
+    pub(crate) fn modelled_for_shards(config: &DeviceConfig, shards: u8, now: Instant) -> Vec<Self> {
+        let common = Common::of(Identity::model(&config.private_key), config, shards, now);
+        Self::sharing(common, config, now)
+    }
+
+    fn sharing(common: Common, config: &DeviceConfig, now: Instant) -> Vec<Self> {
+        let common = Arc::new(common);
+        let mut random = SplitMix64::new(config.seed);
+        (0..common.owners.shards())
+            .map(|shard| Self::of(Arc::clone(&common), shard, random.next(), now))
+            .collect()
     }
 
     fn of(common: Arc<Common>, shard: u8, seed: u64, now: Instant) -> Self {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     nat::Kind,
-    node::Cipher,
+    node::{Cipher, Shards},
     properties::{ALL, ALL_ENDED, UP_WITHIN, ends, for_seeds},
     script::Script,
     transfer::Outcome,
@@ -45,7 +45,8 @@ fn many_more_seeds_end_in_order() {
 #[test]
 fn all_agents_of_a_gateway_return_after_it_restarts() {
     for_seeds(4, |seed| {
-        let mut world = World::new(seed, Cipher::Model, &nats(AGENTS));
+        let shards = Shards::several(seed);
+        let mut world = World::with_shards(seed, Cipher::Model, shards, &nats(AGENTS));
         assert!(world.run_until(UP_WITHIN, World::all_online));
         world.crash(1);
         world.run_for(Duration::from_secs(20 + seed * 30));

@@ -1,29 +1,25 @@
-//! One node: the engine of a shard, and what uses it.
+//! One node: the engines of its shards, and what uses them.
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    pin::pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
 use kakuremichi_core::{net::Cidr, secret::Secret};
-use tokio::sync::watch;
 
-use super::transfer::{Outcome, Transfer};
+use super::{
+    thread::Thread,
+    transfer::{Outcome, Transfer},
+};
 use crate::{
     engine::{
-        IncomingFlow, Listen, Metrics, Network, PeerSettings, PeerView, Shard, ShardConfig,
+        IncomingFlow, Listen, Metrics, Network, PeerSettings, PeerView, ShardConfig, ShardSet,
         command::Inbox,
-        handle::Handler,
-        handover::{Handover, Siblings},
+        handover::Siblings,
         tests::support::{PLAIN, key, overlay},
-        turn::{Engine, Parts, Publisher, Sources, Turned},
-        udp::{Udp, wire::Wire},
     },
     random::SplitMix64,
     wg::{Device, DeviceConfig, PeerConfig},
@@ -32,7 +28,7 @@ use crate::{
 /// As agents and gateways have it.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// Nobody has so much to do at one instant.
-const TURNS: usize = 20_000;
+const TURNS: usize = 40_000;
 
 /// What speaks WireGuard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,17 +38,61 @@ pub(super) enum Cipher {
     Model,
 }
 
+/// How many shards a node has, and which of them gets a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shards {
+    pub(super) count: u8,
+    pub(super) spread: Spread,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spread {
+    /// The kernel looks at the receiver index, as its program says; what has none goes by the sender's address.
+    Steered,
+    /// All go by the sender's address: the kernel takes no program.
+    ByAddress,
+    /// Each goes to another one.
+    Anywhere,
+    /// What has no receiver index goes to this one, the rest as the kernel's program says.
+    To(u8),
+}
+
+impl Shards {
+    pub(super) const ONE: Self = Self {
+        count: 1,
+        spread: Spread::Steered,
+    };
+
+    /// One to four, by a number at random.
+    pub(super) const fn any(number: u64) -> Self {
+        Self {
+            count: 1 + (number % 4) as u8,
+            spread: match number / 4 % 3 {
+                0 => Spread::Steered,
+                1 => Spread::ByAddress,
+                _ => Spread::Anywhere,
+            },
+        }
+    }
+
+    /// Two to four.
+    pub(super) const fn several(number: u64) -> Self {
+        Self {
+            count: 2 + (number % 3) as u8,
+            spread: Self::any(number).spread,
+        }
+    }
+}
+
 /// A node that runs.
 pub(super) struct Node {
     number: u8,
-    engine: Engine,
-    poll: mio::Poll,
-    pub(super) shard: Shard,
-    pub(super) wire: Wire,
+    pub(super) threads: Vec<Thread>,
+    pub(super) spread: Spread,
+    random: SplitMix64,
+    pub(super) set: ShardSet,
     incoming: Rc<RefCell<Vec<IncomingFlow>>>,
     pub(super) transfers: Vec<Transfer>,
-    /// When the engine wants to be woken.
-    pub(super) deadline: Option<Instant>,
 }
 
 pub(super) fn config(number: u8, seed: u64) -> ShardConfig {
@@ -67,47 +107,39 @@ pub(super) fn config(number: u8, seed: u64) -> ShardConfig {
 
 impl Node {
     /// A node that knows nobody yet.
-    pub(super) fn start(number: u8, seed: u64, cipher: Cipher, now: Instant) -> Self {
+    pub(super) fn start(number: u8, seed: u64, cipher: Cipher, shards: Shards, now: Instant) -> Self {
         let mut random = SplitMix64::new(seed);
         let config = config(number, random.next());
         let device = DeviceConfig::new(config.private_key.clone(), random.next());
-        let device = match cipher {
-            Cipher::Boringtun => Device::new(&device, now),
-            Cipher::Model => Device::modelled(&device, now),
+        let devices = match cipher {
+            Cipher::Boringtun => Device::for_shards(&device, shards.count, now),
+            Cipher::Model => Device::modelled_for_shards(&device, shards.count, now),
         };
-        let inbox = Arc::new(Inbox::new(config.limits.requests));
-        let siblings = Siblings::new(vec![Arc::clone(&inbox)], &[]).unwrap();
-        let poll = mio::Poll::new().unwrap();
-        let registry = || poll.registry().try_clone().unwrap();
-        let wire = Wire::default();
-        let sources = Sources {
-            device,
-            udp: Udp::simulated(vec![(false, Arc::clone(&wire))], registry()),
-            registry: registry(),
-            inbox: Arc::clone(&inbox),
-            handover: Handover::new(Arc::new(siblings), 0),
-        };
-        let (peers, published) = watch::channel(Arc::new(BTreeMap::new()));
-        let (metrics, counted) = watch::channel(Metrics::default());
-        let publisher = Publisher { peers, metrics };
-        let parts = Parts::new(&config, sources, publisher, &mut random, now).unwrap();
-        let incoming = Rc::new(RefCell::new(Vec::new()));
-        let taken = Rc::clone(&incoming);
-        let handler: Handler = Rc::new(move |flow| taken.borrow_mut().push(flow));
+        let owners = Arc::clone(devices[0].owners());
+        let inbox = |_: &Device| Arc::new(Inbox::new(config.limits.requests));
+        let inboxes: Vec<_> = devices.iter().map(inbox).collect();
+        let siblings = Arc::new(Siblings::new(inboxes.clone(), &[]).unwrap());
+        let incoming = Rc::default();
+        let threads: Vec<_> = devices
+            .into_iter()
+            .zip(inboxes)
+            .enumerate()
+            .map(|(own, (device, inbox))| {
+                let place = (inbox, Arc::clone(&siblings), own);
+                Thread::start(&config, device, place, &incoming, &mut random, now)
+            })
+            .collect();
         Self {
             number,
-            engine: Engine::new(parts, Rc::new(RefCell::new(Some(handler))), Rc::default()),
-            poll,
-            shard: Shard {
-                inbox,
-                peers: published,
-                metrics: counted,
-                addresses: Arc::new([]),
+            set: ShardSet {
+                shards: threads.iter().map(|thread| thread.shard.clone()).collect(),
+                owners,
             },
-            wire,
+            threads,
+            spread: shards.spread,
+            random,
             incoming,
             transfers: Vec::new(),
-            deadline: Some(now),
         }
     }
 
@@ -122,7 +154,7 @@ impl Node {
                 probe: Some(overlay(other)),
             }
         });
-        self.shard.configure(Network {
+        self.set.configure(Network {
             addresses: vec![overlay(self.number)],
             peers: peers.collect(),
             listen: vec![Listen {
@@ -135,7 +167,12 @@ impl Node {
 
     /// What it knows about another one.
     pub(super) fn view(&self, other: u8) -> Option<PeerView> {
-        self.shard.peers.borrow().get(&key(other)).copied()
+        self.set.peer(&key(other))
+    }
+
+    /// The shard that owns another one.
+    pub(super) fn owner(&self, other: u8) -> u8 {
+        self.set.owner_of(&key(other))
     }
 
     pub(super) fn is_online(&self, other: u8) -> bool {
@@ -143,18 +180,9 @@ impl Node {
     }
 
     pub(super) fn metrics(&self) -> Metrics {
-        self.engine.metrics()
-    }
-
-    /// Flows that the engine and the netstack keep, and rings that are in use.
-    pub(super) fn holds(&self) -> (usize, usize, usize) {
-        let stack = &self.engine.stack;
-        (self.engine.flows.len(), stack.flows(), stack.rings_in_use())
-    }
-
-    /// Whether no flow is to be served or has a deadline, and nothing was asked for.
-    pub(super) fn is_at_rest(&self) -> bool {
-        !self.engine.flows.has_dirty() && self.engine.flows.next_deadline().is_none()
+        let mut sum = Metrics::default();
+        self.threads.iter().for_each(|thread| sum += thread.metrics());
+        sum
     }
 
     /// Whether an end of a transfer is still open.
@@ -167,21 +195,36 @@ impl Node {
     /// When there is something to do besides what arrives.
     pub(super) fn next(&self) -> Option<Instant> {
         let transfers = self.transfers.iter().filter_map(|transfer| transfer.next);
-        transfers.chain(self.deadline).min()
+        let threads = self.threads.iter().filter_map(|thread| thread.deadline);
+        transfers.chain(threads).min()
     }
 
-    /// Datagrams arrive.
+    /// A datagram arrives.
     pub(super) fn receive(&mut self, from: SocketAddr, datagram: Vec<u8>) {
-        self.wire.lock().unwrap().incoming.push_back((from, datagram));
-        self.engine.udp.set_ready(0, true, false);
+        let count = self.threads.len() as u64;
+        let by_address = || {
+            let IpAddr::V4(address) = from.ip() else {
+                return u64::from(from.port());
+            };
+            SplitMix64::new(u64::from(u32::from(address)) << 16 | u64::from(from.port())).next()
+        };
+        let shard = match (self.spread, named(&datagram)) {
+            (Spread::Anywhere, _) => self.random.next(),
+            (Spread::Steered | Spread::To(_), Some(shard)) => shard.into(),
+            (Spread::To(shard), None) => shard.into(),
+            (Spread::Steered | Spread::ByAddress, _) => by_address(),
+        };
+        self.threads[(shard % count) as usize].receive(from, datagram);
     }
 
-    /// The socket takes no more, or does again.
+    /// The sockets take no more, or do again.
     pub(super) fn set_full(&mut self, full: bool) {
-        self.wire.lock().unwrap().full = full;
-        if !full {
-            self.engine.udp.set_ready(0, false, true);
-        }
+        self.threads.iter_mut().for_each(|thread| thread.set_full(full));
+    }
+
+    /// How many of its shards only the clock wakes now.
+    pub(super) fn due(&self, now: Instant) -> u64 {
+        self.threads.iter().filter(|thread| thread.is_due(now)).count() as u64
     }
 
     /// Has turns until nothing is to be done at this instant.
@@ -194,15 +237,9 @@ impl Node {
             for transfer in &mut self.transfers {
                 more |= transfer.poll(now);
             }
-            match self.engine.turn(&mut self.poll) {
-                Turned::Again => continue,
-                Turned::Done => panic!("nobody stopped it"),
-                Turned::Sleep(deadline) => self.deadline = deadline,
+            for thread in &mut self.threads {
+                more |= thread.run(now);
             }
-            more |= !self.incoming.borrow().is_empty();
-            let inbox = Arc::clone(&self.shard.inbox);
-            let mut cx = Context::from_waker(Waker::noop());
-            more |= pin!(inbox.woken()).poll(&mut cx).is_ready();
             if !more {
                 return;
             }
@@ -213,14 +250,16 @@ impl Node {
     /// It is gone from one moment to the next; what used it is told so.
     pub(super) fn crash(self, now: Instant) -> Vec<Transfer> {
         let Self {
-            engine,
-            shard,
+            threads,
             mut transfers,
             incoming,
             ..
         } = self;
-        drop(engine);
-        shard.inbox.close();
+        for thread in threads {
+            let inbox = Arc::clone(&thread.shard.inbox);
+            drop(thread);
+            inbox.close();
+        }
         incoming.borrow_mut().clear();
         transfers
             .iter_mut()
@@ -230,8 +269,18 @@ impl Node {
 
     /// What it sent.
     pub(super) fn sent(&self) -> Vec<(SocketAddr, Vec<u8>)> {
-        std::mem::take(&mut self.wire.lock().unwrap().outgoing)
+        self.threads.iter().flat_map(Thread::sent).collect()
     }
+}
+
+/// The shard that a message's receiver index names, if it has one.
+fn named(datagram: &[u8]) -> Option<u8> {
+    let at = match datagram.first()? {
+        2 => 11,
+        3 | 4 => 7,
+        _ => return None,
+    };
+    datagram.get(at).map(|byte| byte >> 2)
 }
 
 /// Where a node's services are.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     nat::Kind,
     network::Link,
-    node::Cipher,
+    node::{Cipher, Shards},
     properties::ALL_ENDED,
     script::{Action, Script},
     transfer::Outcome,
@@ -15,6 +15,7 @@ use super::{
 fn one_agent(seed: u64, nat: Option<Kind>, links: [Link; 2], actions: Vec<(Duration, u8, Action)>) -> Script {
     Script {
         seed,
+        shards: Shards::ONE,
         nats: vec![nat],
         links: links.to_vec(),
         calm: Duration::ZERO,

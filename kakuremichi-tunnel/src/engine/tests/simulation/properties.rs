@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     nat::Kind,
-    node::Cipher,
+    node::{Cipher, Shards},
     script::{Faults, Script},
     transfer::Outcome,
     world::World,
@@ -105,6 +105,7 @@ fn after_the_last_fault_the_lane_is_up_soon() {
             assert!(world.all_online(), "{script:?}");
             world.run_for(Duration::from_secs(1));
         }
+        assert!(world.is_owned_once(), "{script:?}");
     });
 }
 
@@ -114,24 +115,27 @@ fn memory_returns_to_idle() {
         let script = Script::new(seed, ALL);
         let (mut world, _) = script.play(Cipher::Boringtun);
         world.run_for(ALL_ENDED + Duration::from_secs(60));
-        for node in world.nodes.iter().flatten() {
-            assert_eq!(node.holds(), (0, 0, 0), "{script:?}");
-            assert!(node.is_at_rest(), "{script:?}");
+        for thread in world.nodes.iter().flatten().flat_map(|node| &node.threads) {
+            assert_eq!(thread.holds(), (0, 0, 0), "{script:?}");
+            assert!(thread.is_at_rest(), "{script:?}");
         }
     });
 }
 
 #[test]
 fn timers_do_not_storm() {
-    // The ticks of WireGuard and of the probes, four each per second, and what is published.
+    // The ticks of WireGuard and of the probes, four each per second, and what is published; of each shard.
     const IDLE: u64 = 10;
     for_seeds(40, |seed| {
         let script = Script::new(seed, NO_CRASHES);
         let (mut world, _) = script.play(Cipher::Boringtun);
         let seconds = world.elapsed().as_secs() + 1;
-        for (node, &wakeups) in world.wakeups.iter().enumerate() {
+        for (node, &wakeups) in (1..).zip(&world.wakeups) {
             // Retransmissions and delayed acknowledgements of a few flows.
-            assert!(wakeups < seconds * 100, "node {node}: {wakeups} in {seconds} s");
+            assert!(
+                wakeups < seconds * 100 * world.shards(node),
+                "node {node}: {wakeups} in {seconds} s"
+            );
         }
         world.run_for(ALL_ENDED);
         for idle in [false, true] {
@@ -141,9 +145,12 @@ fn timers_do_not_storm() {
             }
             let before = world.wakeups.clone();
             world.run_for(Duration::from_secs(600));
-            for (node, (after, before)) in world.wakeups.iter().zip(before).enumerate() {
+            for (node, (after, before)) in (1..).zip(world.wakeups.iter().zip(before)) {
                 let each_second = (after - before) / 600;
-                assert!(each_second <= IDLE, "node {node}: {each_second} per second");
+                assert!(
+                    each_second <= IDLE * world.shards(node),
+                    "node {node}: {each_second} per second"
+                );
             }
         }
     });
@@ -152,9 +159,10 @@ fn timers_do_not_storm() {
 #[test]
 fn a_node_that_restarts_is_reachable_again_soon() {
     for_seeds(60, |seed| {
-        let mut world = World::new(
+        let mut world = World::with_shards(
             seed,
             Cipher::Boringtun,
+            Shards::any(seed),
             &[Some(Kind::AddressAndPortDependent), None],
         );
         assert!(world.run_until(UP_WITHIN, World::all_online));
@@ -180,7 +188,8 @@ fn a_node_that_roams_keeps_its_flows() {
             Some(Kind::EndpointIndependent),
             Some(Kind::AddressAndPortDependent),
         ];
-        let mut world = World::new(seed, Cipher::Boringtun, &[nat[seed as usize % 3]]);
+        let nats = [nat[seed as usize % 3]];
+        let mut world = World::with_shards(seed, Cipher::Boringtun, Shards::any(seed), &nats);
         assert!(world.run_until(UP_WITHIN, World::all_online));
         // A minute of a slow reader, and a new address every now and then.
         let pace = Some((2_000, Duration::from_millis(100)));

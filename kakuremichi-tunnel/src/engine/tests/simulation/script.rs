@@ -2,7 +2,12 @@
 
 use std::{cell::RefCell, fmt, time::Duration};
 
-use super::{nat::Kind, network::Link, node::Cipher, world::World};
+use super::{
+    nat::Kind,
+    network::Link,
+    node::{Cipher, Shards},
+    world::World,
+};
 use crate::random::SplitMix64;
 
 /// Faults begin and transfers are begun up to this time.
@@ -48,6 +53,8 @@ pub(super) enum Action {
 #[derive(Clone)]
 pub(super) struct Script {
     pub(super) seed: u64,
+    /// The gateway's.
+    pub(super) shards: Shards,
     pub(super) nats: Vec<Option<Kind>>,
     pub(super) links: Vec<Link>,
     /// By time, with the number of the node that it happens to.
@@ -68,7 +75,11 @@ pub(super) struct Faults {
 impl fmt::Debug for Script {
     /// A line for each action.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}, agents behind {:?}", self.seed, self.nats)?;
+        writeln!(
+            f,
+            "seed {}, a gateway of {:?}, agents behind {:?}",
+            self.seed, self.shards, self.nats
+        )?;
         for link in &self.links {
             writeln!(f, "  {link:?}")?;
         }
@@ -101,6 +112,7 @@ impl Script {
             .collect();
         let mut script = Self {
             seed,
+            shards: Shards::ONE,
             nats,
             links,
             actions: Vec::new(),
@@ -159,13 +171,14 @@ impl Script {
             let at = Duration::from_millis(3_000 + below(EVENTFUL));
             script.actions.push((at, 2 + below(agents) as u8, transfer));
         }
+        script.shards = Shards::any(below(12));
         script.actions.sort_by_key(|(at, ..)| *at);
         script
     }
 
     /// Runs until the last fault is over and the last transfer was begun.
     pub(super) fn play(&self, cipher: Cipher) -> (World, Vec<u64>) {
-        let mut world = World::new(self.seed, cipher, &self.nats);
+        let mut world = World::with_shards(self.seed, cipher, self.shards, &self.nats);
         for (host, link) in world.net.hosts.iter_mut().zip(&self.links) {
             host.link = link.clone();
         }
@@ -208,9 +221,7 @@ impl Script {
                 }
             }
             Action::Fill | Action::Empty => {
-                if let Some(node) = world.node_mut(node) {
-                    node.set_full(matches!(action, Action::Fill));
-                }
+                world.set_full(node, matches!(action, Action::Fill));
             }
             Action::Transfer {
                 from_agent,

@@ -13,7 +13,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    engine::{Connect, ConnectError, IncomingFlow, Shard},
+    engine::{Connect, ConnectError, IncomingFlow, ShardSet},
     stream::TunnelStream,
 };
 
@@ -68,8 +68,8 @@ fn byte(number: u64, up: bool, offset: u64) -> u8 {
 
 impl Transfer {
     /// Opens a flow.
-    pub(super) fn open(shard: Shard, connect: Connect, wanted: Wanted) -> Self {
-        let opening: Opening = Box::pin(async move { shard.connect(connect).await });
+    pub(super) fn open(set: ShardSet, connect: Connect, wanted: Wanted) -> Self {
+        let opening: Opening = Box::pin(async move { set.connect(connect).await });
         Self {
             wanted: Some(wanted),
             opening: Some(opening),

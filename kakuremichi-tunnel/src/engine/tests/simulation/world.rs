@@ -8,7 +8,7 @@ use std::{
 use super::{
     nat::{Kind, Nat},
     network::{Host, Link, Network},
-    node::{Cipher, Node, public, service},
+    node::{Cipher, Node, Shards, public, service},
     transfer::{Outcome, Transfer, Wanted},
 };
 use crate::{
@@ -25,6 +25,8 @@ pub(super) struct World {
     begin: Instant,
     random: SplitMix64,
     cipher: Cipher,
+    /// The gateway's; agents have one.
+    shards: Shards,
     pub(super) net: Network,
     /// By number, less one; none while it is down.
     pub(super) nodes: Vec<Option<Node>>,
@@ -35,13 +37,19 @@ pub(super) struct World {
     /// The agents' addresses, as the gateway's disk has them.
     remembered: Vec<Option<SocketAddr>>,
     transfers: u64,
+    /// Nodes that were asked for something just now.
+    asked: Vec<bool>,
     /// Goes last: until then, there is no other time.
     clock: VirtualClock,
 }
 
 impl World {
-    /// A gateway, and an agent for each of `nats`.
+    /// A gateway with one shard, and an agent for each of `nats`.
     pub(super) fn new(seed: u64, cipher: Cipher, nats: &[Option<Kind>]) -> Self {
+        Self::with_shards(seed, cipher, Shards::ONE, nats)
+    }
+
+    pub(super) fn with_shards(seed: u64, cipher: Cipher, shards: Shards, nats: &[Option<Kind>]) -> Self {
         let clock = VirtualClock::start();
         let begin = clock.now();
         let mut random = SplitMix64::new(seed);
@@ -50,11 +58,13 @@ impl World {
             net: Network::new(random.next()),
             random,
             cipher,
+            shards,
             nodes: Vec::new(),
             lost: Vec::new(),
             wakeups: vec![0; nats.len() + 1],
             remembered: vec![None; nats.len() + 1],
             transfers: 0,
+            asked: vec![false; nats.len() + 1],
             clock,
         };
         for number in 1..=nats.len() as u8 + 1 {
@@ -105,7 +115,8 @@ impl World {
 
     /// Starts a node that is down. The gateway knows where its agents were last.
     pub(super) fn start(&mut self, number: u8) {
-        let node = Node::start(number, self.random.next(), self.cipher, self.clock.now());
+        let shards = if number == 1 { self.shards } else { Shards::ONE };
+        let node = Node::start(number, self.random.next(), self.cipher, shards, self.clock.now());
         if number == 1 {
             let agents: Vec<_> = (2..=self.wakeups.len() as u8)
                 .map(|agent| (agent, self.remembered[usize::from(agent) - 1]))
@@ -128,6 +139,14 @@ impl World {
         }
         if let Some(node) = self.nodes[usize::from(number) - 1].take() {
             self.lost.extend(node.crash(self.clock.now()));
+        }
+    }
+
+    /// A node's sockets take no more, or do again.
+    pub(super) fn set_full(&mut self, number: u8, full: bool) {
+        if let Some(node) = self.node_mut(number) {
+            node.set_full(full);
+            self.asked[usize::from(number) - 1] = true;
         }
     }
 
@@ -161,12 +180,11 @@ impl World {
             down,
             pace,
         };
-        let now = self.clock.now();
         let node = self.node_mut(from)?;
         let connect = Connect::new(key(to), service(to));
-        let transfer = Transfer::open(node.shard.clone(), connect, wanted);
+        let transfer = Transfer::open(node.set.clone(), connect, wanted);
         node.transfers.push(transfer);
-        node.deadline = Some(now);
+        self.asked[usize::from(from) - 1] = true;
         Some(number)
     }
 
@@ -195,6 +213,22 @@ impl World {
             && self.node(agent).is_some_and(|node| node.is_online(1))
     }
 
+    /// How many shards a node has.
+    pub(super) fn shards(&self, number: u8) -> u64 {
+        if number == 1 { self.shards.count.into() } else { 1 }
+    }
+
+    /// Whether of the gateway's shards only one knows each agent.
+    pub(super) fn is_owned_once(&self) -> bool {
+        let Some(gateway) = self.node(1) else {
+            return true;
+        };
+        let threads = || (0..).zip(&gateway.threads);
+        self.agents().all(|agent| {
+            threads().all(|(shard, thread)| thread.knows(agent) == (gateway.owner(agent) == shard))
+        })
+    }
+
     /// Whether an end of a transfer is open.
     pub(super) fn is_busy(&self) -> bool {
         self.nodes.iter().flatten().any(Node::is_busy)
@@ -213,7 +247,8 @@ impl World {
                 return true;
             }
             let nodes = self.nodes.iter().flatten().filter_map(Node::next);
-            let next = nodes.chain(self.net.next()).min();
+            let asked = self.asked.contains(&true).then(|| self.now());
+            let next = nodes.chain(self.net.next()).chain(asked).min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 self.clock.advance_to(end);
                 return done(self);
@@ -232,7 +267,7 @@ impl World {
     fn step(&mut self) {
         let now = self.now();
         let elapsed = self.elapsed();
-        let mut awake = vec![false; self.nodes.len()];
+        let mut awake = std::mem::replace(&mut self.asked, vec![false; self.nodes.len()]);
         while let Some((host, from, datagram)) = self.net.arrived(now) {
             if let Some(node) = &mut self.nodes[host] {
                 node.receive(from, datagram);
@@ -243,9 +278,7 @@ impl World {
             let Some(node) = node else {
                 continue;
             };
-            if node.deadline.is_some_and(|deadline| deadline <= now) && !awake[host] {
-                self.wakeups[host] += 1;
-            }
+            self.wakeups[host] += node.due(now);
             if awake[host] || node.next().is_some_and(|next| next <= now) {
                 node.run(now);
                 for (to, datagram) in node.sent() {
