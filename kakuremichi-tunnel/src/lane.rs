@@ -10,6 +10,8 @@
 
 mod choice;
 mod mtu;
+#[cfg(test)]
+mod outages;
 mod path;
 mod pool;
 
