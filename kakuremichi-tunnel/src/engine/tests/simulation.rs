@@ -6,8 +6,9 @@
 //! milliseconds, and a seed always gives the same run.
 //!
 //! [`World`](world::World) has the clock, the nodes and the network between them; [`Transfer`](transfer::Transfer)
-//! is what uses flows and checks every byte; a [`Script`](script::Script) makes hosts, faults and transfers out of
-//! a seed. `properties` says what holds for every seed, `past` holds those that once did not, `owners` has peers
+//! is what uses flows and checks every byte, [`Talk`](talk::Talk) the same for sessions and datagrams; a
+//! [`Script`](script::Script) makes hosts, faults, transfers and talks out of a seed. `properties` and `sessions` say
+//! what holds for every seed, `past` holds those that once did not, `owners` has peers
 //! that go from one shard to another, and `large` has many nodes and long times, with a model in the place of
 //! boringtun.
 
@@ -19,6 +20,8 @@ mod owners;
 mod past;
 mod properties;
 mod script;
+mod sessions;
+mod talk;
 mod thread;
 mod transfer;
 mod world;

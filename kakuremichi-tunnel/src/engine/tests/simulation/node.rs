@@ -11,15 +11,17 @@ use std::{
 use kakuremichi_core::{net::Cidr, secret::Secret};
 
 use super::{
-    thread::Thread,
+    talk::{Book, Ended, Talk},
+    thread::{Doors, Thread},
     transfer::{Outcome, Transfer},
 };
 use crate::{
     engine::{
-        IncomingFlow, Listen, Metrics, Network, PeerSettings, PeerView, ShardConfig, ShardSet,
+        Listen, Metrics, Network, PeerSettings, PeerView, ShardConfig, ShardSet,
         command::Inbox,
         handover::Siblings,
-        tests::support::{PLAIN, key, overlay},
+        proxy_v2_length,
+        tests::support::{PLAIN, WITH_PREFACE, key, overlay},
     },
     random::SplitMix64,
     wg::{Device, DeviceConfig, PeerConfig},
@@ -27,6 +29,8 @@ use crate::{
 
 /// As agents and gateways have it.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// How long who was spoken to keeps a session in which nothing passes; who began it keeps it half as long.
+pub(super) const SESSION_IDLE: Duration = Duration::from_secs(60);
 /// Nobody has so much to do at one instant.
 const TURNS: usize = 40_000;
 
@@ -91,8 +95,11 @@ pub(super) struct Node {
     pub(super) spread: Spread,
     random: SplitMix64,
     pub(super) set: ShardSet,
-    incoming: Rc<RefCell<Vec<IncomingFlow>>>,
+    doors: Doors,
     pub(super) transfers: Vec<Transfer>,
+    pub(super) talks: Vec<Talk>,
+    /// Of all talks, of all nodes.
+    book: Rc<RefCell<Book>>,
 }
 
 pub(super) fn config(number: u8, seed: u64) -> ShardConfig {
@@ -101,13 +108,20 @@ pub(super) fn config(number: u8, seed: u64) -> ShardConfig {
     let mut config = ShardConfig::new("simulation", Secret::new([number; 32]), Vec::new(), bytes);
     config.flows.limits.flows = 64;
     config.flows.ring = 128 * 1024;
+    config.flows.session_idle = SESSION_IDLE;
     config.limits.stream_buffer = 64 * 1024;
     config
 }
 
 impl Node {
     /// A node that knows nobody yet.
-    pub(super) fn start(number: u8, seed: u64, cipher: Cipher, shards: Shards, now: Instant) -> Self {
+    pub(super) fn start(
+        number: u8,
+        seed: u64,
+        (cipher, shards): (Cipher, Shards),
+        book: &Rc<RefCell<Book>>,
+        now: Instant,
+    ) -> Self {
         let mut random = SplitMix64::new(seed);
         let config = config(number, random.next());
         let device = DeviceConfig::new(config.private_key.clone(), random.next());
@@ -119,14 +133,14 @@ impl Node {
         let inbox = |_: &Device| Arc::new(Inbox::new(config.limits.requests));
         let inboxes: Vec<_> = devices.iter().map(inbox).collect();
         let siblings = Arc::new(Siblings::new(inboxes.clone(), &[]).unwrap());
-        let incoming = Rc::default();
+        let doors = Doors::default();
         let threads: Vec<_> = devices
             .into_iter()
             .zip(inboxes)
             .enumerate()
             .map(|(own, (device, inbox))| {
                 let place = (inbox, Arc::clone(&siblings), own);
-                Thread::start(&config, device, place, &incoming, &mut random, now)
+                Thread::start(&config, device, place, &doors, &mut random, now)
             })
             .collect();
         Self {
@@ -138,8 +152,10 @@ impl Node {
             threads,
             spread: shards.spread,
             random,
-            incoming,
+            doors,
             transfers: Vec::new(),
+            talks: Vec::new(),
+            book: Rc::clone(book),
         }
     }
 
@@ -161,7 +177,16 @@ impl Node {
                 port: PLAIN,
                 preface: None,
             }],
-            listen_udp: Vec::new(),
+            listen_udp: vec![
+                Listen {
+                    port: PLAIN,
+                    preface: None,
+                },
+                Listen {
+                    port: WITH_PREFACE,
+                    preface: Some(proxy_v2_length),
+                },
+            ],
         });
     }
 
@@ -185,18 +210,19 @@ impl Node {
         sum
     }
 
-    /// Whether an end of a transfer is still open.
+    /// Whether an end of a transfer, or of a talk, is still open.
     pub(super) fn is_busy(&self) -> bool {
-        self.transfers
-            .iter()
-            .any(|transfer| transfer.outcome == Outcome::Running)
+        let mut transfers = self.transfers.iter();
+        transfers.any(|transfer| transfer.outcome == Outcome::Running)
+            || self.talks.iter().any(|talk| talk.ended == Ended::Running)
     }
 
     /// When there is something to do besides what arrives.
     pub(super) fn next(&self) -> Option<Instant> {
         let transfers = self.transfers.iter().filter_map(|transfer| transfer.next);
         let threads = self.threads.iter().filter_map(|thread| thread.deadline);
-        transfers.chain(threads).min()
+        let talks = self.talks.iter().filter_map(|talk| talk.next);
+        transfers.chain(threads).chain(talks).min()
     }
 
     /// A datagram arrives.
@@ -231,11 +257,17 @@ impl Node {
     pub(super) fn run(&mut self, now: Instant) {
         for _ in 0..TURNS {
             let mut more = false;
-            for flow in self.incoming.borrow_mut().drain(..) {
+            for flow in self.doors.flows.borrow_mut().drain(..) {
                 self.transfers.push(Transfer::accept(flow));
+            }
+            for session in self.doors.sessions.borrow_mut().drain(..) {
+                self.talks.push(Talk::accept(session, &self.book));
             }
             for transfer in &mut self.transfers {
                 more |= transfer.poll(now);
+            }
+            for talk in &mut self.talks {
+                more |= talk.poll(now);
             }
             for thread in &mut self.threads {
                 more |= thread.run(now);
@@ -244,15 +276,19 @@ impl Node {
                 return;
             }
         }
-        panic!("node {} turns for ever: {:?}", self.number, self.transfers);
+        panic!(
+            "node {} turns for ever: {:?}, {:?}",
+            self.number, self.transfers, self.talks
+        );
     }
 
     /// It is gone from one moment to the next; what used it is told so.
-    pub(super) fn crash(self, now: Instant) -> Vec<Transfer> {
+    pub(super) fn crash(self, now: Instant) -> (Vec<Transfer>, Vec<Talk>) {
         let Self {
             threads,
             mut transfers,
-            incoming,
+            mut talks,
+            doors,
             ..
         } = self;
         for thread in threads {
@@ -260,11 +296,13 @@ impl Node {
             drop(thread);
             inbox.close();
         }
-        incoming.borrow_mut().clear();
+        doors.flows.borrow_mut().clear();
+        doors.sessions.borrow_mut().clear();
         transfers
             .iter_mut()
             .for_each(|transfer| while transfer.poll(now) {});
-        transfers
+        talks.iter_mut().for_each(|talk| while talk.poll(now) {});
+        (transfers, talks)
     }
 
     /// What it sent.

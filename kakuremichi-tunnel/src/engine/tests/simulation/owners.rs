@@ -1,11 +1,12 @@
 //! A peer belongs to one shard of the gateway, and to another one when it comes back there.
 
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
 use super::{
     nat::Kind,
     node::{Cipher, Shards, Spread},
     properties::{UP_WITHIN, for_seeds},
+    talk::{Ended, Talking},
     transfer::Outcome,
     world::World,
 };
@@ -13,7 +14,15 @@ use super::{
 /// Longer than a session lives in which nothing is heard, and than flows wait for a lane that is down.
 const IDLE: Duration = Duration::from_secs(190);
 
-/// Flows in both directions, of which the gateway's shard `owner` has all.
+const TALKING: Talking = Talking {
+    number: 0,
+    count: 20,
+    pause: Duration::from_millis(50),
+    answers: 1,
+    leaves: true,
+};
+
+/// Flows and sessions in both directions, of which the gateway's shard `owner` has all.
 fn flows_work(world: &mut World, owner: u8) {
     let counts = |world: &World| {
         let threads = world.node(1).unwrap().threads.iter();
@@ -28,10 +37,33 @@ fn flows_work(world: &mut World, owner: u8) {
         world.transfer(1, 2, 30_000, 60_000, None).unwrap(),
         world.transfer(2, 1, 60_000, 30_000, None).unwrap(),
     ];
-    assert!(world.run_until(Duration::from_secs(30), |world| !world.is_busy()));
+    let talks = [
+        world.talk(1, 2, true, TALKING).unwrap(),
+        world.talk(2, 1, false, TALKING).unwrap(),
+    ];
+    world.run_for(Duration::from_secs(5));
+    let sessions = world
+        .node(1)
+        .unwrap()
+        .threads
+        .iter()
+        .map(|thread| thread.holds()[3]);
+    assert_eq!(
+        sessions.sum::<usize>(),
+        1,
+        "what the other one began is kept for a while"
+    );
+    assert_eq!(world.node(1).unwrap().threads[usize::from(owner)].holds()[3], 1);
     for transfer in transfers {
         let complete = Some(Outcome::Complete);
         assert_eq!(world.outcomes(transfer), (complete, complete));
+    }
+    for talk in talks {
+        assert_eq!(world.book.borrow().of(talk, true), (20, 20));
+        assert!(
+            world.book.borrow().of(talk, false).1 >= 19,
+            "the last answer may come too late"
+        );
     }
     assert_eq!(counts(world), expected);
 }
@@ -51,9 +83,15 @@ fn a_peer_that_was_idle_is_served_by_the_shard_that_its_handshake_comes_to() {
         assert!(world.run_until(UP_WITHIN, World::all_online));
         assert_eq!(world.node(1).unwrap().owner(2), old);
         flows_work(&mut world, old);
-        // A flow is under way when the agent goes, or loses its network.
+        // A flow and a session are in use when the agent goes, or loses its network, and somebody goes on
+        // sending in the session.
         let pace = Some((1_000, Duration::from_millis(100)));
         world.transfer(1, 2, 1_000_000, 1_000_000, pace).unwrap();
+        let talking = Talking {
+            count: 5_000,
+            ..TALKING
+        };
+        let talk = world.talk(1, 2, true, talking).unwrap();
         world.run_for(Duration::from_secs(2));
         if seed % 2 == 0 {
             world.crash(2);
@@ -61,6 +99,8 @@ fn a_peer_that_was_idle_is_served_by_the_shard_that_its_handshake_comes_to() {
         world.host(2).link.cut = true;
         world.run_for(IDLE);
         assert!(!world.is_busy());
+        let gone = Some(Ended::Broken(ErrorKind::ConnectionAborted));
+        assert_eq!(world.ends(talk).0, gone);
         let gateway = world.node_mut(1).unwrap();
         assert_eq!(gateway.owner(2), old, "remembered");
         assert!(!gateway.threads.iter().any(|thread| thread.knows(2)));
@@ -83,7 +123,7 @@ fn a_peer_that_was_idle_is_served_by_the_shard_that_its_handshake_comes_to() {
         assert!(world.all_online());
         for (shard, thread) in (0..).zip(&world.node(1).unwrap().threads) {
             assert_eq!(thread.knows(2), shard == new);
-            assert_eq!(thread.holds(), (0, 0, 0));
+            assert_eq!(thread.holds(), [0; 5]);
             assert!(thread.is_at_rest());
         }
     });

@@ -6,6 +6,7 @@ use super::{
     nat::Kind,
     network::Link,
     node::{Cipher, Shards},
+    talk::Talking,
     world::World,
 };
 use crate::random::SplitMix64;
@@ -46,6 +47,12 @@ pub(super) enum Action {
         up: u64,
         down: u64,
         pace: Option<(usize, Duration)>,
+    },
+    /// Somebody talks in the same way, over a UDP session.
+    Talk {
+        from_agent: bool,
+        with_preface: bool,
+        wanted: Talking,
     },
 }
 
@@ -172,6 +179,21 @@ impl Script {
             script.actions.push((at, 2 + below(agents) as u8, transfer));
         }
         script.shards = Shards::any(below(12));
+        for _ in 0..below(5) {
+            let talk = Action::Talk {
+                from_agent: below(4) == 0,
+                with_preface: below(2) == 0,
+                wanted: Talking {
+                    number: 0,
+                    count: 1 + below(1 << below(8)),
+                    pause: Duration::from_millis(below(1 << below(12))),
+                    answers: 1 + below(3),
+                    leaves: below(3) == 0,
+                },
+            };
+            let at = Duration::from_millis(3_000 + below(EVENTFUL));
+            script.actions.push((at, 2 + below(agents) as u8, talk));
+        }
         script.actions.sort_by_key(|(at, ..)| *at);
         script
     }
@@ -231,6 +253,14 @@ impl Script {
             } => {
                 let (from, to) = if from_agent { (node, 1) } else { (1, node) };
                 return world.transfer(from, to, up, down, pace);
+            }
+            Action::Talk {
+                from_agent,
+                with_preface,
+                wanted,
+            } => {
+                let (from, to) = if from_agent { (node, 1) } else { (1, node) };
+                world.talk(from, to, with_preface, wanted);
             }
         }
         None

@@ -15,9 +15,9 @@ use tokio::sync::watch;
 
 use crate::{
     engine::{
-        IncomingFlow, Metrics, Shard, ShardConfig,
+        IncomingFlow, IncomingSession, Metrics, Shard, ShardConfig,
         command::Inbox,
-        handle::Handler,
+        handle::{Handler, SessionHandler},
         handover::{Handover, Siblings},
         tests::support::key,
         turn::{Engine, Parts, Publisher, Sources, Turned},
@@ -26,6 +26,13 @@ use crate::{
     random::SplitMix64,
     wg::Device,
 };
+
+/// Where flows and sessions that others begin wait to be taken.
+#[derive(Clone, Default)]
+pub(super) struct Doors {
+    pub(super) flows: Rc<RefCell<Vec<IncomingFlow>>>,
+    pub(super) sessions: Rc<RefCell<Vec<IncomingSession>>>,
+}
 
 /// A shard that runs. It has a turn when something woke it, and at no other time.
 pub(super) struct Thread {
@@ -45,7 +52,7 @@ impl Thread {
         config: &ShardConfig,
         device: Device,
         (inbox, siblings, own): (Arc<Inbox>, Arc<Siblings>, usize),
-        incoming: &Rc<RefCell<Vec<IncomingFlow>>>,
+        doors: &Doors,
         random: &mut SplitMix64,
         now: Instant,
     ) -> Self {
@@ -63,10 +70,13 @@ impl Thread {
         let (metrics, counted) = watch::channel(Metrics::default());
         let publisher = Publisher { peers, metrics };
         let parts = Parts::new(config, sources, publisher, random, now).unwrap();
-        let taken = Rc::clone(incoming);
-        let handler: Handler = Rc::new(move |flow| taken.borrow_mut().push(flow));
+        let flows = Rc::clone(&doors.flows);
+        let handler: Handler = Rc::new(move |flow| flows.borrow_mut().push(flow));
+        let sessions = Rc::clone(&doors.sessions);
+        let session_handler: SessionHandler = Rc::new(move |session| sessions.borrow_mut().push(session));
+        let slots = (RefCell::new(Some(handler)), RefCell::new(Some(session_handler)));
         Self {
-            engine: Engine::new(parts, Rc::new(RefCell::new(Some(handler))), Rc::default()),
+            engine: Engine::new(parts, Rc::new(slots.0), Rc::new(slots.1)),
             poll,
             shard: Shard {
                 inbox,
@@ -125,15 +135,28 @@ impl Thread {
         self.engine.metrics()
     }
 
-    /// Flows that the engine and the netstack keep, and rings that are in use.
-    pub(super) fn holds(&self) -> (usize, usize, usize) {
-        let stack = &self.engine.stack;
-        (self.engine.flows.len(), stack.flows(), stack.rings_in_use())
+    /// Flows that the engine and the netstack keep, rings that are in use, and sessions that both keep.
+    pub(super) fn holds(&self) -> [usize; 5] {
+        let Engine {
+            stack,
+            flows,
+            sessions,
+            ..
+        } = &self.engine;
+        let rings = stack.rings_in_use();
+        [
+            flows.len(),
+            stack.flows(),
+            rings,
+            sessions.len(),
+            stack.sessions(),
+        ]
     }
 
-    /// Whether no flow is to be served or has a deadline, and nothing was asked for.
+    /// Whether no flow or session is to be served, no flow has a deadline, and nothing was asked for.
     pub(super) fn is_at_rest(&self) -> bool {
-        !self.engine.flows.has_dirty() && self.engine.flows.next_deadline().is_none()
+        let Engine { flows, sessions, .. } = &self.engine;
+        !flows.has_dirty() && flows.next_deadline().is_none() && !sessions.has_dirty()
     }
 
     /// Whether it has a session with a peer, or anything that was opened through one.

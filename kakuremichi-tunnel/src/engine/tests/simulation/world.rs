@@ -1,18 +1,24 @@
 //! The clock, the nodes and what lies between them.
 
 use std::{
+    cell::RefCell,
     net::{IpAddr, SocketAddr},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
 use super::{
     nat::{Kind, Nat},
     network::{Host, Link, Network},
-    node::{Cipher, Node, Shards, public, service},
+    node::{Cipher, Node, SESSION_IDLE, Shards, public, service},
+    talk::{self, Book, Ended, Talk, Talking},
     transfer::{Outcome, Transfer, Wanted},
 };
 use crate::{
-    engine::{Connect, tests::support::key},
+    engine::{
+        Connect, OpenSession,
+        tests::support::{PLAIN, WITH_PREFACE, key, overlay},
+    },
     random::SplitMix64,
     virtual_clock::VirtualClock,
 };
@@ -32,6 +38,9 @@ pub(super) struct World {
     pub(super) nodes: Vec<Option<Node>>,
     /// The ends of transfers whose nodes went down, and what had become of them.
     pub(super) lost: Vec<Transfer>,
+    /// The same of talks, and what was said in all of them.
+    lost_talks: Vec<Talk>,
+    pub(super) book: Rc<RefCell<Book>>,
     /// How often each node's timers woke it.
     pub(super) wakeups: Vec<u64>,
     /// The agents' addresses, as the gateway's disk has them.
@@ -61,6 +70,8 @@ impl World {
             shards,
             nodes: Vec::new(),
             lost: Vec::new(),
+            lost_talks: Vec::new(),
+            book: Rc::default(),
             wakeups: vec![0; nats.len() + 1],
             remembered: vec![None; nats.len() + 1],
             transfers: 0,
@@ -116,7 +127,8 @@ impl World {
     /// Starts a node that is down. The gateway knows where its agents were last.
     pub(super) fn start(&mut self, number: u8) {
         let shards = if number == 1 { self.shards } else { Shards::ONE };
-        let node = Node::start(number, self.random.next(), self.cipher, shards, self.clock.now());
+        let kind = (self.cipher, shards);
+        let node = Node::start(number, self.random.next(), kind, &self.book, self.clock.now());
         if number == 1 {
             let agents: Vec<_> = (2..=self.wakeups.len() as u8)
                 .map(|agent| (agent, self.remembered[usize::from(agent) - 1]))
@@ -138,7 +150,9 @@ impl World {
             }
         }
         if let Some(node) = self.nodes[usize::from(number) - 1].take() {
-            self.lost.extend(node.crash(self.clock.now()));
+            let (transfers, talks) = node.crash(self.clock.now());
+            self.lost.extend(transfers);
+            self.lost_talks.extend(talks);
         }
     }
 
@@ -188,6 +202,39 @@ impl World {
         Some(number)
     }
 
+    /// Begins a talk over a session, unless the node that is to begin it is down. Its number, which is none
+    /// yet, is returned.
+    pub(super) fn talk(&mut self, from: u8, to: u8, with_preface: bool, wanted: Talking) -> Option<u64> {
+        self.transfers += 1;
+        let number = self.transfers;
+        let wanted = Talking { number, ..wanted };
+        let (now, book) = (self.clock.now(), Rc::clone(&self.book));
+        let node = self.node_mut(from)?;
+        let port = if with_preface { WITH_PREFACE } else { PLAIN };
+        let open = OpenSession {
+            peer: key(to),
+            remote: SocketAddr::new(overlay(to), port),
+            preface: with_preface.then(|| talk::preface(number)),
+            idle: SESSION_IDLE / 2,
+            meter: Default::default(),
+        };
+        let talk = Talk::open(node.set.clone(), open, wanted, &book, now);
+        node.talks.push(talk);
+        self.asked[usize::from(from) - 1] = true;
+        Some(number)
+    }
+
+    /// How a talk ended at the client, and at the other end, as often as that had a session for it.
+    pub(super) fn ends(&self, number: u64) -> (Option<Ended>, Vec<Ended>) {
+        let nodes = self.nodes.iter().flatten().flat_map(|node| &node.talks);
+        let ends = nodes
+            .chain(&self.lost_talks)
+            .filter(|talk| talk.number() == Some(number));
+        let (client, other): (Vec<_>, Vec<_>) = ends.partition(|talk| talk.is_client());
+        let client = client.first().map(|talk| talk.ended);
+        (client, other.iter().map(|talk| talk.ended).collect())
+    }
+
     /// What became of both ends of a transfer, as far as there are any: the client's first.
     pub(super) fn outcomes(&self, number: u64) -> (Option<Outcome>, Option<Outcome>) {
         let nodes = self.nodes.iter().flatten().flat_map(|node| &node.transfers);
@@ -229,7 +276,7 @@ impl World {
         })
     }
 
-    /// Whether an end of a transfer is open.
+    /// Whether an end of a transfer, or of a talk, is open.
     pub(super) fn is_busy(&self) -> bool {
         self.nodes.iter().flatten().any(Node::is_busy)
     }
