@@ -239,11 +239,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<'_, S> {
             }
         }
         let end = start + part.filled().len();
-        let (taken, _) = self.deliver(cx, &scratch[..end])?;
+        let (taken, blocked) = self.deliver(cx, &scratch[..end])?;
         if taken < end {
             self.connection.hold(scratch[taken..end].to_vec());
         }
-        if ended && !self.received_end {
+        // What came before the end may hold that of the flow. The socket takes it first; then the connection
+        // tells its end once more.
+        if ended && !self.received_end && !blocked {
             return Err(Break::Lane);
         }
         Ok(moved + taken)

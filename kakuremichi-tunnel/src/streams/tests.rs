@@ -186,6 +186,33 @@ fn a_lane_that_breaks_off_is_no_end_in_order() {
     });
 }
 
+/// Who has said and heard everything may close the connection at once. What it said is written all the same.
+#[test]
+fn what_came_before_the_end_of_a_connection_reaches_a_slow_socket() {
+    run(async {
+        let (mut near, mut far) = pair(64 * 1024);
+        let (mut visitor, mut socket) = duplex(100);
+        let sent: Vec<u8> = (0..10_000_u32).map(|at| at as u8).collect();
+        let serve = async {
+            assert_eq!(far.next().await.unwrap(), Some(Signal::End));
+            far.queue_data(&sent);
+            far.queue(Record::End);
+            far.drain().await.unwrap();
+            drop(far);
+        };
+        let visit = async {
+            visitor.shutdown().await.unwrap();
+            let mut got = Vec::new();
+            visitor.read_to_end(&mut got).await.unwrap();
+            got
+        };
+        let meter = Meter::default();
+        let (end, (), got) = tokio::join!(pump(&mut socket, &mut near, &meter, true), serve, visit);
+        assert_eq!((end.reason, end.fate), (EndReason::Finished, Fate::Clean));
+        assert!(got == sent);
+    });
+}
+
 proptest! {
     /// Two pumps, two sockets and a lane between them, all with pipes of any size: every byte arrives in
     /// both directions, each ends by itself, and the connection is free afterwards.
