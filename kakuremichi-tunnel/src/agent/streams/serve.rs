@@ -108,6 +108,12 @@ async fn flows(mut connection: Connection, place: &Rc<Place>, tell: &mpsc::Unbou
                     retiring = true;
                     continue;
                 }
+                // The lane has begun anew since, and counts the connections that it makes from then on: it
+                // would tell this one to go in the place of one of its own, or never.
+                () = tell.closed() => {
+                    retiring = true;
+                    continue;
+                }
             }
         };
         let Ok(Some(Signal::Begin(port, preface))) = signal else {
