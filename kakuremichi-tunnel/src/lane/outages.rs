@@ -94,7 +94,7 @@ enum Tls {
     Gone(Instant),
     /// It succeeds or fails then.
     Dialling(Instant, bool),
-    There(PathState),
+    There(Box<PathState>),
 }
 
 struct World {
@@ -188,7 +188,7 @@ impl World {
                 self.pauses.reset();
                 let mut path = PathState::new(Timing::default(), self.random.next(), now);
                 set_interval(&mut path, self.wanted, now);
-                self.tls = Tls::There(path);
+                self.tls = Tls::There(Box::new(path));
             }
             Tls::Dialling(..) => self.fail(now),
             Tls::There(path) => {
