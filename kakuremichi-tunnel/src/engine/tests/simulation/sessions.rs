@@ -24,8 +24,8 @@ const TALKING: Talking = Talking {
 /// Flows are left out, so that there is time for more of sessions.
 fn talks_only(seed: u64, mut script: Script) -> Script {
     let talks = |seed: u64| Action::Talk {
-        from_agent: seed % 2 == 0,
-        with_preface: seed % 3 > 0,
+        from_agent: seed.is_multiple_of(2),
+        with_preface: !seed.is_multiple_of(3),
         wanted: Talking {
             pause: Duration::from_millis(300),
             count: 100 + seed % 150,

@@ -96,7 +96,7 @@ pub(super) fn preface(number: u64) -> Vec<u8> {
 /// A datagram, of a length that follows from what it is.
 fn datagram(number: u64, by_client: bool, at: u64, answers: u64) -> Vec<u8> {
     let mut random = SplitMix64::new(number << 32 ^ at << 1 ^ u64::from(by_client));
-    let long = random.next() % 16 == 0;
+    let long = random.next().is_multiple_of(16);
     let most = if long { MOST } else { 1_300 };
     let length = HEAD + random.next() as usize % (most - HEAD);
     let words = [number, at << 1 | u64::from(by_client), answers];
@@ -193,7 +193,7 @@ impl Talk {
         true
     }
 
-    fn say(&mut self, number: u64, by_client: bool, answers: u64) {
+    fn say(&self, number: u64, by_client: bool, answers: u64) {
         let Some(session) = &self.session else {
             return;
         };
