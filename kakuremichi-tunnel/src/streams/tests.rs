@@ -4,6 +4,8 @@
 #![expect(clippy::disallowed_methods, reason = "tests run both ends, within a time")]
 
 mod hello;
+#[cfg(target_os = "linux")]
+mod simulation;
 
 use std::{io, sync::Arc, time::Duration};
 
