@@ -11,6 +11,9 @@ pub struct PoolLimits {
     pub connections: usize,
     /// The most that are dialled at a time; the rest follows as these end.
     pub dials: usize,
+    /// The most that are told to go at a time; the rest follows as these are closed. After a rush there are
+    /// hundreds, and flows are not to wait for the end of all of them.
+    pub retirements: usize,
     /// What was used at a time within the last two of these spans is kept open.
     pub span: Duration,
 }
@@ -21,6 +24,7 @@ impl Default for PoolLimits {
             idle: 2,
             connections: 256,
             dials: 16,
+            retirements: 16,
             span: Duration::from_secs(10),
         }
     }
@@ -167,7 +171,9 @@ impl Pool {
     pub fn poll_retirements(&mut self) -> usize {
         let staying = (self.open() + self.dialling).saturating_sub(self.retiring);
         let spare = staying.saturating_sub(self.target());
-        let retirements = spare.min(self.idle.saturating_sub(self.retiring));
+        let retirements = spare
+            .min(self.idle.saturating_sub(self.retiring))
+            .min(self.limits.retirements.saturating_sub(self.retiring));
         self.retiring += retirements;
         retirements
     }
@@ -265,6 +271,22 @@ mod tests {
     }
 
     #[test]
+    fn connections_that_are_too_many_go_a_few_at_a_time() {
+        let (mut pool, _) = start();
+        settle(&mut pool);
+        pool.handle_demand(100);
+        settle(&mut pool);
+        (0..2).for_each(|_| pool.handle_timeout(pool.poll_timeout()));
+        assert_eq!(pool.open(), 102);
+        assert_eq!((pool.poll_retirements(), pool.poll_retirements()), (16, 0));
+        pool.handle_closed_idle();
+        assert_eq!(pool.poll_retirements(), 1);
+        // One that a flow takes does not go.
+        (0..100).for_each(|_| pool.handle_begun());
+        assert_eq!((pool.idle, pool.retiring, pool.poll_retirements()), (1, 1, 0));
+    }
+
+    #[test]
     fn a_flow_that_takes_a_retiring_connection_changes_no_count() {
         let (mut pool, _) = start();
         settle(&mut pool);
@@ -303,7 +325,7 @@ mod tests {
                 let _ = (pool.poll_dials(), pool.poll_retirements());
                 prop_assert!(pool.dialling <= limits.dials);
                 prop_assert!(pool.open() + pool.dialling <= limits.connections);
-                prop_assert!(pool.retiring <= pool.idle);
+                prop_assert!(pool.retiring <= pool.idle.min(limits.retirements));
             }
             settle(&mut pool);
             prop_assert!(pool.open() >= limits.idle || pool.dialling > 0);
