@@ -555,12 +555,12 @@ impl Tcp {
     /// Has the peer told of room for at most so many bytes from now on, what is not taken yet included.
     pub(super) fn allow(&mut self, bytes: usize) {
         if bytes >= self.send_capacity() {
-            return self.track.allow(u32::MAX);
+            return self.track.allow(None);
         }
         let left = bytes.saturating_sub(self.received()) as u32;
         // No crumbs (RFC 9293 section 3.8.6.2.2).
         let worth = left >= 2 * u32::from(self.track.mss());
-        self.track.allow(if worth { left } else { 0 });
+        self.track.allow(Some(if worth { left } else { 0 }));
     }
 
     /// Whether the peer was told of less room than there is, or will be.

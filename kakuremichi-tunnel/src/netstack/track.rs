@@ -15,7 +15,7 @@ const LEAST_MSS_V6: u16 = 1_220;
 const MAX_SHIFT: u8 = 14;
 
 /// One connection's numbers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Track {
     /// The MSS the peer asked for; zero before it did.
     mss: u16,
@@ -49,41 +49,14 @@ pub(super) struct Track {
     given_back: u32,
     /// By how much our windows are shifted.
     own_shift: u8,
-    /// What the peer may have under way at most, whatever there is room for.
-    allowance: u32,
+    /// What the peer may have under way at most, whatever there is room for; `None` without a bound.
+    allowance: Option<u32>,
     /// The sequence number behind the window that the peer was told last.
     told_end: u32,
     /// It was told less than there is room for.
     withheld: bool,
     /// At the end of its last turn, the congestion window alone kept the sender from sending more.
     congested: bool,
-}
-
-impl Default for Track {
-    fn default() -> Self {
-        Self {
-            mss: 0,
-            limit: 0,
-            shift: 0,
-            sending: false,
-            acknowledged_once: false,
-            sent_end: 0,
-            sent_last: 0,
-            unacknowledged: 0,
-            window: 0,
-            acknowledged: 0,
-            expected: 0,
-            received_end: 0,
-            fin_end: None,
-            repeats: 0,
-            given_back: 0,
-            own_shift: 0,
-            allowance: u32::MAX,
-            told_end: 0,
-            withheld: false,
-            congested: false,
-        }
-    }
 }
 
 impl Track {
@@ -252,21 +225,27 @@ impl Track {
         self.own_shift = shift;
     }
 
-    /// Bounds the windows that the peer is told from now on, in bytes.
-    pub(super) const fn allow(&mut self, bytes: u32) {
+    /// Bounds the windows that the peer is told from now on, in bytes, or not any more.
+    pub(super) const fn allow(&mut self, bytes: Option<u32>) {
         self.allowance = bytes;
     }
 
     /// Whether the peer was told of less room than there is, or will be.
     pub(super) const fn is_held_back(&self) -> bool {
-        self.withheld || self.allowance != u32::MAX
+        self.withheld || self.allowance.is_some()
+    }
+
+    /// How much of so many bytes of room the peer may be told of.
+    fn allowed(&self, room: u32) -> u32 {
+        self.allowance.map_or(room, |bytes| bytes.min(room))
     }
 
     /// The peer is told a window, beside that acknowledgement. Returns the window that it may be told.
     pub(super) fn tell(&mut self, acknowledgement: u32, window: u16) -> u16 {
         let room = u32::from(window) << self.own_shift;
-        let told = room.min(self.allowance) >> self.own_shift;
-        self.withheld = self.allowance < room;
+        let allowed = self.allowed(room);
+        let told = allowed >> self.own_shift;
+        self.withheld = allowed < room;
         self.told_end = acknowledgement.wrapping_add(told << self.own_shift);
         told as u16
     }
@@ -275,7 +254,7 @@ impl Track {
     /// sequence number, the acknowledgement, and the window as it is sent.
     pub(super) fn update(&mut self, room: usize, always: bool) -> Option<(u32, u32, u16)> {
         let all = u32::try_from(room).unwrap_or(u32::MAX);
-        let room = all.min(self.allowance);
+        let room = self.allowed(all);
         let end = self.acknowledged.wrapping_add(room);
         let worth = is_after(end, self.told_end.wrapping_add(2 * u32::from(self.mss)));
         let wanted = always || (self.withheld && worth);
