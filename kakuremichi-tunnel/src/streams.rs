@@ -18,6 +18,8 @@ pub(crate) mod datagrams;
 pub(crate) mod finish;
 pub(crate) mod flow;
 pub(crate) mod hello;
+#[cfg(any(test, feature = "agent"))]
+pub(crate) mod idle;
 pub(crate) mod pump;
 pub(crate) mod socket;
 pub(crate) mod splice;

@@ -1,27 +1,14 @@
 //! One connection for flows: it waits for one, serves it, and waits for the next.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a connection that retires is closed by the clock"
-)]
-
 use std::{
     net::{Ipv6Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
-    time::Duration,
 };
 
 use kakuremichi_core::{key::WireGuardKey, model::Transport, net::Endpoint};
-use kakuremichi_proto::{
-    flow::FlowReply,
-    lane::{hello::Purpose, record::Record},
-    preface::is_of_datagrams,
-};
-use tokio::{
-    sync::{Notify, mpsc},
-    time::timeout,
-};
+use kakuremichi_proto::{flow::FlowReply, lane::hello::Purpose, preface::is_of_datagrams};
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     Cuts,
@@ -39,12 +26,10 @@ use crate::{
         connection::{Connection, Signal},
         finish::finish,
         flow::LaneFlow,
+        idle,
         splice::LaneSplice,
     },
 };
-
-/// How long the gateway has to close a connection that retires.
-const FAREWELL: Duration = Duration::from_secs(30);
 
 /// What happened to a connection.
 #[derive(Debug)]
@@ -94,28 +79,7 @@ async fn flows(mut connection: Connection, place: &Rc<Place>, tell: &mpsc::Unbou
     let (home, mut returned) = mpsc::unbounded_channel();
     let mut retiring = false;
     loop {
-        let signal = if retiring {
-            connection.queue(Record::Retire);
-            let gone = async {
-                connection.drain().await?;
-                connection.next().await
-            };
-            timeout(FAREWELL, gone).await.unwrap_or(Ok(None))
-        } else {
-            tokio::select! {
-                signal = connection.next() => signal,
-                () = place.retire.notified() => {
-                    retiring = true;
-                    continue;
-                }
-                // The lane has begun anew since, and counts the connections that it makes from then on: it
-                // would tell this one to go in the place of one of its own, or never.
-                () = tell.closed() => {
-                    retiring = true;
-                    continue;
-                }
-            }
-        };
+        let signal = idle::next(&mut connection, &mut retiring, &place.retire, tell).await;
         let Ok(Some(Signal::Begin(port, preface))) = signal else {
             return Event::ClosedIdle;
         };

@@ -25,13 +25,15 @@ use super::{
 use crate::{
     lane::{PathHealth, PathState, Pool, PoolLimits, Timing},
     random::SplitMix64,
-    streams::connection::{Connection, Signal},
+    streams::{
+        connection::{Connection, Signal},
+        idle,
+    },
 };
 
 /// As agents have them.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 const WRITE: Duration = Duration::from_secs(10);
-const FAREWELL: Duration = Duration::from_secs(30);
 
 /// What happened to a connection for flows.
 enum Event {
@@ -173,27 +175,7 @@ async fn one_after_the_other(
 ) -> Event {
     let mut retiring = false;
     loop {
-        let signal = if retiring {
-            connection.queue(Record::Retire);
-            let gone = async {
-                connection.drain().await?;
-                connection.next().await
-            };
-            timeout(FAREWELL, gone).await.unwrap_or(Ok(None))
-        } else {
-            tokio::select! {
-                biased;
-                signal = connection.next() => signal,
-                () = agent.retire.notified() => {
-                    retiring = true;
-                    continue;
-                }
-                () = tell.closed() => {
-                    retiring = true;
-                    continue;
-                }
-            }
-        };
+        let signal = idle::next(&mut connection, &mut retiring, &agent.retire, tell).await;
         let Ok(Some(Signal::Begin(number, _))) = signal else {
             return Event::ClosedIdle;
         };
