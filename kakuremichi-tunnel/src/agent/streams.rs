@@ -343,7 +343,7 @@ impl Running {
                     }
                     let stands_by = orders.wanted == TlsWanted::Standby;
                     let timing = if stands_by { Timing::standby() } else { Timing::default() };
-                    path.set_interval(timing.interval, Instant::now());
+                    path.set_timing(timing, Instant::now());
                     if !stands_by && path.is_up() {
                         // Flows are about to depend on it.
                         path.nudge(Instant::now());

@@ -473,7 +473,7 @@ mod tests {
                 } else {
                     Timing::default()
                 };
-                path.set_interval(timing.interval, now);
+                path.set_timing(timing, now);
                 if !stands_by {
                     path.nudge(now);
                 }

@@ -187,7 +187,7 @@ impl World {
             Tls::Dialling(_, true) if link.carries => {
                 self.pauses.reset();
                 let mut path = PathState::new(Timing::default(), self.random.next(), now);
-                set_interval(&mut path, self.wanted, now);
+                set_timing(&mut path, self.wanted, now);
                 self.tls = Tls::There(Box::new(path));
             }
             Tls::Dialling(..) => self.fail(now),
@@ -242,7 +242,7 @@ impl World {
         let wanted = self.choice.wants_tls(now);
         if std::mem::replace(&mut self.wanted, wanted) != wanted {
             match &mut self.tls {
-                Tls::There(path) => set_interval(path, wanted, now),
+                Tls::There(path) => set_timing(path, wanted, now),
                 // Somebody waits for it now.
                 Tls::Gone(until) if wanted == TlsWanted::Everything => *until = now,
                 Tls::Gone(_) | Tls::Dialling(..) => {}
@@ -255,14 +255,14 @@ impl World {
     }
 }
 
-fn set_interval(path: &mut PathState, wanted: TlsWanted, now: Instant) {
+fn set_timing(path: &mut PathState, wanted: TlsWanted, now: Instant) {
     let stands_by = wanted == TlsWanted::Standby;
     let timing = if stands_by {
         Timing::standby()
     } else {
         Timing::default()
     };
-    path.set_interval(timing.interval, now);
+    path.set_timing(timing, now);
     if !stands_by && path.is_up() {
         path.nudge(now);
     }

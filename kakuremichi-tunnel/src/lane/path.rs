@@ -183,11 +183,11 @@ impl PathState {
         self.misses
     }
 
-    /// Probes so often from now on while the path is up, whether it is idle or not.
-    pub fn set_interval(&mut self, interval: Duration, now: Instant) {
-        (self.timing.interval, self.timing.idle_interval) = (interval, interval);
+    /// Probes by another timing from now on. On a path that is up the next probe is no later than that has it.
+    pub fn set_timing(&mut self, timing: Timing, now: Instant) {
+        self.timing = timing;
         if self.is_up() {
-            self.next_probe = self.next_probe.min(now + interval);
+            self.next_probe = self.next_probe.min(now + timing.interval);
         }
     }
 
@@ -500,11 +500,11 @@ mod tests {
     #[test]
     fn a_standby_is_probed_seldom_until_it_is_needed() {
         let (mut path, mut now) = start();
-        path.set_interval(Timing::standby().interval, now);
+        path.set_timing(Timing::standby(), now);
         let end = now + Duration::from_secs(101);
         run(&mut path, &mut now, end, Some(20 * MS));
         assert!((5..=6).contains(&path.sequence), "{}", path.sequence);
-        path.set_interval(Timing::default().interval, now);
+        path.set_timing(Timing::default(), now);
         assert!(path.poll_timeout() <= now + Timing::default().interval);
         // It is noticed as soon as on any other path that it carries nothing.
         let silent = now;

@@ -173,7 +173,7 @@ async fn converse<U: Upstream>(
                 LaneKind::TlsStream => Timing::default(),
                 LaneKind::WireGuard => Timing::standby(),
             };
-            path.set_interval(timing.interval, Instant::now());
+            path.set_timing(timing, Instant::now());
             streams.change_control(heard, |control| control.choice = chosen);
         }
         if path.is_up() != before {
