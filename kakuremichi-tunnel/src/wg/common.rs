@@ -15,7 +15,7 @@ use super::{
 /// One key, one limiter and one table of owners, for all shards.
 ///
 /// Handshakes are counted together: a sender that uses many ports reaches every shard, and may send no
-/// more for it. Its cookie is good at all of them. The limiter's lock is taken for handshake messages
+/// more for it. Its cookie is good at all of them. The limiter's lock is taken for initiations
 /// whose sender knows our key, and for no other datagram.
 #[derive(Debug)]
 pub(super) struct Common {
@@ -37,7 +37,7 @@ impl Common {
         }
     }
 
-    /// Judges a handshake message, cheapest check first.
+    /// Judges an initiation whose sender knows our key.
     pub(super) fn judge(
         &self,
         from: IpAddr,
@@ -45,9 +45,6 @@ impl Common {
         now: Instant,
         out: &mut [u8; HANDSHAKE_ROOM],
     ) -> Verdict {
-        if !self.identity.has_valid_mac1(datagram) {
-            return Verdict::BadMac;
-        }
         let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
         limiter.judge(&self.identity, from, datagram, now, out)
     }

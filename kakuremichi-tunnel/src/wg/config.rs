@@ -27,19 +27,20 @@ impl DeviceConfig {
     }
 }
 
-/// How many handshake messages are worked on. Each costs about a quarter of a millisecond, so
-/// strangers who know our public key could otherwise keep a core busy.
+/// How many initiations are worked on. Each costs about a quarter of a millisecond, so strangers who know our
+/// public key could otherwise keep a core busy. A response is worked on because an initiation of ours asks for one.
 ///
-/// A message beyond a rate is answered with a cookie, and admitted when it comes again with proof
+/// An initiation beyond a rate is answered with a cookie, and admitted when it comes again with proof
 /// that its sender receives at its address; those who prove it have rates of their own, so that
 /// forged addresses exclude nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeLimits {
-    /// Messages per second, of all senders together; as many again with proof.
-    pub per_second: u32,
-    /// How many of them at once.
-    pub burst: u32,
-    /// Messages per second and sender: an IPv4 address, or an IPv6 /64. As many again with proof.
+    /// Initiations per second without proof, of all senders together, and as many at once. Anybody who can forge
+    /// addresses can use it up at any time, so this is what a flood costs.
+    pub unproven_per_second: u32,
+    /// Initiations per second with proof, of all senders together, and as many at once.
+    pub proven_per_second: u32,
+    /// Initiations per second and sender: an IPv4 address, or an IPv6 /64. As many again with proof.
     pub per_source_second: u32,
     /// How many of them at once. Agents behind one NAT are one sender.
     pub per_source_burst: u32,
@@ -51,8 +52,8 @@ pub struct HandshakeLimits {
 impl Default for HandshakeLimits {
     fn default() -> Self {
         Self {
-            per_second: 1_000,
-            burst: 1_000,
+            unproven_per_second: 200,
+            proven_per_second: 1_000,
             per_source_second: 20,
             per_source_burst: 100,
             cookies_per_second: 4_000,

@@ -26,7 +26,7 @@ pub struct Counters {
     /// Dropped: a handshake message whose sender does not know our key.
     pub bad_mac: u64,
     /// Dropped: a handshake message beyond a rate, without or in spite of proof of its address, or beyond what
-    /// one peer may begin.
+    /// one peer may begin, or a response that nothing of ours asks for.
     pub limited: u64,
     /// Dropped: a handshake of a key that is no peer's.
     pub unknown_peer: u64,

@@ -410,6 +410,7 @@ pub(super) fn begin(
         return false;
     };
     state.last_initiation = Some(now);
+    state.expect_response();
     forget_source(state);
     send(state, &out[..length], sink, now);
     true

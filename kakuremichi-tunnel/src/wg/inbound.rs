@@ -125,7 +125,10 @@ impl Device {
             return self.miss(receiver, way);
         }
         // A cookie has no mac1; it names a handshake of ours, and is authentic.
-        if !matches!(message, Message::Cookie { .. }) && way != (Way::Handed { admitted: true }) {
+        if !matches!(message, Message::Cookie { .. }) && !self.common.identity.has_valid_mac1(datagram) {
+            return self.counters.bad_mac += 1;
+        }
+        if message == Message::Initiation && way != (Way::Handed { admitted: true }) {
             match self.common.judge(from.remote.ip(), datagram, now, &mut out) {
                 Verdict::Admit => {}
                 Verdict::Challenge(length) => {
@@ -133,7 +136,6 @@ impl Device {
                     return sink.datagram(from, &out[..length]);
                 }
                 Verdict::Limited => return self.counters.limited += 1,
-                Verdict::BadMac => return self.counters.bad_mac += 1,
             }
         }
         let state = match message {
@@ -166,6 +168,9 @@ impl Device {
                 let Some(state) = by_index(&self.indices, &mut self.slots, receiver) else {
                     return self.counters.unknown_session += 1;
                 };
+                if matches!(message, Message::Response { .. }) && !state.take_response() {
+                    return self.counters.limited += 1;
+                }
                 state
             }
         };

@@ -1,4 +1,4 @@
-//! The limiter in front of handshakes.
+//! The limiter in front of initiations.
 
 use std::{
     hash::{DefaultHasher, Hasher},
@@ -17,7 +17,7 @@ use super::{
 const SETS: usize = 256;
 const WAYS: usize = 4;
 
-/// What becomes of a handshake message.
+/// What becomes of an initiation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Work on it.
@@ -26,20 +26,24 @@ pub(super) enum Verdict {
     Challenge(usize),
     /// Drop it: beyond a rate.
     Limited,
-    /// Drop it: its sender does not know our key.
-    BadMac,
 }
 
 #[derive(Debug)]
 pub(super) struct Limiter {
-    total: Rate,
-    source: Rate,
-    challenges: Rate,
+    rates: Rates,
     unproven: Bucket,
     proven: Bucket,
     cookies: Bucket,
     sources: Vec<Option<Source>>,
     seed: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    unproven: Rate,
+    proven: Rate,
+    source: Rate,
+    cookies: Rate,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,9 +56,12 @@ struct Source {
 impl Limiter {
     pub(super) fn new(limits: &HandshakeLimits, seed: u64, now: Instant) -> Self {
         Self {
-            total: Rate::new(limits.per_second, limits.burst),
-            source: Rate::new(limits.per_source_second, limits.per_source_burst),
-            challenges: Rate::new(limits.cookies_per_second, limits.cookies_per_second),
+            rates: Rates {
+                unproven: Rate::new(limits.unproven_per_second, limits.unproven_per_second),
+                proven: Rate::new(limits.proven_per_second, limits.proven_per_second),
+                source: Rate::new(limits.per_source_second, limits.per_source_burst),
+                cookies: Rate::new(limits.cookies_per_second, limits.cookies_per_second),
+            },
             unproven: Bucket::full(now),
             proven: Bucket::full(now),
             cookies: Bucket::full(now),
@@ -63,7 +70,7 @@ impl Limiter {
         }
     }
 
-    /// Judges a handshake message whose sender knows our key.
+    /// Judges an initiation whose sender knows our key.
     pub(super) fn judge(
         &mut self,
         identity: &Identity,
@@ -72,22 +79,24 @@ impl Limiter {
         now: Instant,
         out: &mut [u8; HANDSHAKE_ROOM],
     ) -> Verdict {
-        let (total, rate, challenges) = (self.total, self.source, self.challenges);
+        let rates = self.rates;
         let at = self.find(prefix(from), now);
         let Some(source) = &mut self.sources[at] else {
             return Verdict::Limited;
         };
-        if source.unproven.take(rate, now) && self.unproven.take(total, now) {
+        if source.unproven.take(rates.source, now) && self.unproven.take(rates.unproven, now) {
             return Verdict::Admit;
         }
-        if !has_mac2(datagram) && !self.cookies.has(challenges, now) {
+        if !has_mac2(datagram) && !self.cookies.has(rates.cookies, now) {
             // Nothing could come of it.
             return Verdict::Limited;
         }
         match identity.verify_mac2(from, datagram, out) {
             // Counted only now: whoever forges an address spends nobody else's tokens.
-            Proof::Proven if source.proven.take(rate, now) && self.proven.take(total, now) => Verdict::Admit,
-            Proof::Challenge(length) if self.cookies.take(challenges, now) => Verdict::Challenge(length),
+            Proof::Proven if source.proven.take(rates.source, now) && self.proven.take(rates.proven, now) => {
+                Verdict::Admit
+            }
+            Proof::Challenge(length) if self.cookies.take(rates.cookies, now) => Verdict::Challenge(length),
             Proof::Proven | Proof::Challenge(_) | Proof::Invalid => Verdict::Limited,
         }
     }

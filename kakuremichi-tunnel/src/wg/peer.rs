@@ -25,6 +25,9 @@ pub(super) const MAX_QUEUED: usize = 32;
 const INITIATIONS_PER_SECOND: u32 = 10;
 const INITIATIONS_AT_ONCE: u32 = 50;
 
+/// Responses that are worked on for each initiation of ours. Who overhears it can forge some.
+const RESPONSES: u8 = 4;
+
 /// The longest packet that waits; longer ones are dropped. No tunnel has a larger MTU.
 pub(super) const MAX_QUEUED_LENGTH: usize = 2048;
 
@@ -53,6 +56,8 @@ pub(super) struct Peer {
     pub(super) last_sent: Option<Instant>,
     pub(super) last_received: Option<Instant>,
     pub(super) last_initiation: Option<Instant>,
+    /// Responses that may still be worked on.
+    pub(super) responses: u8,
     /// What is left of its initiations; `None` before the first.
     pub(super) initiations: Option<Bucket>,
     /// Our index of the newest session in which the peer was heard, or which its answer made.
@@ -120,6 +125,18 @@ impl Peer {
     pub(super) fn count_initiation(&mut self, now: Instant) {
         let bucket = self.initiations.get_or_insert_with(|| Bucket::full(now));
         bucket.take(initiation_rate(), now);
+    }
+
+    /// An initiation is sent to the peer.
+    pub(super) const fn expect_response(&mut self) {
+        self.responses = RESPONSES;
+    }
+
+    /// Whether a response is worked on, which counts it.
+    pub(super) const fn take_response(&mut self) -> bool {
+        let expected = self.responses > 0;
+        self.responses = self.responses.saturating_sub(1);
+        expected
     }
 
     /// Whether so much time has passed since nothing was sent that a sign of life is due.

@@ -166,6 +166,7 @@ impl Device {
             last_received: None,
             last_initiation: None,
             initiations: None,
+            responses: 0,
             proven: None,
             received_bytes: 0,
             sent_bytes: 0,

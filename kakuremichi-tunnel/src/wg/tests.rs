@@ -512,8 +512,8 @@ fn preshared_keys_must_agree() {
 #[test]
 fn a_flood_is_limited_and_who_proves_its_address_gets_through() {
     let limits = HandshakeLimits {
-        per_second: 5,
-        burst: 5,
+        unproven_per_second: 5,
+        proven_per_second: 5,
         per_source_second: 100,
         per_source_burst: 100,
         cookies_per_second: 5,

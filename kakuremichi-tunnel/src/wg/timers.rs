@@ -66,6 +66,7 @@ impl Device {
                     if Message::of(&out[..length]) == Some(Message::Initiation) {
                         initiations -= usize::from(!was_ready);
                         forget_source(state);
+                        state.expect_response();
                     }
                     send(state, &out[..length], sink, now);
                 }

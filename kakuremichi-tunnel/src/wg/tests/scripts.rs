@@ -422,8 +422,8 @@ fn both_begin_at_once_and_answers_cross() {
 /// A device under load.
 fn under_load() -> HandshakeLimits {
     HandshakeLimits {
-        per_second: 1,
-        burst: 2,
+        unproven_per_second: 2,
+        proven_per_second: 2,
         per_source_second: 1,
         per_source_burst: 1,
         cookies_per_second: 2,
