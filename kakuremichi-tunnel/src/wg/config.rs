@@ -35,7 +35,7 @@ impl DeviceConfig {
 /// forged addresses exclude nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeLimits {
-    /// Initiations per second without proof, of all senders together, and as many at once. Anybody who can forge
+    /// Initiations per second without proof, of all senders together, and a quarter of them at once. Anybody who can forge
     /// addresses can use it up at any time, so this is what a flood costs.
     pub unproven_per_second: u32,
     /// Initiations per second with proof, of all senders together, and as many at once.
@@ -44,8 +44,8 @@ pub struct HandshakeLimits {
     pub per_source_second: u32,
     /// How many of them at once. Agents behind one NAT are one sender.
     pub per_source_burst: u32,
-    /// Cookies sent per second, and as many at once. Far cheaper than a handshake: with many, whoever is there is
-    /// soon asked for proof among forged senders.
+    /// Cookies sent per second, and a quarter of them at once. Far cheaper than a handshake: with many, whoever is
+    /// there is soon asked for proof among forged senders.
     pub cookies_per_second: u32,
 }
 
@@ -56,7 +56,7 @@ impl Default for HandshakeLimits {
             proven_per_second: 1_000,
             per_source_second: 20,
             per_source_burst: 100,
-            cookies_per_second: 4_000,
+            cookies_per_second: 2_000,
         }
     }
 }

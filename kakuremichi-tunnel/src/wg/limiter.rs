@@ -57,10 +57,10 @@ impl Limiter {
     pub(super) fn new(limits: &HandshakeLimits, seed: u64, now: Instant) -> Self {
         Self {
             rates: Rates {
-                unproven: Rate::new(limits.unproven_per_second, limits.unproven_per_second),
+                unproven: Rate::new(limits.unproven_per_second, limits.unproven_per_second / 4),
                 proven: Rate::new(limits.proven_per_second, limits.proven_per_second),
                 source: Rate::new(limits.per_source_second, limits.per_source_burst),
-                cookies: Rate::new(limits.cookies_per_second, limits.cookies_per_second),
+                cookies: Rate::new(limits.cookies_per_second, limits.cookies_per_second / 4),
             },
             unproven: Bucket::full(now),
             proven: Bucket::full(now),

@@ -533,10 +533,10 @@ fn a_flood_is_limited_and_who_proves_its_address_gets_through() {
         b.receive(SocketAddr::new([198, 51, 100, number].into(), 7), &replay);
     }
     let counters = *b.device.counters();
-    assert_eq!((counters.sessions, counters.replayed), (1, 4));
+    assert_eq!((counters.sessions, counters.replayed), (1, 0));
     assert_eq!(
         (counters.challenged, counters.limited),
-        (5, 40),
+        (1, 48),
         "cookies are limited too"
     );
     b.wire.0.clear();
@@ -544,15 +544,13 @@ fn a_flood_is_limited_and_who_proves_its_address_gets_through() {
     let fresh = initiation(&mut a, &b, 4);
     let now = Instant::now() + Duration::from_millis(400);
     let mut out = [0; 256];
-    for _ in 0..2 {
-        b.device.open(
-            address("203.0.113.1:7").into(),
-            &replay,
-            &mut out,
-            &mut Wire::default(),
-            now,
-        );
-    }
+    b.device.open(
+        address("203.0.113.1:7").into(),
+        &replay,
+        &mut out,
+        &mut Wire::default(),
+        now,
+    );
     b.device.open(
         a.address.into(),
         &fresh,
