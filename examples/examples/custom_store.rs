@@ -166,7 +166,7 @@ mod tests {
     };
 
     use kakuremichi_control::service::ApiKeyDraft;
-    use kakuremichi_core::store::conformance;
+    use kakuremichi_core::{model::Permissions, store::conformance};
 
     use super::*;
 
@@ -199,6 +199,7 @@ mod tests {
         let us = first.use_cases().control().await.unwrap();
         let draft = ApiKeyDraft {
             name: "example".parse().unwrap(),
+            permissions: Permissions::EVERYTHING,
             expires: None,
         };
         let key = first.use_cases().create_api_key(&us, draft).await.unwrap();

@@ -19,7 +19,7 @@ use std::{
 
 use axum::{Router, routing::get};
 use kakuremichi_control::{Control, identity_key, service::ApiKeyDraft, store::SqlStore};
-use kakuremichi_core::{secret::Secret, store::Store};
+use kakuremichi_core::{model::Permissions, secret::Secret, store::Store};
 use kakuremichi_examples::{Error, interrupted};
 use tokio::net::TcpListener;
 
@@ -106,6 +106,7 @@ async fn api_key(control: &Control) -> Result<Secret<String>, Error> {
     let us = control.use_cases().control().await?;
     let draft = ApiKeyDraft {
         name: "example".parse()?,
+        permissions: Permissions::EVERYTHING,
         expires: None,
     };
     Ok(control.use_cases().create_api_key(&us, draft).await?.text)

@@ -1,28 +1,36 @@
 //! The REST API, below `/api/v1`, and the door to the hub.
 //!
 //! Handlers are thin: a request becomes a draft, a use case does the work, the outcome becomes a response.
-//! Every route is a row of one table, with the permission that it needs: there is no other way to add one.
+//! Every route is a row of one table, with what it requires: there is no other way to add one.
 //! Errors are `application/problem+json` (RFC 9457) with a stable code.
 
+mod account;
 mod api_keys;
 mod extract;
+mod groups;
 mod guard;
+mod invitations;
 mod link;
+mod members;
 mod nodes;
 mod openapi;
 mod organization;
+mod organizations;
 mod page;
 mod permission;
 mod problem;
+mod roles;
 mod routes;
 mod services;
+mod sessions;
 mod sites;
 mod text;
 mod tokens;
+mod users;
 
 pub use extract::MAX_BODY;
 pub use openapi::document;
-pub use permission::Permission;
+pub use permission::Requirement;
 
 use std::sync::Arc;
 
@@ -47,7 +55,7 @@ const PREFIX: &str = "/api/v1";
 pub(crate) fn router(app: App) -> Router {
     let mut router: Router<App> = Router::new();
     for route in routes::routes() {
-        let guard = from_fn_with_state((Arc::clone(&app), route.permission), guard::guard);
+        let guard = from_fn_with_state((Arc::clone(&app), route.requirement), guard::guard);
         let path = format!("{PREFIX}{}", route.path);
         router = router.route(&path, route.handler.route_layer(guard));
     }

@@ -7,7 +7,9 @@ use std::{
 };
 
 use axum::Router;
-use kakuremichi_core::{audit::AuditSink, auth::Authenticator, id::NodeId, key::IdentityKey, store::Store};
+use kakuremichi_core::{
+    audit::AuditSink, auth::Authenticator, id::NodeId, key::IdentityKey, secret::Secret, store::Store,
+};
 use kakuremichi_proto::{
     capability::Capabilities,
     identity::{CanonicalUrl, Signer, UrlError},
@@ -19,8 +21,9 @@ use crate::{
     api,
     hub::{Counters, Hub, HubState, Presence},
     identity::{Ed25519, Identity, IdentityError},
+    pages,
     planner::{self, PlanBoard},
-    service::UseCases,
+    service::{UseCaseError, UseCases},
 };
 
 /// How long an agent may be gone before what it declared as ephemeral is removed.
@@ -118,7 +121,7 @@ impl Control {
         }
     }
 
-    /// The routes of Control: the REST API and the link for nodes, below `/api/v1`. Mount them at the path of
+    /// The routes of Control: the REST API and the link for nodes, below `/api/v1`, and a few pages. Mount them at the path of
     /// the public URL. Requests should carry `ConnectInfo<SocketAddr>`
     /// (`into_make_service_with_connect_info`): with it the work that one address can cause before it has
     /// proven anything is bounded.
@@ -129,7 +132,19 @@ impl Control {
     /// When the first call is not made within a tokio runtime.
     pub fn router(&self) -> Router {
         self.0.start();
-        api::router(Arc::clone(&self.0))
+        api::router(Arc::clone(&self.0)).merge(pages::router())
+    }
+
+    /// A link with which the first user makes an account, who then administers this Control. It is good once, and
+    /// for [`SET_UP_LIFE`](crate::service::SET_UP_LIFE); those of before are good no more. `None` once there is a
+    /// user.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn set_up_link(&self) -> Result<Option<Secret<String>>, UseCaseError> {
+        let invitation = self.0.use_cases.set_up().await?;
+        let link = |text: Secret<String>| format!("{}{}#{}", self.0.public_url, pages::JOIN, text.expose());
+        Ok(invitation.map(link).map(Secret::new))
     }
 
     /// What can be done to the model.
@@ -249,7 +264,8 @@ impl ControlBuilder {
     pub fn build(self) -> Result<Control, BuildError> {
         let public_url: CanonicalUrl = self.public_url.ok_or(BuildError::NoPublicUrl)?.parse()?;
         let identity = self.identity.ok_or(BuildError::NoIdentity)??;
-        let use_cases = UseCases::new(self.store, self.sinks, identity.public_key(), self.ca_fingerprint);
+        let (key, seal) = (identity.public_key(), identity.seal());
+        let use_cases = UseCases::new(self.store, self.sinks, key, self.ca_fingerprint, seal);
         let board = Arc::new(PlanBoard::default());
         let config = ServerConfig {
             url: public_url.clone(),

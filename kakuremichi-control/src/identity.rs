@@ -9,6 +9,8 @@ use ring::{
     signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
 
+use crate::service::Seal;
+
 /// Why there is no identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -35,6 +37,7 @@ pub fn identity_key() -> Result<Secret<Vec<u8>>, IdentityError> {
 pub(crate) struct Identity {
     key: Ed25519KeyPair,
     public: IdentityKey,
+    seal: Seal,
 }
 
 impl Identity {
@@ -48,7 +51,13 @@ impl Identity {
         Ok(Self {
             key,
             public: IdentityKey::from_bytes(public),
+            seal: Seal::new(pkcs8).ok_or(IdentityError::Key)?,
         })
+    }
+
+    /// Seals what only this Control reads again.
+    pub(crate) fn seal(&self) -> Seal {
+        self.seal.clone()
     }
 }
 

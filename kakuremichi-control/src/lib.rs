@@ -23,6 +23,7 @@ pub mod tls;
 
 mod control;
 mod identity;
+mod pages;
 mod text;
 
 pub use control::{BuildError, Control, ControlBuilder, LEASE};

@@ -4,43 +4,61 @@
 //! [`Actor`]; what is loaded is checked to belong to the actor's organization, whatever identifiers a
 //! request names (LESSONS, advisory 9).
 
+mod actor;
 mod api_keys;
 mod audit;
 mod declare;
 mod draft;
 mod enrol;
 mod error;
+mod groups;
+mod invitations;
+mod members;
 mod names;
 mod nodes;
+mod organizations;
 mod passwords;
 mod resolve;
+mod roles;
+mod seal;
 mod services;
+mod sign_in;
 mod sites;
+mod throttle;
 mod tokens;
+mod totp;
 mod usage;
+mod users;
 
+pub use actor::{Actor, Person};
 pub use api_keys::{ApiKeyDraft, NewApiKey};
 pub use draft::{
     AccessDraft, KindDraft, MethodDraft, PasswordDraft, PlaceDraft, PolicyDraft, PoolDraft, Reference,
     RouteDraft, ServiceDraft, TargetDraft, UserDraft,
 };
 pub use error::{FieldError, UseCaseError};
+pub use invitations::{AcceptDraft, INVITATION_LIFE, InvitationDraft, NewInvitation, SET_UP_LIFE};
+pub use members::Place;
 pub use names::{parse_endpoint, parse_host, parse_host_pattern};
 pub use passwords::{MAX_PASSWORD, MAX_WAITING_PASSWORDS};
+pub use roles::{OWNER, RoleDraft};
+pub(crate) use seal::Seal;
 pub use services::MAX_ENCODED_SERVICE;
+pub use sign_in::{MAX_SESSIONS, NewSession, OrganizationChoice, SESSION_LIFE, SignInDraft, Whereabouts};
 pub use sites::{MAX_NETWORKS, SiteDraft};
 pub use tokens::{MAX_SCOPE, NewToken, TokenDraft};
+pub use totp::{NewTotp, TotpSecret};
+pub use users::{MIN_PASSWORD, UserChange, parse_email};
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
 use kakuremichi_core::{
     audit::{AuditEntry, AuditSink},
-    auth::Principal,
     id::OrganizationId,
     key::IdentityKey,
     model::{Organization, Service},
@@ -68,15 +86,6 @@ pub const MAX_PLANNED_BYTES: usize = MAX_PLAN_BYTES / 4 * 3;
 const ENCODED_NODE: usize = 1024;
 /// The organization that every Control has.
 const DEFAULT_ORGANIZATION: &str = "default";
-
-/// Who does something, and in which organization.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Actor {
-    /// The organization.
-    pub organization: OrganizationId,
-    /// Who; nobody when Control itself, or its command line, acts.
-    pub principal: Option<Principal>,
-}
 
 /// What a Control is from its first start on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +117,8 @@ struct Inner {
     control: IdentityKey,
     ca: Option<[u8; 32]>,
     passwords: passwords::Passwords,
+    throttle: Mutex<throttle::Throttle>,
+    seal: Seal,
     start: OnceCell<Start>,
     /// Counts commits, so that the planner looks at once.
     commits: watch::Sender<u64>,
@@ -123,12 +134,13 @@ impl fmt::Debug for UseCases {
 
 impl UseCases {
     /// Tokens will pin `control`, the key of this Control's identity, and `ca`, the SHA-256 of the
-    /// certificate authority that it serves with, if that is its own.
+    /// certificate authority that it serves with, if that is its own. `seal` keeps what has to be read again.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         sinks: Vec<Arc<dyn AuditSink>>,
         control: IdentityKey,
         ca: Option<[u8; 32]>,
+        seal: Seal,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
@@ -137,6 +149,8 @@ impl UseCases {
             control,
             ca,
             passwords: passwords::Passwords::default(),
+            throttle: Mutex::default(),
+            seal,
             start: OnceCell::new(),
             commits: watch::Sender::new(0),
             plan_bytes: Mutex::default(),
@@ -151,6 +165,10 @@ impl UseCases {
     /// The key that tokens pin.
     pub(crate) fn identity(&self) -> IdentityKey {
         self.0.control
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, throttle::Throttle> {
+        self.0.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Turns whenever something was committed here.
@@ -198,10 +216,7 @@ impl UseCases {
     /// # Errors
     /// When the storage fails.
     pub async fn control(&self) -> Result<Actor, UseCaseError> {
-        Ok(Actor {
-            organization: self.start().await?.organization,
-            principal: None,
-        })
+        Ok(Actor::control(self.start().await?.organization))
     }
 
     /// The actor's organization.
@@ -228,22 +243,25 @@ impl UseCases {
             .map_err(|_| UseCaseError::Contended)?;
         let key = UniqueKey::OrganizationName(name.clone());
         for _ in 0..ATTEMPTS {
-            if let Some(found) = self.store().find(&key).await? {
-                return Ok(found.value.organization());
+            if let Some(found) = self
+                .store()
+                .find(&key)
+                .await?
+                .and_then(Stored::narrow::<Organization>)
+            {
+                return Ok(found.value.id);
             }
             let organization = Organization {
                 id: OrganizationId::from_bytes(random()?),
                 name: name.clone(),
                 created: now(),
             };
-            let (id, actor) = (
-                organization.id,
-                Actor {
-                    organization: organization.id,
-                    principal: None,
-                },
-            );
-            let create = vec![Mutation::Create(organization.into())];
+            let (id, actor) = (organization.id, Actor::control(organization.id));
+            let role = roles::owner_role(id)?;
+            let create = vec![
+                Mutation::Create(organization.into()),
+                Mutation::Create(role.into()),
+            ];
             match self.commit(&actor, "organization.create", id, create).await {
                 Ok(_) => return Ok(id),
                 // Another process was faster.
@@ -310,7 +328,7 @@ impl UseCases {
     ) -> Result<Stored<E>, UseCaseError> {
         let found = self.store().get(id.into()).await?;
         found
-            .filter(|stored| stored.value.organization() == actor.organization)
+            .filter(|stored| stored.value.organization() == Some(actor.organization))
             .and_then(Stored::narrow)
             .ok_or(UseCaseError::NotFound(E::KIND))
     }

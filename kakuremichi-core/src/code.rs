@@ -106,6 +106,16 @@ codes! {
     IN_USE = "KKM-A009";
     /// A bound of the organization or of a node is reached.
     LIMIT = "KKM-A010";
+    /// Too much was guessed: wait.
+    ATTEMPTS = "KKM-A011";
+    /// The password was right, and a code of the second factor is needed.
+    SECOND_FACTOR = "KKM-A012";
+    /// The password that confirms a change is wrong.
+    WRONG_PASSWORD = "KKM-A013";
+    /// An invitation was used, taken back, has expired, or is for somebody else.
+    INVITATION = "KKM-A014";
+    /// The caller is in several organizations and has to name one.
+    ORGANIZATION = "KKM-A015";
 
     /// No service has this host.
     NO_SERVICE = "KKM-G001";

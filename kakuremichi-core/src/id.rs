@@ -99,6 +99,18 @@ ids! {
     TokenId = "tok_";
     /// An API key.
     ApiKeyId = "key_";
+    /// A person who can sign in.
+    UserId = "usr_";
+    /// A role of people in an organization.
+    RoleId = "rol_";
+    /// A group of people in an organization.
+    GroupId = "grp_";
+    /// A user in an organization.
+    MemberId = "mem_";
+    /// An invitation to join an organization.
+    InvitationId = "inv_";
+    /// A session of a user.
+    SessionId = "ses_";
 }
 
 fn parse(text: &str, prefix: &'static str) -> Result<[u8; 16], ParseIdError> {

@@ -16,6 +16,7 @@ pub mod audit;
 pub mod auth;
 pub mod backoff;
 pub mod code;
+pub mod email;
 pub mod id;
 pub mod key;
 pub mod model;

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 
 use crate::{
     audit::AuditEntry,
-    id::{AgentId, NodeId, OrganizationId, ServiceId},
+    id::{NodeId, OrganizationId, ServiceId},
     net::Overlay,
 };
 
@@ -116,8 +116,8 @@ pub struct Change {
     pub sequence: Sequence,
     /// The record.
     pub record: RecordId,
-    /// The organization of the record (of itself, if it is one).
-    pub organization: OrganizationId,
+    /// The organization of the record (of itself, if it is one); none for what is of the whole Control.
+    pub organization: Option<OrganizationId>,
 }
 
 /// Which records to list.
@@ -127,8 +127,8 @@ pub struct Query {
     pub kind: RecordKind,
     /// Only those of this organization.
     pub organization: Option<OrganizationId>,
-    /// Only services that this agent declared; of other kinds, nothing.
-    pub declared_by: Option<AgentId>,
+    /// Only those of this [owner](StoreRecord::owner).
+    pub owner: Option<RecordId>,
     /// Only those behind this identifier.
     pub after: Option<RecordId>,
     /// At most so many, and never more than [`MAX_PAGE`].
@@ -142,9 +142,18 @@ impl Query {
         Self {
             kind,
             organization: None,
-            declared_by: None,
+            owner: None,
             after: None,
             limit: MAX_PAGE,
+        }
+    }
+
+    /// Only those of this [owner](StoreRecord::owner).
+    #[must_use]
+    pub fn owned_by(self, owner: impl Into<RecordId>) -> Self {
+        Self {
+            owner: Some(owner.into()),
+            ..self
         }
     }
 
@@ -208,10 +217,18 @@ impl dyn Store {
         &self,
         organization: Option<OrganizationId>,
     ) -> Result<Vec<Stored<E>>, StoreError> {
-        let mut query = Query {
+        self.all_of(Query {
             organization,
             ..Query::all(E::KIND)
-        };
+        })
+        .await
+    }
+
+    /// Reads every record that a query is about, page by page.
+    ///
+    /// # Errors
+    /// As for [`Store::list`].
+    pub async fn all_of<E: Entity>(&self, mut query: Query) -> Result<Vec<Stored<E>>, StoreError> {
         let mut found = Vec::new();
         loop {
             let page = self.list(query).await?;

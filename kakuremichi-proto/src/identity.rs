@@ -7,7 +7,7 @@ mod text;
 mod transcript;
 mod url;
 
-pub use text::{ApiKeyText, ParseSecretError, TokenText};
+pub use text::{ApiKeyText, InvitationText, ParseSecretError, SessionText, TokenText};
 pub use transcript::{SignedProof, Transcript};
 pub use url::{CanonicalUrl, UrlError};
 

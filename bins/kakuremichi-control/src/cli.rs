@@ -13,7 +13,7 @@ use kakuremichi_control::{
 };
 use kakuremichi_control_bin::{Config, ControlRole, Files, SETTINGS, Settings};
 use kakuremichi_core::{
-    model::{DeclareScope, Role as NodeRole},
+    model::{DeclareScope, Permission, Permissions, Role as NodeRole},
     name::{HostPattern, Label},
     net::PortRange,
     time::Timestamp,
@@ -108,6 +108,11 @@ fn command(layers: &Layers) -> Command {
     let key = Command::new("create")
         .about("Make an API key, and print it this once")
         .arg(data)
+        .arg(list(
+            "permission",
+            "PERMISSION",
+            "What it may do, such as services.read; everything when left out",
+        ))
         .arg(expires)
         .arg(name("api-key"));
     let group = |name: &'static str, about: &'static str| {
@@ -158,8 +163,13 @@ async fn create_token(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 async fn create_api_key(matches: &ArgMatches) -> Result<(), Failure> {
+    let permissions = parsed::<Permission>(matches, "permission")?;
     let draft = ApiKeyDraft {
         name: label(matches)?,
+        permissions: match permissions.as_slice() {
+            [] => Permissions::EVERYTHING,
+            some => some.iter().copied().collect(),
+        },
         expires: expiry(matches),
     };
     let control = offline(matches).await?;

@@ -10,7 +10,7 @@ use super::{
     extract::{Body, Id, etag},
     page::{Page, Part},
     problem::Problem,
-    text::{TimeText, expiry},
+    text::{PermissionsText, TimeText, expiry},
 };
 use crate::{
     service::{Actor, ApiKeyDraft},
@@ -24,6 +24,9 @@ pub(crate) struct ApiKeyInput {
     /// What it is for.
     #[schema(value_type = String, example = "ci")]
     name: Text<Label>,
+    /// What it may do in the organization; whatever its maker may do, if this is absent.
+    #[schema(value_type = Option<Vec<String>>, example = json!(["services.read"]))]
+    permissions: Option<PermissionsText>,
     /// When it ends.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<TimeText>,
@@ -39,6 +42,9 @@ pub(crate) struct ApiKeyView {
     id: String,
     /// What it is for.
     name: String,
+    /// What it may do.
+    #[schema(value_type = Vec<String>)]
+    permissions: PermissionsText,
     /// When it ends.
     #[schema(value_type = Option<String>, format = DateTime)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,9 +82,10 @@ pub(super) async fn list(
     Ok(Json(Page::of(listing, |stored| stored.value.into())))
 }
 
-/// Makes an API key. It has every right in its organization.
+/// Makes an API key. It can do nothing that its maker may not.
 #[utoipa::path(post, path = "/api/v1/api-keys", tag = "api-keys", request_body = ApiKeyInput,
-    responses((status = 201, body = NewApiKeyView), (status = 400, body = Problem), (status = 401, body = Problem)))]
+    responses((status = 201, body = NewApiKeyView), (status = 400, body = Problem), (status = 401, body = Problem),
+              (status = 403, body = Problem)))]
 pub(super) async fn create(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
@@ -86,6 +93,9 @@ pub(super) async fn create(
 ) -> Result<impl IntoResponse, Problem> {
     let draft = ApiKeyDraft {
         name: input.name.0,
+        permissions: input
+            .permissions
+            .map_or(actor.permissions, |permissions| permissions.0),
         expires: expiry(input.expires_at, input.expires_in)?,
     };
     let made = app.use_cases.create_api_key(&actor, draft).await?;
@@ -126,6 +136,7 @@ impl From<ApiKey> for ApiKeyView {
         Self {
             id: key.id.to_string(),
             name: key.name.to_string(),
+            permissions: PermissionsText(key.permissions),
             expires_at: key.expires.map(Into::into),
             created_at: key.created.into(),
         }

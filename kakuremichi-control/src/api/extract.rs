@@ -1,17 +1,24 @@
 //! What handlers take from a request.
 
-use std::str::FromStr;
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use axum::{
     body::to_bytes,
-    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request},
+    http::{Extensions, HeaderMap, StatusCode, header, request::Parts},
 };
 use kakuremichi_core::{code::Code, store::Version};
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
-use crate::service::FieldError;
+use crate::service::{FieldError, OrganizationChoice, Whereabouts};
+
+/// In which organization a person acts, who is in several.
+pub(super) const ORGANIZATION: &str = "kakuremichi-organization";
 
 /// The largest body of a request, in bytes. A larger one is refused.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -106,6 +113,47 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
             )])),
         }
     }
+}
+
+/// Where the caller is.
+pub(super) struct At(pub(super) Whereabouts);
+
+impl<S: Sync> FromRequestParts<S> for At {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let user_agent = parts.headers.get(header::USER_AGENT);
+        Ok(Self(Whereabouts {
+            source: client_address(&parts.extensions),
+            user_agent: user_agent
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+                .unwrap_or_default(),
+        }))
+    }
+}
+
+/// The organization that the caller names in the header [`ORGANIZATION`], by identifier or name.
+pub(super) fn organization_choice(headers: &HeaderMap) -> Result<Option<OrganizationChoice>, Problem> {
+    let Some(value) = headers.get(ORGANIZATION) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    if let Ok(id) = text.parse() {
+        return Ok(Some(OrganizationChoice::Id(id)));
+    }
+    let named = text.parse().map(OrganizationChoice::Name);
+    named.map(Some).map_err(|_| {
+        Problem::fields(vec![FieldError::new(
+            "Kakuremichi-Organization",
+            "give the identifier or the name of an organization",
+        )])
+    })
+}
+
+/// Where a request comes from, if the server that Control is mounted in tells.
+pub(super) fn client_address(extensions: &Extensions) -> Option<IpAddr> {
+    let info = extensions.get::<ConnectInfo<SocketAddr>>();
+    info.map(|ConnectInfo(address)| address.ip())
 }
 
 /// The `ETag` of a version.

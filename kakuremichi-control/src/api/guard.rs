@@ -1,9 +1,9 @@
 //! Who asks, and whether they may.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use axum::{
-    extract::{ConnectInfo, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -15,47 +15,44 @@ use kakuremichi_core::{
     secret::Secret,
 };
 
-use super::{App, Permission, problem::Problem};
+use super::{
+    App, Requirement,
+    extract::{client_address, organization_choice},
+    problem::Problem,
+};
 use crate::service::Actor;
 
-/// Lets a request through to its handler if its caller has the permission. The handler finds the caller as
+/// Lets a request through to its handler if its caller is allowed it. The handler finds the caller as
 /// an `Actor` among the request's extensions.
 pub(super) async fn guard(
-    State((app, permission)): State<(App, Permission)>,
+    State((app, requirement)): State<(App, Requirement)>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    if permission.is_open() {
+    if requirement.is_open() {
         return next.run(request).await;
     }
-    let source = client_address(&request);
+    let source = client_address(request.extensions());
     match caller(&app, request.headers(), source).await {
-        Ok(actor) if permission.is_given_to(&actor) => {
+        Ok(actor) if requirement.is_met_by(&actor) => {
             request.extensions_mut().insert(actor);
             next.run(request).await
         }
-        Ok(_) => Problem::new(
-            StatusCode::FORBIDDEN,
-            Code::FORBIDDEN,
-            "the credential does not allow this",
-        )
-        .into_response(),
+        Ok(_) => Problem::new(StatusCode::FORBIDDEN, Code::FORBIDDEN, requirement.refusal()).into_response(),
         Err(problem) => problem.into_response(),
     }
 }
 
-/// Where a request comes from, if the server that Control is mounted in tells.
-pub(super) fn client_address(request: &Request) -> Option<IpAddr> {
-    let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    info.map(|ConnectInfo(address)| address.ip())
-}
-
 async fn caller(app: &App, headers: &HeaderMap, source: Option<IpAddr>) -> Result<Actor, Problem> {
     let credential = credential(headers).ok_or_else(Problem::unauthenticated)?;
-    if let Credential::Bearer(text) = &credential
-        && let Some(actor) = app.use_cases.actor_of(text.expose()).await?
-    {
-        return Ok(actor);
+    if let Credential::Bearer(text) = &credential {
+        let choice = organization_choice(headers)?;
+        if let Some(person) = app.use_cases.person_of(text.expose(), choice.as_ref()).await? {
+            return Ok(person);
+        }
+        if let Some(key) = app.use_cases.actor_of(text.expose()).await? {
+            return Ok(key);
+        }
     }
     let Some(authenticator) = &app.authenticator else {
         return Err(Problem::unauthenticated());
@@ -65,10 +62,10 @@ async fn caller(app: &App, headers: &HeaderMap, source: Option<IpAddr>) -> Resul
         .authenticate(AuthenticationRequest::new(source, &credential))
         .await;
     match asked {
-        Ok(Authentication::Proven(principal)) => Ok(Actor {
-            organization: app.use_cases.start().await?.organization,
-            principal: Some(principal),
-        }),
+        Ok(Authentication::Proven(principal)) => {
+            let organization = app.use_cases.start().await?.organization;
+            Ok(Actor::vouched_for(organization, principal))
+        }
         Ok(Authentication::NotMine | Authentication::Refused) => Err(Problem::unauthenticated()),
         // LESSONS, advisory 5: any error in a check is a denial.
         Err(error) => {

@@ -11,7 +11,7 @@ use axum::{
 use kakuremichi_core::code::Code;
 use kakuremichi_proto::{frame::MAX_FRAME, version::SUBPROTOCOL};
 
-use super::{App, guard::client_address, problem::Problem};
+use super::{App, extract::client_address, problem::Problem};
 
 /// The bytes that are read from a socket at once. Most frames are small, there are many nodes, and what is
 /// set aside here is set aside for each of them.
@@ -37,7 +37,7 @@ pub(super) async fn open(State(app): State<App>, mut request: Request) -> Respon
     if upgrade.selected_protocol().is_none() {
         return no_link("the WebSocket needs the subprotocol `kakuremichi.v1`");
     }
-    let Some(admitted) = app.hub.admit(client_address(&request)) else {
+    let Some(admitted) = app.hub.admit(client_address(request.extensions())) else {
         let detail = "there are too many connections that have not proven who they are, or Control is about to restart";
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, Code::TRY_LATER, detail).into_response();
     };

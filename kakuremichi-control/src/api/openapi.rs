@@ -9,7 +9,10 @@ use utoipa::{
     },
 };
 
-use super::{App, api_keys, link, nodes, organization, services, sites, tokens};
+use super::{
+    App, account, api_keys, groups, invitations, link, members, nodes, organization, organizations, roles,
+    services, sessions, sites, tokens, users,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +26,46 @@ use super::{App, api_keys, link, nodes, organization, services, sites, tokens};
         link::open,
         organization::me,
         organization::get,
+        sessions::create,
+        sessions::list,
+        sessions::delete_current,
+        sessions::delete,
+        account::get,
+        account::update,
+        account::change_password,
+        account::draw_totp,
+        account::set_totp,
+        account::remove_totp,
+        account::join,
+        organizations::list,
+        organizations::create,
+        organizations::get,
+        organizations::update,
+        organizations::delete,
+        users::list,
+        users::get,
+        users::update,
+        users::delete,
+        members::list,
+        members::get,
+        members::update,
+        members::delete,
+        groups::list,
+        groups::create,
+        groups::get,
+        groups::update,
+        groups::delete,
+        invitations::list,
+        invitations::create,
+        invitations::accept,
+        invitations::get,
+        invitations::delete,
+        roles::permissions,
+        roles::list,
+        roles::create,
+        roles::get,
+        roles::update,
+        roles::delete,
         tokens::list,
         tokens::create,
         tokens::get,
@@ -83,7 +126,7 @@ impl Modify for Security {
             let tag = operation.tags.iter().flatten().next().map_or("", String::as_str);
             let name = operation.operation_id.as_deref().unwrap_or_default();
             operation.operation_id = Some(format!("{tag}_{name}").replace('-', "_"));
-            if !route.permission.is_open() {
+            if !route.requirement.is_open() {
                 operation.security = Some(vec![SecurityRequirement::new(SCHEME, [] as [&str; 0])]);
             }
         }

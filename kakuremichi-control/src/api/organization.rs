@@ -1,21 +1,31 @@
 //! Who the caller is.
 
 use axum::{Extension, Json, extract::State};
+use kakuremichi_core::model::Organization;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{App, problem::Problem, text::TimeText};
+use super::{
+    App,
+    problem::Problem,
+    text::{PermissionsText, TimeText},
+};
 use crate::service::Actor;
 
 /// Who the caller is.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Me {
-    /// Who vouches for the caller: `api-key`, or the authenticator.
+    /// Who vouches for the caller: `user`, `api-key`, or the authenticator.
     authority: String,
-    /// The caller's name there; the identifier of the API key.
+    /// The caller's name there; the identifier of the user or of the API key.
     subject: String,
-    /// The caller's organization.
+    /// The organization in which the caller acts.
     organization: OrganizationView,
+    /// What the caller may do there.
+    #[schema(value_type = Vec<String>)]
+    permissions: PermissionsText,
+    /// Whether the caller administers this Control.
+    administrator: bool,
 }
 
 /// An organization.
@@ -42,6 +52,7 @@ pub(super) async fn me(
     Extension(actor): Extension<Actor>,
 ) -> Result<Json<Me>, Problem> {
     let organization = view(&app, &actor).await?;
+    let administrator = actor.administers();
     let principal = actor.principal;
     let (authority, subject) = principal
         .map(|principal| (principal.authority().to_owned(), principal.subject().to_owned()))
@@ -50,6 +61,8 @@ pub(super) async fn me(
         authority,
         subject,
         organization,
+        permissions: PermissionsText(actor.permissions),
+        administrator,
     }))
 }
 
@@ -66,10 +79,15 @@ pub(super) async fn get(
 }
 
 async fn view(app: &App, actor: &Actor) -> Result<OrganizationView, Problem> {
-    let organization = app.use_cases.organization(actor).await?.value;
-    Ok(OrganizationView {
-        id: organization.id.to_string(),
-        name: organization.name.to_string(),
-        created_at: organization.created.into(),
-    })
+    Ok(app.use_cases.organization(actor).await?.value.into())
+}
+
+impl From<Organization> for OrganizationView {
+    fn from(organization: Organization) -> Self {
+        Self {
+            id: organization.id.to_string(),
+            name: organization.name.to_string(),
+            created_at: organization.created.into(),
+        }
+    }
 }

@@ -1,62 +1,55 @@
 //! What a caller needs to be allowed.
 
+use kakuremichi_core::model::Permission;
+
 use crate::service::Actor;
 
 /// What a route needs. Every route has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Permission {
-    /// Nothing: it tells nothing that is not public.
+pub enum Requirement {
+    /// Nothing: it tells nothing that is not public, or proves the caller itself.
     Public,
     /// Nothing yet: nodes prove themselves on the link.
     Link,
     /// To be somebody.
     Anybody,
-    /// To see enrolment tokens, never their secrets.
-    TokensRead,
-    /// To make and to revoke enrolment tokens.
-    TokensWrite,
-    /// To see nodes and their state.
-    NodesRead,
-    /// To rename, revoke and delete nodes.
-    NodesWrite,
-    /// To see sites.
-    SitesRead,
-    /// To add, change and delete sites.
-    SitesWrite,
-    /// To see services and their usage.
-    ServicesRead,
-    /// To publish, change and delete services.
-    ServicesWrite,
-    /// To see API keys, never their secrets.
-    ApiKeysRead,
-    /// To make and to delete API keys.
-    ApiKeysWrite,
+    /// To be a person who signed in: it is about their own account.
+    Person,
+    /// To administer this Control.
+    Administrator,
+    /// A permission in the organization.
+    Permission(Permission),
 }
 
-impl Permission {
+impl Requirement {
     /// Whether the route is for everybody.
     #[must_use]
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Public | Self::Link)
     }
 
-    /// Whether somebody has it. So far each who is known has every right in their organization; what belongs
-    /// to another organization is not there for them, whatever the permission.
+    /// Whether somebody fulfils it. What belongs to another organization is not there for them, whatever they may
+    /// do in their own.
     #[must_use]
-    pub(crate) const fn is_given_to(self, actor: &Actor) -> bool {
+    pub(crate) fn is_met_by(self, actor: &Actor) -> bool {
         match self {
             Self::Public | Self::Link => true,
-            Self::Anybody
-            | Self::TokensRead
-            | Self::TokensWrite
-            | Self::NodesRead
-            | Self::NodesWrite
-            | Self::SitesRead
-            | Self::SitesWrite
-            | Self::ServicesRead
-            | Self::ServicesWrite
-            | Self::ApiKeysRead
-            | Self::ApiKeysWrite => actor.principal.is_some(),
+            Self::Anybody => actor.principal.is_some(),
+            Self::Person => actor.person.is_some(),
+            Self::Administrator => actor.principal.is_some() && actor.administers(),
+            Self::Permission(permission) => actor.principal.is_some() && actor.may(permission),
+        }
+    }
+
+    /// What whoever does not fulfil it is told.
+    pub(crate) fn refusal(self) -> String {
+        match self {
+            Self::Public | Self::Link | Self::Anybody => "the credential does not allow this".to_owned(),
+            Self::Person => "only a person who signed in can do this".to_owned(),
+            Self::Administrator => "only an administrator of this Control can do this".to_owned(),
+            Self::Permission(permission) => {
+                format!("the credential does not allow this: the permission `{permission}` is missing")
+            }
         }
     }
 }

@@ -28,6 +28,9 @@ pub(crate) struct Problem {
     /// The fields that are not valid.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldProblem>,
+    /// Seconds after which the same request may succeed; for the header.
+    #[serde(skip)]
+    retry_after: u64,
 }
 
 /// A field that is not valid.
@@ -48,6 +51,7 @@ impl Problem {
             detail: detail.into(),
             code: code.as_str(),
             errors: Vec::new(),
+            retry_after: u64::from(status == StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 
@@ -70,7 +74,7 @@ impl Problem {
         Self::new(
             StatusCode::UNAUTHORIZED,
             Code::UNAUTHENTICATED,
-            "show a valid API key: `Authorization: Bearer kkm_api_…`",
+            "show an API key or a session that is good: `Authorization: Bearer kkm_…`",
         )
     }
 }
@@ -83,6 +87,18 @@ impl From<UseCaseError> for Problem {
             UseCaseError::NotFound(_) => StatusCode::NOT_FOUND,
             UseCaseError::Stale => StatusCode::PRECONDITION_FAILED,
             UseCaseError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            UseCaseError::TooManyAttempts(wait) => {
+                let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, code, error.sentence());
+                problem.retry_after = wait.as_secs() + 1;
+                return problem;
+            }
+            UseCaseError::WrongCredentials | UseCaseError::SecondFactor => StatusCode::UNAUTHORIZED,
+            UseCaseError::Exceeds(_)
+            | UseCaseError::NoAdministrator
+            | UseCaseError::NoPerson
+            | UseCaseError::NoMember
+            | UseCaseError::WrongPassword => StatusCode::FORBIDDEN,
+            UseCaseError::ChooseOrganization => StatusCode::BAD_REQUEST,
             UseCaseError::Store(_) | UseCaseError::Random => {
                 // What exactly failed is for the log, not for whoever asked.
                 tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
@@ -101,7 +117,12 @@ impl From<UseCaseError> for Problem {
             | UseCaseError::ScopeHost(_)
             | UseCaseError::ScopePort(_)
             | UseCaseError::NameTaken(_)
-            | UseCaseError::DeclareLimit(_) => StatusCode::CONFLICT,
+            | UseCaseError::DeclareLimit(_)
+            | UseCaseError::BuiltIn
+            | UseCaseError::HasMembers
+            | UseCaseError::NotEmpty
+            | UseCaseError::LastAdministrator
+            | UseCaseError::Invitation => StatusCode::CONFLICT,
         };
         Self::new(status, code, error.sentence())
     }
@@ -120,8 +141,8 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if self.retry_after > 0 {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
         }
         response
     }

@@ -4,24 +4,49 @@ use axum::{
     http::Method,
     routing::{MethodRouter, on},
 };
+use kakuremichi_core::model::Permission;
 
-use super::{App, Permission, api_keys, link, nodes, openapi, organization, services, sites, tokens};
+use super::{
+    App, Requirement, account, api_keys, groups, invitations, link, members, nodes, openapi, organization,
+    organizations, roles, services, sessions, sites, tokens, users,
+};
 
 /// A row: what is at a path, and who may have it.
 pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: &'static str,
-    pub(super) permission: Permission,
+    pub(super) requirement: Requirement,
     pub(super) handler: MethodRouter<App>,
 }
 
+macro_rules! requirement {
+    (Public) => {
+        Requirement::Public
+    };
+    (Link) => {
+        Requirement::Link
+    };
+    (Anybody) => {
+        Requirement::Anybody
+    };
+    (Person) => {
+        Requirement::Person
+    };
+    (Administrator) => {
+        Requirement::Administrator
+    };
+    ($permission:ident) => {
+        Requirement::Permission(Permission::$permission)
+    };
+}
+
 macro_rules! table {
-    ($($method:ident $path:literal $permission:ident $handler:path;)*) => {
+    ($($method:ident $path:literal $requirement:ident $handler:path;)*) => {
         pub(super) fn routes() -> Vec<Route> {
             vec![$(Route {
                 method: Method::$method,
                 path: $path,
-                permission: Permission::$permission,
+                requirement: requirement!($requirement),
                 handler: on(axum::routing::MethodFilter::$method, $handler),
             }),*]
         }
@@ -34,6 +59,53 @@ table! {
 
     GET "/me" Anybody organization::me;
     GET "/organization" Anybody organization::get;
+
+    POST "/sessions" Public sessions::create;
+    GET "/sessions" Person sessions::list;
+    DELETE "/sessions/current" Person sessions::delete_current;
+    DELETE "/sessions/{id}" Person sessions::delete;
+    GET "/account" Person account::get;
+    PATCH "/account" Person account::update;
+    PUT "/account/password" Person account::change_password;
+    POST "/account/totp/secret" Person account::draw_totp;
+    PUT "/account/totp" Person account::set_totp;
+    DELETE "/account/totp" Person account::remove_totp;
+    POST "/account/organizations" Person account::join;
+
+    GET "/organizations" Anybody organizations::list;
+    POST "/organizations" Administrator organizations::create;
+    GET "/organizations/{id}" Administrator organizations::get;
+    PUT "/organizations/{id}" Administrator organizations::update;
+    DELETE "/organizations/{id}" Administrator organizations::delete;
+
+    GET "/users" Administrator users::list;
+    GET "/users/{id}" Administrator users::get;
+    PATCH "/users/{id}" Administrator users::update;
+    DELETE "/users/{id}" Administrator users::delete;
+
+    GET "/members" MembersRead members::list;
+    GET "/members/{id}" MembersRead members::get;
+    PUT "/members/{id}" MembersWrite members::update;
+    DELETE "/members/{id}" MembersWrite members::delete;
+
+    GET "/groups" MembersRead groups::list;
+    POST "/groups" MembersWrite groups::create;
+    GET "/groups/{id}" MembersRead groups::get;
+    PUT "/groups/{id}" MembersWrite groups::update;
+    DELETE "/groups/{id}" MembersWrite groups::delete;
+
+    GET "/invitations" MembersRead invitations::list;
+    POST "/invitations" MembersWrite invitations::create;
+    POST "/invitations/accept" Public invitations::accept;
+    GET "/invitations/{id}" MembersRead invitations::get;
+    DELETE "/invitations/{id}" MembersWrite invitations::delete;
+
+    GET "/permissions" Anybody roles::permissions;
+    GET "/roles" RolesRead roles::list;
+    POST "/roles" RolesWrite roles::create;
+    GET "/roles/{id}" RolesRead roles::get;
+    PUT "/roles/{id}" RolesWrite roles::update;
+    DELETE "/roles/{id}" RolesWrite roles::delete;
 
     GET "/tokens" TokensRead tokens::list;
     POST "/tokens" TokensWrite tokens::create;

@@ -15,7 +15,7 @@ use kakuremichi_core::{
     },
     id::OrganizationId,
     key::{IdentityKey, WireGuardKey},
-    model::Role,
+    model::{Permissions, Role},
 };
 use kakuremichi_proto::{identity::TokenText, session::EnrolRequest};
 use serde_json::{Value, json};
@@ -27,6 +27,10 @@ use crate::{
     service::{Actor, ApiKeyDraft},
     store::SqlStore,
 };
+
+mod people;
+
+use people::text;
 
 struct Api {
     control: Control,
@@ -57,6 +61,7 @@ impl Api {
     async fn key_for(control: &Control, actor: &Actor) -> String {
         let draft = ApiKeyDraft {
             name: "test".parse().unwrap(),
+            permissions: Permissions::EVERYTHING,
             expires: None,
         };
         let made = control.use_cases().create_api_key(actor, draft).await.unwrap();
@@ -208,8 +213,8 @@ async fn no_route_is_without_a_permission() {
             route.method
         );
         let secured = &document["paths"][&path][route.method.as_str().to_lowercase()]["security"];
-        assert_eq!(secured.is_null(), route.permission.is_open(), "{path}");
-        if route.permission.is_open() {
+        assert_eq!(secured.is_null(), route.requirement.is_open(), "{path}");
+        if route.requirement.is_open() {
             continue;
         }
         let path = path.replace("{id}", "svc_aaaaaaaaaaaaaaaaaaaaaaaaaa");
@@ -633,20 +638,20 @@ async fn another_organizations_things_are_not_found() {
         .as_str()
         .unwrap()
         .to_owned();
-    let key = api.get("/api-keys").await.body["items"][0]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let key = text(&api.get("/api-keys").await.body["items"][0]["id"]);
+    api.administrator().await;
+    let role = text(&api.get("/roles").await.body["items"][0]["id"]);
+    let member = text(&api.get("/members").await.body["items"][0]["id"]);
+    let group = id(&api.post("/groups", json!({"name": "g"})).await);
+    let invitation = json!({"email": "a@example.net", "roles": [role]});
+    let invitation = id(&api.post("/invitations", invitation).await);
 
     let organization = kakuremichi_core::model::Organization {
         id: OrganizationId::from_bytes([9; 16]),
         name: "other".parse().unwrap(),
         created: crate::service::now(),
     };
-    let actor = Actor {
-        organization: organization.id,
-        principal: None,
-    };
+    let actor = Actor::control(organization.id);
     let batch = kakuremichi_core::store::Batch {
         mutations: vec![kakuremichi_core::store::Mutation::Create(organization.into())],
         audit: kakuremichi_core::store::conformance::sample::audit("test.create"),
@@ -655,6 +660,9 @@ async fn another_organizations_things_are_not_found() {
     let stranger = format!("Bearer {}", Api::key_for(&api.control, &actor).await);
 
     let body = |path: &str, method: &str| match (path, method) {
+        ("/roles/{id}", "PUT") => Some(json!({"name": "mine", "permissions": []})),
+        ("/groups/{id}", "PUT") => Some(json!({"name": "mine"})),
+        ("/members/{id}", "PUT") => Some(json!({"roles": []})),
         ("/nodes/{id}", "PATCH") => Some(json!({"name": "mine"})),
         ("/sites/{id}", "PUT") => {
             Some(json!({"name": "o", "wireguard_key": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="}))
@@ -672,6 +680,10 @@ async fn another_organizations_things_are_not_found() {
             Some("sites") => &id(&site),
             Some("tokens") => &token,
             Some("api-keys") => &key,
+            Some("roles") => &role,
+            Some("groups") => &group,
+            Some("members") => &member,
+            Some("invitations") => &invitation,
             _ => continue,
         };
         let path = format!("{PREFIX}{}", route.path.replace("{id}", of));
@@ -690,7 +702,7 @@ async fn another_organizations_things_are_not_found() {
             assert_eq!(items, usize::from(route.path == "/api-keys"), "{path}");
         }
     }
-    assert_eq!(walked, 17);
+    assert_eq!(walked, 28);
     assert_eq!(
         api.get("/services").await.body["items"].as_array().unwrap().len(),
         1

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use kakuremichi_core::{
     id::{AgentId, SiteId},
+    model::{Permission, Permissions},
     name::{HostPattern, Hostname, Label},
     net::Endpoint,
     time::Timestamp,
@@ -105,6 +106,39 @@ impl<T: fmt::Display> fmt::Display for Named<T> {
             Reference::Id(id) => id.fmt(f),
             Reference::Name(name) => name.fmt(f),
         }
+    }
+}
+
+/// The names of permissions, or `*` for everything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PermissionsText(pub(super) Permissions);
+
+const EVERYTHING: &str = "*";
+
+impl Serialize for PermissionsText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_everything() {
+            return serializer.collect_seq([EVERYTHING]);
+        }
+        serializer.collect_seq(self.0.iter().map(Permission::as_str))
+    }
+}
+
+impl<'de> Deserialize<'de> for PermissionsText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        if names == [EVERYTHING] {
+            return Ok(Self(Permissions::EVERYTHING));
+        }
+        let parse = |name: &String| {
+            let wrong = |_| {
+                D::Error::custom(format_args!(
+                    "there is no permission {name:?}: see `/api/v1/permissions`"
+                ))
+            };
+            name.parse::<Permission>().map_err(wrong)
+        };
+        names.iter().map(parse).collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -92,10 +92,7 @@ impl Leases {
         let services: Vec<Stored<Service>> = use_cases.store().all(None).await?;
         for Stored { value: service, .. } in services {
             if let Lifetime::Ephemeral(agent) = service.lifetime {
-                let actor = Actor {
-                    organization: service.organization,
-                    principal: None,
-                };
+                let actor = Actor::control(service.organization);
                 self.begin(agent, actor);
             }
         }
@@ -159,10 +156,7 @@ mod tests {
         let lease = Duration::from_secs(60);
         let leases = Leases::new(lease);
         let agent = AgentId::from_bytes([1; 16]);
-        let actor = Actor {
-            organization: OrganizationId::from_bytes([2; 16]),
-            principal: None,
-        };
+        let actor = Actor::control(OrganizationId::from_bytes([2; 16]));
         leases.begin(agent, actor.clone());
         let first = Instant::now();
         while Instant::now() == first {}
@@ -179,6 +173,7 @@ mod tests {
             Vec::new(),
             IdentityKey::from_bytes([9; 32]),
             None,
+            crate::service::Seal::new(b"tests").unwrap(),
         );
         let registry = Registry::default();
         let node = sample::agent(0, 1);

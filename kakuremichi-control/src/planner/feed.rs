@@ -78,7 +78,9 @@ impl Feed {
     async fn load_all<E: Entity>(&mut self, store: &dyn Store) -> Result<(), UseCaseError> {
         for stored in store.all::<E>(None).await? {
             let record: StoreRecord = stored.value.into();
-            self.plans(record.organization()).set(record.id(), Some(record));
+            if let Some(organization) = record.organization() {
+                self.plans(organization).set(record.id(), Some(record));
+            }
         }
         Ok(())
     }
@@ -93,6 +95,9 @@ impl Feed {
             record, organization, ..
         } in changes
         {
+            let Some(organization) = organization else {
+                continue;
+            };
             // As it is now, which may be newer than the change: then its own change follows, and changes
             // nothing.
             let now = store.get(record).await?.map(|stored| stored.value);
@@ -146,6 +151,7 @@ mod tests {
             Vec::new(),
             IdentityKey::from_bytes([9; 32]),
             None,
+            crate::service::Seal::new(b"tests").unwrap(),
         );
         let board = Arc::new(PlanBoard::default());
         let task = tokio::spawn(run(

@@ -56,7 +56,8 @@ impl Touched {
             RecordId::Service(id) => {
                 self.services.insert(id);
             }
-            RecordId::Organization(_) | RecordId::Token(_) | RecordId::ApiKey(_) => {}
+            // No node is told of it.
+            _ => {}
         }
     }
 }
@@ -103,7 +104,7 @@ impl Landscape {
                 };
                 self.index(id, before.as_ref(), touched);
             }
-            (RecordId::Organization(_) | RecordId::Token(_) | RecordId::ApiKey(_), _) => {}
+            _ => {}
         }
     }
 

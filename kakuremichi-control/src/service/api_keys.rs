@@ -1,9 +1,8 @@
 //! API keys.
 
 use kakuremichi_core::{
-    auth::Principal,
     id::ApiKeyId,
-    model::ApiKey,
+    model::{ApiKey, Permissions},
     name::Label,
     secret::Secret,
     store::{Mutation, Stored, UniqueKey},
@@ -13,14 +12,13 @@ use kakuremichi_proto::identity::{ApiKeyText, constant_time_eq};
 
 use super::{Actor, UseCaseError, UseCases, now, random, written};
 
-/// Who vouches for the principal of an API key.
-const AUTHORITY: &str = "api-key";
-
 /// An API key to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKeyDraft {
     /// What it is for.
     pub name: Label,
+    /// What it may do.
+    pub permissions: Permissions,
     /// When it ends.
     pub expires: Option<Timestamp>,
 }
@@ -38,8 +36,9 @@ impl UseCases {
     /// Makes an API key.
     ///
     /// # Errors
-    /// When the draft is not valid or the storage fails.
+    /// When the draft is not valid, the key could do what the actor may not, or the storage fails.
     pub async fn create_api_key(&self, actor: &Actor, draft: ApiKeyDraft) -> Result<NewApiKey, UseCaseError> {
+        actor.may_give(draft.permissions)?;
         let created = now();
         if draft.expires.is_some_and(|expires| expires <= created) {
             return Err(UseCaseError::field("expires", "the time has passed already"));
@@ -50,6 +49,7 @@ impl UseCases {
             organization: actor.organization,
             name: draft.name,
             secret_hash: text.secret_hash(),
+            permissions: draft.permissions,
             expires: draft.expires,
             created,
         };
@@ -95,9 +95,6 @@ impl UseCases {
         };
         let good =
             constant_time_eq(&key.secret_hash, &hash) && key.expires.is_none_or(|expires| now() < expires);
-        Ok(good.then(|| Actor {
-            organization: key.organization,
-            principal: Some(Principal::new(AUTHORITY, key.id.to_string())),
-        }))
+        Ok(good.then(|| Actor::api_key(&key)))
     }
 }

@@ -184,20 +184,10 @@ impl UseCases {
     }
 
     async fn declared(&self, actor: &Actor, agent: AgentId) -> Result<Vec<Stored<Service>>, UseCaseError> {
-        let mut query = Query {
-            declared_by: Some(agent),
-            ..Query::all(RecordKind::Service).of(actor.organization)
-        };
-        let mut services = Vec::new();
-        loop {
-            let page = self.store().list(query).await?;
-            services.extend(page.records.into_iter().filter_map(Stored::narrow));
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => break,
-            }
-        }
-        Ok(services)
+        let query = Query::all(RecordKind::Service)
+            .of(actor.organization)
+            .owned_by(agent);
+        Ok(self.store().all_of(query).await?)
     }
 }
 

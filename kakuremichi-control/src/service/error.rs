@@ -1,9 +1,11 @@
 //! Why a use case was not done.
 
+use std::time::Duration;
+
 use kakuremichi_core::{
     code::Code,
     id::AgentId,
-    model::TokenUnusable,
+    model::{Permission, TokenUnusable},
     name::{HostPattern, Label},
     store::{CommitError, RecordKind, StoreError, UniqueKey},
 };
@@ -84,6 +86,48 @@ pub enum UseCaseError {
     /// An agent declares too much.
     #[error("an agent declares at most {0} services")]
     DeclareLimit(usize),
+    /// What is given would allow more than the giver may.
+    #[error("nobody can give a permission that they do not have: {}", listed(.0))]
+    Exceeds(Vec<Permission>),
+    /// It came with Control or with an organization.
+    #[error("it is built in, and stays as it is")]
+    BuiltIn,
+    /// A role or a group has members.
+    #[error("it has members: take it from them first")]
+    HasMembers,
+    /// An organization is in use.
+    #[error("the organization has nodes, sites or services: delete them first")]
+    NotEmpty,
+    /// Nobody would administer this Control any more.
+    #[error("nobody else administers this Control: make somebody else an administrator first")]
+    LastAdministrator,
+    /// It is an administrator's to do.
+    #[error("only an administrator of this Control can do this")]
+    NoAdministrator,
+    /// It is about an account of a person, and no person asks.
+    #[error("only a person who signed in can do this: an API key has no account")]
+    NoPerson,
+    /// The person is not in the organization, or in none.
+    #[error("you are no member of this organization")]
+    NoMember,
+    /// The person is in several organizations.
+    #[error("you are in several organizations: name one in the header `Kakuremichi-Organization`")]
+    ChooseOrganization,
+    /// What was shown to sign in is wrong.
+    #[error("the address, the password or the code is wrong")]
+    WrongCredentials,
+    /// The password that confirms a change is wrong.
+    #[error("the password is wrong")]
+    WrongPassword,
+    /// A code of the second factor is missing.
+    #[error("a code of the second factor is needed")]
+    SecondFactor,
+    /// Too much was guessed.
+    #[error("too many attempts: try again in {} seconds", .0.as_secs() + 1)]
+    TooManyAttempts(Duration),
+    /// An invitation is not good.
+    #[error("the invitation is not good: it was used or taken back, has expired, or is for somebody else")]
+    Invitation,
     /// Too much of the same is going on.
     #[error("too many requests of this kind are being worked on: try again later")]
     Busy,
@@ -124,6 +168,15 @@ impl UseCaseError {
             Self::ScopePort(_) => Code::SCOPE_PORT,
             Self::NameTaken(_) => Code::NAME_TAKEN,
             Self::DeclareLimit(_) => Code::DECLARE_LIMIT,
+            Self::Exceeds(_) | Self::NoAdministrator | Self::NoPerson | Self::NoMember => Code::FORBIDDEN,
+            Self::BuiltIn | Self::LastAdministrator => Code::CONFLICT,
+            Self::HasMembers | Self::NotEmpty => Code::IN_USE,
+            Self::ChooseOrganization => Code::ORGANIZATION,
+            Self::WrongCredentials => Code::UNAUTHENTICATED,
+            Self::WrongPassword => Code::WRONG_PASSWORD,
+            Self::SecondFactor => Code::SECOND_FACTOR,
+            Self::TooManyAttempts(_) => Code::ATTEMPTS,
+            Self::Invitation => Code::INVITATION,
             Self::Busy => Code::TRY_LATER,
             Self::Store(_) | Self::Random => Code::INTERNAL,
         }
@@ -133,7 +186,7 @@ impl UseCaseError {
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
         match self {
-            Self::Contended | Self::Busy | Self::Store(_) | Self::Random => true,
+            Self::Contended | Self::Busy | Self::TooManyAttempts(_) | Self::Store(_) | Self::Random => true,
             Self::Invalid(_)
             | Self::NotFound(_)
             | Self::Taken(_)
@@ -149,7 +202,20 @@ impl UseCaseError {
             | Self::ScopeHost(_)
             | Self::ScopePort(_)
             | Self::NameTaken(_)
-            | Self::DeclareLimit(_) => false,
+            | Self::DeclareLimit(_)
+            | Self::Exceeds(_)
+            | Self::BuiltIn
+            | Self::HasMembers
+            | Self::NotEmpty
+            | Self::LastAdministrator
+            | Self::NoAdministrator
+            | Self::NoPerson
+            | Self::NoMember
+            | Self::ChooseOrganization
+            | Self::WrongCredentials
+            | Self::WrongPassword
+            | Self::SecondFactor
+            | Self::Invitation => false,
         }
     }
 
@@ -184,6 +250,17 @@ fn names(labels: &[Label]) -> String {
     labels.iter().map(Label::as_str).collect::<Vec<_>>().join(", ")
 }
 
+fn listed(permissions: &[Permission]) -> String {
+    if permissions.is_empty() {
+        return "every one that there will be".to_owned();
+    }
+    permissions
+        .iter()
+        .map(|permission| permission.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
 const fn noun(kind: RecordKind) -> &'static str {
     match kind {
         RecordKind::Organization => "organization",
@@ -192,6 +269,12 @@ const fn noun(kind: RecordKind) -> &'static str {
         RecordKind::Service => "service",
         RecordKind::Token => "enrolment token",
         RecordKind::ApiKey => "API key",
+        RecordKind::User => "user",
+        RecordKind::Role => "role",
+        RecordKind::Group => "group",
+        RecordKind::Member => "member",
+        RecordKind::Invitation => "invitation",
+        RecordKind::Session => "session",
     }
 }
 
@@ -207,8 +290,15 @@ fn taken(key: &UniqueKey) -> String {
         UniqueKey::Identity(_) => "another node has this identity".to_owned(),
         UniqueKey::WireGuard(_) => "another node or site has this WireGuard key".to_owned(),
         UniqueKey::OverlayV4(address) => format!("another node or site has the address {address}"),
-        UniqueKey::TokenSecret(_) | UniqueKey::ApiKeySecret(_) => {
-            "another credential has this secret".to_owned()
+        UniqueKey::Email(email) => {
+            format!("there is an account with the address {email}: sign in with it, and join then")
         }
+        UniqueKey::RoleName(_, name) => format!("another role is called {name}"),
+        UniqueKey::GroupName(_, name) => format!("another group is called {name}"),
+        UniqueKey::Membership(..) => "the user is in the organization already".to_owned(),
+        UniqueKey::TokenSecret(_)
+        | UniqueKey::ApiKeySecret(_)
+        | UniqueKey::InvitationSecret(_)
+        | UniqueKey::SessionSecret(_) => "another credential has this secret".to_owned(),
     }
 }

@@ -204,17 +204,3 @@ impl UseCases {
         }
     }
 }
-
-impl Actor {
-    /// A node, in its organization.
-    #[must_use]
-    pub fn node(node: &Node) -> Self {
-        Self {
-            organization: node.organization,
-            principal: Some(kakuremichi_core::auth::Principal::new(
-                "node",
-                node.id.to_string(),
-            )),
-        }
-    }
-}

@@ -1,6 +1,6 @@
 //! Password hashes.
 
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, password_hash::phc::PasswordHash};
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, password_hash::phc::PasswordHash};
 use kakuremichi_core::secret::Secret;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
@@ -36,19 +36,67 @@ impl Default for Passwords {
 impl Passwords {
     /// The PHC string of a password.
     pub(super) async fn hash(&self, password: Secret<String>) -> Result<String, UseCaseError> {
+        let salt: [u8; 16] = random()?;
+        let hashed = self.work(move || hash(&password, &salt)).await?;
+        hashed.ok_or(UseCaseError::Busy)
+    }
+
+    /// Whether a password is the one of a hash. Without a hash it is not, after the same work.
+    pub(super) async fn verify(
+        &self,
+        password: Secret<String>,
+        hash_text: Option<String>,
+    ) -> Result<Option<Verified>, UseCaseError> {
+        // Of an account that is not there the password is hashed with whatever salt.
+        let salt: [u8; 16] = random()?;
+        self.work(move || {
+            let Some(known) = hash_text.as_deref().and_then(|text| PasswordHash::new(text).ok()) else {
+                let _ = hash(&password, &salt);
+                return None;
+            };
+            if password.expose().len() > MAX_PASSWORD {
+                return None;
+            }
+            let verified = Argon2::default().verify_password(password.expose().as_bytes(), &known);
+            verified.is_ok().then(|| Verified {
+                rehashed: (!is_current(&known)).then(|| hash(&password, &salt)).flatten(),
+            })
+        })
+        .await
+    }
+
+    /// Does the work on a thread that may be kept busy, when it is its turn.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, UseCaseError> {
         let _place = self.waiting.try_acquire().map_err(|_| UseCaseError::Busy)?;
         let _worker = self.workers.acquire().await.map_err(|_| UseCaseError::Busy)?;
-        let salt: [u8; 16] = random()?;
-        let hashed = spawn_blocking(move || {
-            let hash: Result<PasswordHash, _> =
-                Argon2::default().hash_password_with_salt(password.expose().as_bytes(), &salt);
-            hash.map(|hash| hash.to_string())
-        });
-        match hashed.await {
-            Ok(Ok(hash)) => Ok(hash),
-            Ok(Err(_)) | Err(_) => Err(UseCaseError::Busy),
-        }
+        spawn_blocking(work).await.map_err(|_| UseCaseError::Busy)
     }
+}
+
+/// A password was right.
+#[derive(Debug)]
+pub(super) struct Verified {
+    /// Its hash with the parameters of today, if those of the stored one are others.
+    pub(super) rehashed: Option<String>,
+}
+
+fn hash(password: &Secret<String>, salt: &[u8]) -> Option<String> {
+    let hash: Result<PasswordHash, _> =
+        Argon2::default().hash_password_with_salt(password.expose().as_bytes(), salt);
+    hash.ok().map(|hash| hash.to_string())
+}
+
+/// Whether a hash has the parameters of today.
+fn is_current(hash: &PasswordHash) -> bool {
+    let (params, current) = (Params::try_from(hash), Params::default());
+    Algorithm::try_from(hash.algorithm.as_str()) == Ok(Algorithm::Argon2id)
+        && params.is_ok_and(|params| {
+            (params.m_cost(), params.t_cost(), params.p_cost())
+                == (current.m_cost(), current.t_cost(), current.p_cost())
+        })
 }
 
 /// Says what is wrong with a hash that somebody gives, if anything is. Gateways will verify it again and
@@ -72,7 +120,7 @@ pub(super) fn check_hash(text: &str) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use argon2::PasswordVerifier;
+    use argon2::Version;
 
     use super::*;
 
@@ -92,6 +140,31 @@ mod tests {
             .await
             .unwrap();
         assert_ne!(text, again, "each has a salt of its own");
+    }
+
+    #[tokio::test]
+    async fn a_hash_with_other_parameters_is_made_anew() {
+        let passwords = Passwords::default();
+        let verify = async |password: &str, hash: Option<&str>| {
+            let password = Secret::new(password.to_owned());
+            passwords.verify(password, hash.map(str::to_owned)).await.unwrap()
+        };
+        let weak = Argon2::new(
+            Algorithm::Argon2id,
+            Version::V0x13,
+            Params::new(64, 1, 1, None).unwrap(),
+        );
+        let weak: PasswordHash = weak.hash_password_with_salt(b"right", &[7; 16]).unwrap();
+        let weak = weak.to_string();
+        let better = verify("right", Some(&weak)).await.unwrap().rehashed.unwrap();
+        assert!(verify("right", Some(&better)).await.unwrap().rehashed.is_none());
+        for (password, hash) in [
+            ("wrong", Some(weak.as_str())),
+            ("right", None),
+            ("right", Some("no hash")),
+        ] {
+            assert!(verify(password, hash).await.is_none());
+        }
     }
 
     #[test]

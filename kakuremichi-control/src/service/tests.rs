@@ -7,8 +7,8 @@ use kakuremichi_core::{
     id::{AgentId, NodeId},
     key::{IdentityKey, WireGuardKey},
     model::{
-        DeclareScope, EnrolmentToken, Lifetime, Node, NodeKind, Role, Service, ServiceKind, TargetAddress,
-        TargetPlace, TargetScheme, TokenUnusable,
+        DeclareScope, EnrolmentToken, Lifetime, Node, NodeKind, Permissions, Role, Service, ServiceKind,
+        TargetAddress, TargetPlace, TargetScheme, TokenUnusable,
     },
     name::Label,
     policy::{Access, Method, Policy},
@@ -29,7 +29,13 @@ pub(crate) fn label(text: &str) -> Label {
 
 fn control() -> UseCases {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    UseCases::new(store, Vec::new(), IdentityKey::from_bytes([9; 32]), Some([8; 32]))
+    UseCases::new(
+        store,
+        Vec::new(),
+        IdentityKey::from_bytes([9; 32]),
+        Some([8; 32]),
+        Seal::new(b"tests").unwrap(),
+    )
 }
 
 async fn token(control: &UseCases, role: Role, uses: Option<u32>) -> TokenText {
@@ -124,6 +130,7 @@ async fn the_first_start_is_the_only_first_start() {
             Vec::new(),
             IdentityKey::from_bytes([9; 32]),
             None,
+            Seal::new(b"tests").unwrap(),
         )
     };
     let (one, two) = (make(), make());
@@ -427,10 +434,7 @@ async fn another_organizations_things_are_not_there() {
         .create_service(&actor, http("web", "a.example", [("/", vec![at(id, "h:1")])]))
         .await
         .unwrap();
-    let stranger = Actor {
-        organization: OrganizationId::from_bytes([7; 16]),
-        principal: None,
-    };
+    let stranger = Actor::control(OrganizationId::from_bytes([7; 16]));
     let not_found =
         |result: Result<(), UseCaseError>| assert_eq!(result.unwrap_err().code(), Code::NOT_FOUND);
     not_found(control.service(&stranger, made.value.id).await.map(|_| ()));
@@ -683,6 +687,7 @@ async fn an_api_key_opens_until_it_is_deleted() {
     let actor = control.control().await.unwrap();
     let draft = ApiKeyDraft {
         name: label("ci"),
+        permissions: Permissions::EVERYTHING,
         expires: Some(now().after(Duration::from_secs(60))),
     };
     let made = control.create_api_key(&actor, draft).await.unwrap();
@@ -732,18 +737,27 @@ async fn nothing_waits_for_a_sink_and_no_sink_misses_a_deed() {
         Vec::new(),
         IdentityKey::from_bytes([9; 32]),
         None,
+        Seal::new(b"tests").unwrap(),
     );
     for _ in 0..9 {
         before.mark_start().await.unwrap();
     }
     let sinks: Vec<Arc<dyn AuditSink>> = vec![Arc::new(Stuck), ear.clone()];
-    let control = UseCases::new(shared, sinks, IdentityKey::from_bytes([9; 32]), None);
+    let control = UseCases::new(
+        shared,
+        sinks,
+        IdentityKey::from_bytes([9; 32]),
+        None,
+        Seal::new(b"tests").unwrap(),
+    );
     let (_, actor) = agent(&control, 1).await;
     // Whoever asks hangs up at once.
     let draft = ApiKeyDraft {
         name: "key".parse().unwrap(),
+        permissions: Permissions::EVERYTHING,
         expires: None,
     };
+    let actor = Actor::control(actor.organization);
     let mut asked = Box::pin(control.create_api_key(&actor, draft));
     let hung_up =
         std::future::poll_fn(|context| std::task::Poll::Ready(asked.as_mut().poll(context).is_pending()));
@@ -763,7 +777,13 @@ impl AuditSink for Ear {
 async fn the_audit_has_every_deed_and_sinks_hear_of_those_that_were_done() {
     let (store, ear) = (Arc::new(MemoryStore::new()), Arc::new(Ear::default()));
     let (shared, sink): (Arc<dyn Store>, Arc<dyn AuditSink>) = (store.clone(), ear.clone());
-    let control = UseCases::new(shared, vec![sink], IdentityKey::from_bytes([9; 32]), None);
+    let control = UseCases::new(
+        shared,
+        vec![sink],
+        IdentityKey::from_bytes([9; 32]),
+        None,
+        Seal::new(b"tests").unwrap(),
+    );
     let (id, actor) = agent(&control, 1).await;
     let made = control
         .create_service(&actor, http("web", "a.example", [("/", vec![at(id, "h:1")])]))

@@ -1,11 +1,16 @@
 //! What rows keep as JSON. These types are the database's own: what is written once must stay readable.
 
 mod node;
+mod people;
 mod policy;
 mod record;
 mod service;
 
 pub(super) use node::{NodeDocument, ScopeDocument};
+pub(super) use people::{
+    GroupDocument, InvitationDocument, MemberDocument, PermissionsDocument, SessionDocument, UserDocument,
+    UserRoleDocument,
+};
 pub(super) use policy::PolicyDocument;
 pub use record::{RecordTextError, record_from_json, record_to_json};
 pub(super) use service::{KindDocument, LifetimeDocument};

@@ -49,7 +49,11 @@ fn read_change(row: &change::Model) -> Result<Change, RowError> {
     Ok(Change {
         sequence: Sequence(row::number(row.sequence)),
         record: row::text("record", &row.record)?,
-        organization: row::organization(&row.organization)?,
+        // Empty for what is of the whole Control.
+        organization: match row.organization.as_slice() {
+            [] => None,
+            id => Some(row::organization(id)?),
+        },
     })
 }
 
@@ -188,7 +192,7 @@ pub(super) async fn forget_usage(database: &impl ConnectionTrait, id: RecordId) 
             let totals = usage_total::Entity::delete_by_id(row::key(id));
             totals.exec(database).await.map_err(backend)?;
         }
-        RecordId::Organization(_) | RecordId::Site(_) | RecordId::Token(_) | RecordId::ApiKey(_) => {}
+        _ => {}
     }
     Ok(())
 }

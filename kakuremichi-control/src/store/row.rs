@@ -50,6 +50,12 @@ pub(super) fn key(id: RecordId) -> Vec<u8> {
         RecordId::Service(id) => id.as_bytes().to_vec(),
         RecordId::Token(id) => id.as_bytes().to_vec(),
         RecordId::ApiKey(id) => id.as_bytes().to_vec(),
+        RecordId::User(id) => id.as_bytes().to_vec(),
+        RecordId::Role(id) => id.as_bytes().to_vec(),
+        RecordId::Group(id) => id.as_bytes().to_vec(),
+        RecordId::Member(id) => id.as_bytes().to_vec(),
+        RecordId::Invitation(id) => id.as_bytes().to_vec(),
+        RecordId::Session(id) => id.as_bytes().to_vec(),
     }
 }
 

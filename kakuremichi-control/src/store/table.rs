@@ -19,8 +19,8 @@ pub(super) trait Table: EntityTrait {
     const ID: Self::Column;
     /// The owner.
     const ORGANIZATION: Self::Column;
-    /// The agent that declared the record, where that can be.
-    const DECLARED_BY: Option<Self::Column> = None;
+    /// The record that this one is of, where that can be.
+    const OWNER: Option<Self::Column> = None;
 
     /// Makes a row, all columns set.
     fn write(domain: &Self::Domain, version: Version) -> Result<Self::ActiveModel, RowError>;
@@ -33,7 +33,11 @@ pub(super) trait Table: EntityTrait {
 macro_rules! with_table {
     ($kind:expr, $table:ident => $body:expr) => {{
         use kakuremichi_core::store::RecordKind;
-        use $crate::store::entity::{api_key, node, organization, service, site, token};
+        use $crate::store::entity::{
+            api_key, node, organization,
+            people::{group, invitation, member, role, session, user},
+            service, site, token,
+        };
         match $kind {
             RecordKind::Organization => {
                 type $table = organization::Entity;
@@ -59,6 +63,30 @@ macro_rules! with_table {
                 type $table = api_key::Entity;
                 $body
             }
+            RecordKind::User => {
+                type $table = user::Entity;
+                $body
+            }
+            RecordKind::Role => {
+                type $table = role::Entity;
+                $body
+            }
+            RecordKind::Group => {
+                type $table = group::Entity;
+                $body
+            }
+            RecordKind::Member => {
+                type $table = member::Entity;
+                $body
+            }
+            RecordKind::Invitation => {
+                type $table = invitation::Entity;
+                $body
+            }
+            RecordKind::Session => {
+                type $table = session::Entity;
+                $body
+            }
         }
     }};
 }
@@ -68,7 +96,11 @@ pub(super) use with_table;
 macro_rules! with_record {
     ($record:expr, $table:ident, $entity:ident => $body:expr) => {{
         use kakuremichi_core::store::StoreRecord;
-        use $crate::store::entity::{api_key, node, organization, service, site, token};
+        use $crate::store::entity::{
+            api_key, node, organization,
+            people::{group, invitation, member, role, session, user},
+            service, site, token,
+        };
         match $record {
             StoreRecord::Organization($entity) => {
                 type $table = organization::Entity;
@@ -92,6 +124,30 @@ macro_rules! with_record {
             }
             StoreRecord::ApiKey($entity) => {
                 type $table = api_key::Entity;
+                $body
+            }
+            StoreRecord::User($entity) => {
+                type $table = user::Entity;
+                $body
+            }
+            StoreRecord::Role($entity) => {
+                type $table = role::Entity;
+                $body
+            }
+            StoreRecord::Group($entity) => {
+                type $table = group::Entity;
+                $body
+            }
+            StoreRecord::Member($entity) => {
+                type $table = member::Entity;
+                $body
+            }
+            StoreRecord::Invitation($entity) => {
+                type $table = invitation::Entity;
+                $body
+            }
+            StoreRecord::Session($entity) => {
+                type $table = session::Entity;
                 $body
             }
         }
@@ -164,8 +220,8 @@ async fn list_from<T: Table>(
     if let Some(organization) = query.organization {
         select = select.filter(T::ORGANIZATION.eq(row::key(organization.into())));
     }
-    match (query.declared_by, T::DECLARED_BY) {
-        (Some(agent), Some(column)) => select = select.filter(column.eq(row::key(agent.into()))),
+    match (query.owner, T::OWNER) {
+        (Some(owner), Some(column)) => select = select.filter(column.eq(row::key(owner))),
         (Some(_), None) => return Ok(Vec::new()),
         (None, _) => {}
     }

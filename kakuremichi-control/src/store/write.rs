@@ -72,7 +72,10 @@ pub(super) async fn commit(database: &DatabaseConnection, batch: Batch) -> Resul
 }
 
 /// Applies a mutation, and says whose record it changed.
-async fn apply(transaction: &DatabaseTransaction, mutation: Mutation) -> Result<OrganizationId, CommitError> {
+async fn apply(
+    transaction: &DatabaseTransaction,
+    mutation: Mutation,
+) -> Result<Option<OrganizationId>, CommitError> {
     match mutation {
         Mutation::Create(record) => create(transaction, record).await,
         Mutation::Update(record, expected) => update(transaction, record, expected).await,
@@ -84,7 +87,7 @@ async fn apply(transaction: &DatabaseTransaction, mutation: Mutation) -> Result<
 async fn create(
     transaction: &DatabaseTransaction,
     record: StoreRecord,
-) -> Result<OrganizationId, CommitError> {
+) -> Result<Option<OrganizationId>, CommitError> {
     let id = record.id();
     if table::get(transaction, id).await?.is_some() {
         return Err(CommitError::Exists(id));
@@ -101,7 +104,7 @@ async fn update(
     transaction: &DatabaseTransaction,
     record: StoreRecord,
     expected: Version,
-) -> Result<OrganizationId, CommitError> {
+) -> Result<Option<OrganizationId>, CommitError> {
     let id = record.id();
     let old = at_version(transaction, id, Some(expected)).await?;
     free_unique(transaction, id).await?;
@@ -122,7 +125,7 @@ async fn delete(
     transaction: &DatabaseTransaction,
     id: RecordId,
     expected: Option<Version>,
-) -> Result<OrganizationId, CommitError> {
+) -> Result<Option<OrganizationId>, CommitError> {
     let old = at_version(transaction, id, expected).await?;
     free_unique(transaction, id).await?;
     feed::forget_usage(transaction, id).await?;
@@ -157,7 +160,7 @@ async fn consume(
     id: TokenId,
     role: Role,
     now: Timestamp,
-) -> Result<OrganizationId, CommitError> {
+) -> Result<Option<OrganizationId>, CommitError> {
     use token::Column;
     let open = |column: Column, holds: sea_orm::sea_query::SimpleExpr| {
         Condition::any().add(column.is_null()).add(holds)
@@ -182,7 +185,7 @@ async fn consume(
         // The row was there, usable, and not changed: it was locked against others all the time.
         return Err(CommitError::Stale(id.into()));
     }
-    Ok(token.value.organization)
+    Ok(Some(token.value.organization))
 }
 
 async fn take_unique(transaction: &DatabaseTransaction, record: &StoreRecord) -> Result<(), CommitError> {
@@ -224,12 +227,12 @@ async fn free_unique(transaction: &DatabaseTransaction, id: RecordId) -> Result<
 async fn feed_change(
     transaction: &DatabaseTransaction,
     record: RecordId,
-    organization: OrganizationId,
+    organization: Option<OrganizationId>,
 ) -> Result<Sequence, StoreError> {
     let row = change::ActiveModel {
         sequence: NotSet,
         record: Set(record.to_string()),
-        organization: Set(row::key(organization.into())),
+        organization: Set(organization.map(|id| row::key(id.into())).unwrap_or_default()),
     };
     let last = change::Entity::insert(row)
         .exec(transaction)

@@ -2,6 +2,7 @@
 
 use crate::{
     id::{ApiKeyId, OrganizationId, TokenId},
+    model::Permissions,
     name::{HostPattern, Label},
     net::PortRange,
     time::Timestamp,
@@ -121,7 +122,7 @@ impl EnrolmentToken {
     }
 }
 
-/// A credential for the REST API. It has every right in its organization.
+/// A credential for the REST API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
     /// Its identifier, which is no secret.
@@ -132,6 +133,8 @@ pub struct ApiKey {
     pub name: Label,
     /// SHA-256 of the secret.
     pub secret_hash: [u8; 32],
+    /// What it may do in its organization.
+    pub permissions: Permissions,
     /// When it ends to be of use.
     pub expires: Option<Timestamp>,
     /// When it was made.

@@ -22,7 +22,9 @@ mod usage;
 
 pub use batches::{failing_batches_leave_nothing, mutations_apply_in_order};
 pub use feeds::{audit_is_kept_in_order, changes_are_fed_in_order, one_of_many_gets_a_unique_value};
-pub use pages::{declared_services_are_found, pages_are_bounded, pages_hold_every_record_once};
+pub use pages::{
+    declared_services_are_found, pages_are_bounded, pages_hold_every_record_once, records_of_a_user_are_found,
+};
 pub use records::{
     overlay_is_made_once, records_are_deleted, records_are_updated_at_their_version, records_round_trip,
     unique_values_are_unique,
@@ -51,6 +53,7 @@ pub async fn run<F: AsyncFn() -> Arc<dyn Store>>(empty: F) {
     pages_hold_every_record_once(&*empty().await).await;
     pages_are_bounded(&*empty().await).await;
     declared_services_are_found(&*empty().await).await;
+    records_of_a_user_are_found(&*empty().await).await;
     changes_are_fed_in_order(&*empty().await).await;
     audit_is_kept_in_order(&*empty().await).await;
     one_of_many_gets_a_unique_value(&*empty().await).await;

@@ -162,21 +162,15 @@ impl Store for MemoryStore {
 }
 
 fn matches(query: &Query, record: &StoreRecord) -> bool {
-    let declared_by = match record {
-        StoreRecord::Service(service) => service.lifetime.declared_by(),
-        _ => None,
-    };
-    query
-        .organization
-        .is_none_or(|organization| organization == record.organization())
-        && (query.declared_by.is_none() || query.declared_by == declared_by)
+    (query.organization.is_none() || query.organization == record.organization())
+        && (query.owner.is_none() || query.owner == record.owner())
 }
 
 /// What a half-applied batch replaced, newest last, and what it changed.
 #[derive(Default)]
 struct Undo {
     replaced: Vec<(RecordId, Option<Stored<StoreRecord>>)>,
-    changed: Vec<(RecordId, OrganizationId)>,
+    changed: Vec<(RecordId, Option<OrganizationId>)>,
 }
 
 impl State {
@@ -228,7 +222,7 @@ impl State {
             RecordId::Service(service) => {
                 self.totals.remove(&service);
             }
-            RecordId::Organization(_) | RecordId::Site(_) | RecordId::Token(_) | RecordId::ApiKey(_) => {}
+            _ => {}
         }
     }
 
@@ -271,7 +265,7 @@ impl State {
         }
     }
 
-    fn record(&mut self, changed: Vec<(RecordId, OrganizationId)>, audit: AuditEntry) {
+    fn record(&mut self, changed: Vec<(RecordId, Option<OrganizationId>)>, audit: AuditEntry) {
         let next = |last: Option<&Sequence>| Sequence(last.map_or(0, |last| last.0) + 1);
         for (record, organization) in changed {
             let sequence = next(self.changes.keys().next_back());

@@ -3,9 +3,16 @@
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use crate::{
-    id::{AgentId, ApiKeyId, GatewayId, NodeId, OrganizationId, ParseIdError, ServiceId, SiteId, TokenId},
+    email::EmailAddress,
+    id::{
+        AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId, ParseIdError,
+        RoleId, ServiceId, SessionId, SiteId, TokenId, UserId,
+    },
     key::{IdentityKey, WireGuardKey},
-    model::{ApiKey, EnrolmentToken, Node, NodeKind, Organization, Service, ServiceKind, Site},
+    model::{
+        ApiKey, EnrolmentToken, Group, Invitation, Member, Node, NodeKind, Organization, Service,
+        ServiceKind, Session, Site, User, UserRole,
+    },
     name::{HostPattern, Label},
 };
 
@@ -126,6 +133,18 @@ records! {
     Token(EnrolmentToken, TokenId);
     /// An API key.
     ApiKey(ApiKey, ApiKeyId);
+    /// A user.
+    User(User, UserId);
+    /// A role of people.
+    Role(UserRole, RoleId);
+    /// A group of people.
+    Group(Group, GroupId);
+    /// A user in an organization.
+    Member(Member, MemberId);
+    /// An invitation.
+    Invitation(Invitation, InvitationId);
+    /// A session of a user.
+    Session(Session, SessionId);
 }
 
 impl From<AgentId> for RecordId {
@@ -159,6 +178,12 @@ impl FromStr for RecordId {
             .or_else(|_| of::<ServiceId>(text))
             .or_else(|_| of::<TokenId>(text))
             .or_else(|_| of::<ApiKeyId>(text))
+            .or_else(|_| of::<UserId>(text))
+            .or_else(|_| of::<RoleId>(text))
+            .or_else(|_| of::<GroupId>(text))
+            .or_else(|_| of::<MemberId>(text))
+            .or_else(|_| of::<InvitationId>(text))
+            .or_else(|_| of::<SessionId>(text))
     }
 }
 
@@ -196,6 +221,18 @@ pub enum UniqueKey {
     TokenSecret([u8; 32]),
     /// The hash of an API key's secret.
     ApiKeySecret([u8; 32]),
+    /// A user's address.
+    Email(EmailAddress),
+    /// The name of a role in its organization.
+    RoleName(OrganizationId, Label),
+    /// The name of a group in its organization.
+    GroupName(OrganizationId, Label),
+    /// A user's place in an organization.
+    Membership(OrganizationId, UserId),
+    /// The hash of an invitation's secret.
+    InvitationSecret([u8; 32]),
+    /// The hash of a session's secret.
+    SessionSecret([u8; 32]),
 }
 
 impl fmt::Display for UniqueKey {
@@ -214,21 +251,53 @@ impl fmt::Display for UniqueKey {
             Self::OverlayV4(address) => write!(f, "overlay/{address}"),
             Self::TokenSecret(hash) => write!(f, "token/{}", hex(hash)),
             Self::ApiKeySecret(hash) => write!(f, "api-key/{}", hex(hash)),
+            Self::Email(email) => write!(f, "email/{email}"),
+            Self::RoleName(organization, name) => write!(f, "role/{organization}/{name}"),
+            Self::GroupName(organization, name) => write!(f, "group/{organization}/{name}"),
+            Self::Membership(organization, user) => write!(f, "member/{organization}/{user}"),
+            Self::InvitationSecret(hash) => write!(f, "invitation/{}", hex(hash)),
+            Self::SessionSecret(hash) => write!(f, "session/{}", hex(hash)),
         }
     }
 }
 
 impl StoreRecord {
-    /// The organization that the record belongs to (itself, if it is one).
+    /// The organization that the record belongs to (itself, if it is one); none for what is of the whole
+    /// Control.
     #[must_use]
-    pub const fn organization(&self) -> OrganizationId {
-        match self {
+    pub const fn organization(&self) -> Option<OrganizationId> {
+        Some(match self {
             Self::Organization(organization) => organization.id,
             Self::Node(node) => node.organization,
             Self::Site(site) => site.organization,
             Self::Service(service) => service.organization,
             Self::Token(token) => token.organization,
             Self::ApiKey(key) => key.organization,
+            Self::Role(role) => role.organization,
+            Self::Group(group) => group.organization,
+            Self::Member(member) => member.organization,
+            Self::Invitation(invitation) => invitation.organization,
+            Self::User(_) | Self::Session(_) => return None,
+        })
+    }
+
+    /// The record that this one is of, so that it can be listed by it: the agent that declared a service, the
+    /// user of a member or of a session.
+    #[must_use]
+    pub fn owner(&self) -> Option<RecordId> {
+        match self {
+            Self::Service(service) => service.lifetime.declared_by().map(Into::into),
+            Self::Member(member) => Some(member.user.into()),
+            Self::Session(session) => Some(session.user.into()),
+            Self::Organization(_)
+            | Self::Node(_)
+            | Self::Site(_)
+            | Self::Token(_)
+            | Self::ApiKey(_)
+            | Self::User(_)
+            | Self::Role(_)
+            | Self::Group(_)
+            | Self::Invitation(_) => None,
         }
     }
 
@@ -270,6 +339,12 @@ impl StoreRecord {
             }
             Self::Token(token) => vec![UniqueKey::TokenSecret(token.secret_hash)],
             Self::ApiKey(key) => vec![UniqueKey::ApiKeySecret(key.secret_hash)],
+            Self::User(user) => vec![UniqueKey::Email(user.email.clone())],
+            Self::Role(role) => vec![UniqueKey::RoleName(role.organization, role.name.clone())],
+            Self::Group(group) => vec![UniqueKey::GroupName(group.organization, group.name.clone())],
+            Self::Member(member) => vec![UniqueKey::Membership(member.organization, member.user)],
+            Self::Invitation(invitation) => vec![UniqueKey::InvitationSecret(invitation.secret_hash)],
+            Self::Session(session) => vec![UniqueKey::SessionSecret(session.secret_hash)],
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Enrolment tokens and API keys as people copy them.
+//! Enrolment tokens, API keys and other secrets as people copy them.
 //!
-//! Both are a prefix and lower-case base 32 (RFC 4648 alphabet, no padding) that ends in a checksum, so
+//! Each is a prefix and lower-case base 32 (RFC 4648 alphabet, no padding) that ends in a checksum, so
 //! that a text cut short is told apart from one that is not known. The checksum is no protection.
 
 use std::{fmt, str::FromStr};
@@ -11,14 +11,13 @@ use kakuremichi_core::{key::IdentityKey, secret::Secret};
 use super::sha256;
 
 const TOKEN_PREFIX: &str = "kkm_enroll_";
-const API_KEY_PREFIX: &str = "kkm_api_";
 /// The only layout of tokens so far.
 const TOKEN_VERSION: u8 = 1;
 /// The token says which CA Control's certificate is from.
 const FLAG_CA: u8 = 1;
 const CHECKSUM: usize = 4;
 
-/// Why a text is not a token or an API key.
+/// Why a text is not such a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseSecretError {
     /// It does not start as one.
@@ -117,42 +116,58 @@ impl fmt::Debug for TokenText {
     }
 }
 
-/// An API key.
-#[derive(Debug, Clone)]
-pub struct ApiKeyText {
-    secret: Secret<[u8; 32]>,
+macro_rules! secret_texts {
+    ($($(#[$doc:meta])* $name:ident $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone)]
+        pub struct $name {
+            secret: Secret<[u8; 32]>,
+        }
+
+        impl $name {
+            /// What the text starts with.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// Makes one of 32 random bytes.
+            #[must_use]
+            pub const fn new(secret: Secret<[u8; 32]>) -> Self {
+                Self { secret }
+            }
+
+            /// SHA-256 of the secret, which is what Control stores.
+            #[must_use]
+            pub fn secret_hash(&self) -> [u8; 32] {
+                sha256(self.secret.expose())
+            }
+
+            /// The text to copy.
+            #[must_use]
+            pub fn to_text(&self) -> Secret<String> {
+                to_text(Self::PREFIX, self.secret.expose().to_vec())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseSecretError;
+
+            fn from_str(text: &str) -> Result<Self, ParseSecretError> {
+                let bytes = from_text(Self::PREFIX, text)?;
+                let secret = bytes.expose().as_slice().try_into();
+                Ok(Self::new(Secret::new(
+                    secret.map_err(|_| ParseSecretError::Damaged)?,
+                )))
+            }
+        }
+    )*};
 }
 
-impl ApiKeyText {
-    /// Makes a key of 32 random bytes.
-    #[must_use]
-    pub const fn new(secret: Secret<[u8; 32]>) -> Self {
-        Self { secret }
-    }
-
-    /// SHA-256 of the secret, which is what Control stores.
-    #[must_use]
-    pub fn secret_hash(&self) -> [u8; 32] {
-        sha256(self.secret.expose())
-    }
-
-    /// The text to copy.
-    #[must_use]
-    pub fn to_text(&self) -> Secret<String> {
-        to_text(API_KEY_PREFIX, self.secret.expose().to_vec())
-    }
-}
-
-impl FromStr for ApiKeyText {
-    type Err = ParseSecretError;
-
-    fn from_str(text: &str) -> Result<Self, ParseSecretError> {
-        let bytes = from_text(API_KEY_PREFIX, text)?;
-        let secret = bytes.expose().as_slice().try_into();
-        Ok(Self::new(Secret::new(
-            secret.map_err(|_| ParseSecretError::Damaged)?,
-        )))
-    }
+secret_texts! {
+    /// An API key.
+    ApiKeyText "kkm_api_";
+    /// What a person who signed in to Control shows with each request.
+    SessionText "kkm_session_";
+    /// Lets one person join an organization, once.
+    InvitationText "kkm_invite_";
 }
 
 fn checksum(prefix: &str, bytes: &[u8]) -> [u8; CHECKSUM] {
@@ -223,7 +238,7 @@ mod tests {
         let key = ApiKeyText::new(Secret::new([9; 32])).to_text();
         assert!(key.expose().parse::<ApiKeyText>().is_ok());
         assert!(key.expose().parse::<TokenText>().is_err());
-        let forged = key.expose().replace(API_KEY_PREFIX, TOKEN_PREFIX);
+        let forged = key.expose().replace(ApiKeyText::PREFIX, TOKEN_PREFIX);
         assert_eq!(
             forged.parse::<TokenText>().map(|_| ()),
             Err(ParseSecretError::Damaged)

@@ -10,7 +10,7 @@ use kakuremichi_bins_common::{AdminSource, DataDir, Failure, Role as ProcessRole
 use kakuremichi_control::service::{ApiKeyDraft, TokenDraft, UseCaseError};
 use kakuremichi_control_bin::{self as control_bin, ControlRole, Security};
 use kakuremichi_core::{
-    model::{DeclareScope, Role},
+    model::{DeclareScope, Permissions, Role},
     name::{HostPattern, Label},
     secret::Secret,
     time::Timestamp,
@@ -41,6 +41,7 @@ const TOKEN_LIFE: Duration = Duration::from_secs(600);
 pub(super) struct Roles {
     control: ControlRole,
     control_url: String,
+    set_up: Option<Secret<String>>,
     gateway: Gateway,
     agent: Agent,
     demo: JoinHandle<std::io::Result<()>>,
@@ -60,6 +61,7 @@ impl Roles {
         let ca = gateway.ca_certificate().unwrap_or_default().to_owned();
         data.write_public(CA, ca.as_bytes())?;
         let agent = start_agent(&issuer, &control_url).await?;
+        let set_up = control.set_up_link().await?;
         let published = tokio::select! {
             published = publish(config, &gateway, &agent, &ca) => published,
             failure = failed(&gateway, &agent) => Err(failure),
@@ -68,6 +70,7 @@ impl Roles {
         Ok(Self {
             control,
             control_url,
+            set_up,
             gateway,
             agent,
             demo,
@@ -103,6 +106,11 @@ impl Roles {
 
     pub(super) fn control_url(&self) -> String {
         self.control_url.clone()
+    }
+
+    /// Where the first user makes an account.
+    pub(super) fn set_up(&self) -> Option<String> {
+        self.set_up.as_ref().map(|link| link.expose().clone())
     }
 
     pub(super) fn control_ca(&self) -> Option<PathBuf> {
@@ -295,6 +303,7 @@ impl Issuer<'_> {
         let actor = use_cases.control().await.map_err(refused)?;
         let draft = ApiKeyDraft {
             name: name()?,
+            permissions: Permissions::EVERYTHING,
             expires: None,
         };
         let key = use_cases.create_api_key(&actor, draft).await.map_err(refused)?;

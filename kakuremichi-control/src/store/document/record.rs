@@ -5,7 +5,10 @@ use std::net::Ipv4Addr;
 use kakuremichi_core::{
     id::{ApiKeyId, NodeId, OrganizationId, ServiceId, SiteId, TokenId},
     key::{IdentityKey, WireGuardKey},
-    model::{ApiKey, EnrolmentToken, Node, Organization, Role, Service, Site},
+    model::{
+        ApiKey, EnrolmentToken, Group, Invitation, Member, Node, Organization, Permissions, Role, Service,
+        Session, Site, User, UserRole,
+    },
     name::Label,
     net::{Cidr, Endpoint},
     store::StoreRecord,
@@ -13,7 +16,10 @@ use kakuremichi_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{KindDocument, LifetimeDocument, NodeDocument, PolicyDocument, ScopeDocument};
+use super::{
+    GroupDocument, InvitationDocument, KindDocument, LifetimeDocument, MemberDocument, NodeDocument,
+    PermissionsDocument, PolicyDocument, ScopeDocument, SessionDocument, UserDocument, UserRoleDocument,
+};
 use crate::text::{Text, texts, untexts};
 
 /// A text is not a record.
@@ -95,7 +101,16 @@ enum RecordDocument {
         secret_hash: [u8; 32],
         expires: Option<i64>,
         created: i64,
+        /// Absent of keys that were made when there was but one right.
+        #[serde(default)]
+        permissions: Option<PermissionsDocument>,
     },
+    User(UserDocument),
+    Role(UserRoleDocument),
+    Group(GroupDocument),
+    Member(MemberDocument),
+    Invitation(InvitationDocument),
+    Session(SessionDocument),
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -166,7 +181,14 @@ impl From<&StoreRecord> for RecordDocument {
                 secret_hash: key.secret_hash,
                 expires: time(key.expires),
                 created: key.created.as_millis(),
+                permissions: Some(key.permissions.into()),
             },
+            StoreRecord::User(user) => Self::User(user.into()),
+            StoreRecord::Role(role) => Self::Role(role.into()),
+            StoreRecord::Group(group) => Self::Group(group.into()),
+            StoreRecord::Member(member) => Self::Member(member.into()),
+            StoreRecord::Invitation(invitation) => Self::Invitation(invitation.into()),
+            StoreRecord::Session(session) => Self::Session(session.into()),
         }
     }
 }
@@ -275,15 +297,23 @@ impl From<RecordDocument> for StoreRecord {
                 secret_hash,
                 expires,
                 created,
+                permissions,
             } => ApiKey {
                 id: id.0,
                 organization: organization.0,
                 name: name.0,
                 secret_hash,
+                permissions: permissions.map_or(Permissions::EVERYTHING, Into::into),
                 expires: time(expires),
                 created: Timestamp::from_millis(created),
             }
             .into(),
+            RecordDocument::User(document) => User::from(document).into(),
+            RecordDocument::Role(document) => UserRole::from(document).into(),
+            RecordDocument::Group(document) => Group::from(document).into(),
+            RecordDocument::Member(document) => Member::from(document).into(),
+            RecordDocument::Invitation(document) => Invitation::from(document).into(),
+            RecordDocument::Session(document) => Session::from(document).into(),
         }
     }
 }
@@ -296,7 +326,7 @@ mod tests {
 
     #[test]
     fn every_record_has_a_text() {
-        let records: [StoreRecord; 8] = [
+        let records: [StoreRecord; 14] = [
             sample::organization(0).into(),
             sample::agent(0, 1).into(),
             sample::gateway(0, 1).into(),
@@ -305,6 +335,12 @@ mod tests {
             sample::tcp_service(0, 1).into(),
             sample::token(0, 1).into(),
             sample::api_key(0, 1).into(),
+            sample::user(1).into(),
+            sample::role(0, 1).into(),
+            sample::group(0, 1).into(),
+            sample::member(0, 1).into(),
+            sample::invitation(0, 1).into(),
+            sample::session(1, 1).into(),
         ];
         for record in records {
             let text = record_to_json(&record).unwrap();

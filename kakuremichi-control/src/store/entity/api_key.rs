@@ -1,9 +1,14 @@
 //! API keys.
 
-use kakuremichi_core::{id::ApiKeyId, model::ApiKey, store::Version};
+use kakuremichi_core::{
+    id::ApiKeyId,
+    model::{ApiKey, Permissions},
+    store::Version,
+};
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
 use crate::store::{
+    document::PermissionsDocument,
     row::{self, RowError},
     table::Table,
 };
@@ -19,6 +24,8 @@ pub struct Model {
     pub secret_hash: Vec<u8>,
     pub expires: Option<i64>,
     pub created: i64,
+    /// None of keys that were made when there was but one right.
+    pub permissions: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -40,15 +47,24 @@ impl Table for Entity {
             secret_hash: Set(domain.secret_hash.to_vec()),
             expires: Set(domain.expires.map(|at| at.as_millis())),
             created: Set(domain.created.as_millis()),
+            permissions: Set(Some(row::to_json(
+                "permissions",
+                &PermissionsDocument::from(domain.permissions),
+            )?)),
         })
     }
 
     fn read(row: Model) -> Result<(ApiKey, Version), RowError> {
+        let permissions = row.permissions.as_deref();
+        let permissions = permissions
+            .map(|text| row::json::<PermissionsDocument>("permissions", text))
+            .transpose()?;
         let key = ApiKey {
             id: ApiKeyId::from_bytes(row::bytes("id", &row.id)?),
             organization: row::organization(&row.organization)?,
             name: row::text("name", &row.name)?,
             secret_hash: row::bytes("secret_hash", &row.secret_hash)?,
+            permissions: permissions.map_or(Permissions::EVERYTHING, Into::into),
             expires: row.expires.map(row::time),
             created: row::time(row.created),
         };

@@ -34,7 +34,7 @@ impl Table for Entity {
     type Domain = Service;
     const ID: Column = Column::Id;
     const ORGANIZATION: Column = Column::Organization;
-    const DECLARED_BY: Option<Column> = Some(Column::DeclaredBy);
+    const OWNER: Option<Column> = Some(Column::DeclaredBy);
 
     fn write(domain: &Service, version: Version) -> Result<ActiveModel, RowError> {
         Ok(ActiveModel {

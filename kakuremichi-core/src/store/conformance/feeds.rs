@@ -39,13 +39,13 @@ pub async fn changes_are_fed_in_order(store: &dyn Store) {
     assert_eq!(
         rows,
         [
-            (zero.into(), zero),
-            (one.into(), one),
-            (node.id.into(), one),
-            (token, zero),
-            (node.id.into(), one),
-            (token, zero),
-            (node.id.into(), one),
+            (zero.into(), Some(zero)),
+            (one.into(), Some(one)),
+            (node.id.into(), Some(one)),
+            (token, Some(zero)),
+            (node.id.into(), Some(one)),
+            (token, Some(zero)),
+            (node.id.into(), Some(one)),
         ]
     );
     assert!(changes.windows(2).all(|pair| pair[0].sequence < pair[1].sequence));

@@ -2,7 +2,7 @@
 
 use super::{batch, create, sample};
 use crate::{
-    id::OrganizationId,
+    id::{AgentId, OrganizationId},
     model::EnrolmentToken,
     store::{MAX_PAGE, Mutation, Query, RecordId, RecordKind, Store, Version},
 };
@@ -76,10 +76,7 @@ pub async fn declared_services_are_found(store: &dyn Store) {
         ],
     )
     .await;
-    let by = |agent| Query {
-        declared_by: Some(agent),
-        ..Query::all(RecordKind::Service)
-    };
+    let by = |agent: AgentId| Query::all(RecordKind::Service).owned_by(agent);
     let (two, three) = (sample::tcp_service(0, 2), sample::tcp_service(0, 3));
     let agent = two.lifetime.declared_by().expect("an agent declared it");
     assert_eq!(ids(store, by(agent)).await, [RecordId::from(two.id)]);
@@ -98,6 +95,39 @@ pub async fn declared_services_are_found(store: &dyn Store) {
         ids(store, by(agent)).await,
         [RecordId::from(two.id), three.id.into()]
     );
+}
+
+/// What is of a user is found in whichever organization, and what is of no organization in none.
+pub async fn records_of_a_user_are_found(store: &dyn Store) {
+    create(
+        store,
+        [
+            sample::organization(0).into(),
+            sample::organization(1).into(),
+            sample::user(1).into(),
+            sample::user(2).into(),
+            sample::member(0, 1).into(),
+            sample::member(1, 1).into(),
+            sample::member(0, 2).into(),
+            sample::session(1, 1).into(),
+            sample::session(2, 2).into(),
+        ],
+    )
+    .await;
+    let user = sample::user(1).id;
+    let members = Query::all(RecordKind::Member).owned_by(user);
+    let both = [sample::member(0, 1).id.into(), sample::member(1, 1).id.into()];
+    assert_eq!(ids(store, members).await, both);
+    let zero = sample::organization(0).id;
+    assert_eq!(ids(store, members.of(zero)).await, both[..1]);
+    let sessions = Query::all(RecordKind::Session).owned_by(user);
+    assert_eq!(
+        ids(store, sessions).await,
+        [RecordId::from(sample::session(1, 1).id)]
+    );
+    assert_eq!(ids(store, sessions.of(zero)).await, []);
+    assert_eq!(ids(store, Query::all(RecordKind::User).of(zero)).await, []);
+    assert_eq!(ids(store, Query::all(RecordKind::User)).await.len(), 2);
 }
 
 /// No page is larger than [`MAX_PAGE`], whatever is asked for.

@@ -16,7 +16,7 @@ pub async fn overlay_is_made_once(store: &dyn Store) {
     assert_eq!(store.overlay(second).await.expect("works"), first);
 }
 
-fn one_of_each() -> [StoreRecord; 8] {
+fn one_of_each() -> [StoreRecord; 14] {
     [
         sample::organization(0).into(),
         sample::agent(0, 1).into(),
@@ -26,6 +26,12 @@ fn one_of_each() -> [StoreRecord; 8] {
         sample::tcp_service(0, 2).into(),
         sample::token(0, 1).into(),
         sample::api_key(0, 1).into(),
+        sample::user(1).into(),
+        sample::role(0, 1).into(),
+        sample::group(0, 1).into(),
+        sample::member(0, 1).into(),
+        sample::invitation(0, 1).into(),
+        sample::session(1, 1).into(),
     ]
 }
 

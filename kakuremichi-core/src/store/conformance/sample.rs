@@ -5,12 +5,15 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 use crate::{
     audit::AuditEntry,
     auth::Principal,
-    id::{AgentId, ApiKeyId, GatewayId, OrganizationId, RouteId, ServiceId, SiteId, TargetId, TokenId},
+    id::{
+        AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, OrganizationId, RoleId, RouteId,
+        ServiceId, SessionId, SiteId, TargetId, TokenId, UserId,
+    },
     key::{IdentityKey, WireGuardKey},
     model::{
-        ApiKey, DeclareScope, EnrolmentToken, Health, HealthCheck, Lifetime, Node, NodeKind, Organization,
-        Pool, Role, Route, Service, ServiceKind, Site, Target, TargetAddress, TargetPlace, TargetScheme,
-        VirtualPort,
+        ApiKey, DeclareScope, EnrolmentToken, Group, Health, HealthCheck, Invitation, Lifetime, Member, Node,
+        NodeKind, Organization, Permission, Permissions, Pool, Role, Route, Service, ServiceKind, Session,
+        SignIn, Site, Target, TargetAddress, TargetPlace, TargetScheme, Totp, User, UserRole, VirtualPort,
     },
     name::{Hostname, Label},
     net::{Cidr, Endpoint},
@@ -150,8 +153,102 @@ pub fn api_key(organization: u8, n: u8) -> ApiKey {
         organization: OrganizationId::from_bytes(bytes(organization)),
         name: label(&format!("key-{n}")),
         secret_hash: [n; 32],
+        permissions: Permissions::NONE
+            .with(Permission::NodesRead)
+            .with(Permission::ServicesWrite),
         expires: None,
         created: NOW,
+    }
+}
+
+/// A user.
+#[must_use]
+pub fn user(n: u8) -> User {
+    User {
+        id: UserId::from_bytes(bytes(n)),
+        email: format!("user-{n}@example.net").parse().expect("a valid address"),
+        name: format!("User {n} 花子").parse().expect("a valid name"),
+        password_hash: Some("$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA".to_owned()),
+        totp: Some(Totp {
+            sealed_secret: vec![n, 0, 255],
+            last_step: 57_000_000,
+        }),
+        recovery_codes: vec![[n; 32], [!n; 32]],
+        administrator: n.is_multiple_of(2),
+        verified: Some(NOW),
+        disabled: None,
+        created: NOW,
+    }
+}
+
+/// A role of people of [`organization`]`(organization)`.
+#[must_use]
+pub fn role(organization: u8, n: u8) -> UserRole {
+    UserRole {
+        id: RoleId::from_bytes(bytes(n)),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        name: label(&format!("role-{n}")),
+        permissions: Permissions::EVERYTHING,
+        built_in: n.is_multiple_of(2),
+        created: NOW,
+    }
+}
+
+/// A group of people of [`organization`]`(organization)`.
+#[must_use]
+pub fn group(organization: u8, n: u8) -> Group {
+    Group {
+        id: GroupId::from_bytes(bytes(n)),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        name: label(&format!("group-{n}")),
+        created: NOW,
+    }
+}
+
+/// [`user`]`(n)` in [`organization`]`(organization)`.
+#[must_use]
+pub fn member(organization: u8, n: u8) -> Member {
+    let mut id = bytes(n);
+    id[0] = organization;
+    Member {
+        id: MemberId::from_bytes(id),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        user: user(n).id,
+        roles: [role(organization, 1).id, role(organization, 2).id].into(),
+        groups: [group(organization, 1).id].into(),
+        created: NOW,
+    }
+}
+
+/// An invitation to [`organization`]`(organization)`.
+#[must_use]
+pub fn invitation(organization: u8, n: u8) -> Invitation {
+    Invitation {
+        id: InvitationId::from_bytes(bytes(n)),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        email: Some(user(n).email),
+        roles: [role(organization, 1).id].into(),
+        groups: [group(organization, 1).id].into(),
+        administrator: false,
+        secret_hash: [n; 32],
+        inviter: Some(Principal::new("user", "somebody")),
+        expires: NOW,
+        created: NOW,
+    }
+}
+
+/// A session of [`user`]`(of)`.
+#[must_use]
+pub fn session(of: u8, n: u8) -> Session {
+    Session {
+        id: SessionId::from_bytes(bytes(n)),
+        user: user(of).id,
+        secret_hash: [n; 32],
+        sign_in: SignIn::PasswordAndTotp,
+        source: Some("2001:db8::7".parse().expect("a valid address")),
+        user_agent: "Mozilla/5.0 \"quoted\"".to_owned(),
+        created: NOW,
+        expires: NOW,
     }
 }
 

@@ -1,0 +1,50 @@
+//! Pages for people, below Control's own path.
+//!
+//! They are files of this crate, nothing is made of what a request brings, and they work through the REST API.
+
+use axum::{
+    Router,
+    http::{HeaderName, HeaderValue, header},
+    middleware::map_response,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+/// The path of the page on which an invitation is accepted. The invitation stands behind a `#`, so that it is sent
+/// to nobody before the form is, and then in a body.
+pub(crate) const JOIN: &str = "/join";
+
+pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    const HTML: &str = "text/html; charset=utf-8";
+    const SCRIPT: &str = "text/javascript; charset=utf-8";
+    const STYLE: &str = "text/css; charset=utf-8";
+    let file = |kind: &'static str, text: &'static str| {
+        get(move || async move { ([(header::CONTENT_TYPE, kind)], text).into_response() })
+    };
+    Router::new()
+        .route(JOIN, file(HTML, include_str!("pages/join.html")))
+        .route("/join.js", file(SCRIPT, include_str!("pages/join.js")))
+        .route("/pages.css", file(STYLE, include_str!("pages/pages.css")))
+        .layer(map_response(secure))
+}
+
+/// Headers that take from a page what it has no business doing.
+async fn secure(mut response: Response) -> Response {
+    const HEADERS: [(HeaderName, &str); 5] = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'none'; \
+             base-uri 'none'; frame-ancestors 'none'",
+        ),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    for (name, value) in HEADERS {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

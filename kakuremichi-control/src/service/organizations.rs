@@ -1,0 +1,174 @@
+//! Tenants.
+
+use kakuremichi_core::{
+    id::{MemberId, OrganizationId},
+    model::{Member, Node, Organization, Service, Site},
+    name::Label,
+    store::{Mutation, Query, RecordId, RecordKind, Stored, Version},
+};
+
+use super::{
+    Actor, Listing, UseCaseError, UseCases, at_version, now, random, roles::owner_role, update,
+    users::administrator, written,
+};
+
+impl UseCases {
+    /// Makes an organization, with a role that has every permission. The administrator who makes it owns it.
+    ///
+    /// # Errors
+    /// When the actor is no administrator, the name is taken, or the storage fails.
+    pub async fn create_organization(
+        &self,
+        actor: &Actor,
+        name: Label,
+    ) -> Result<Stored<Organization>, UseCaseError> {
+        administrator(actor)?;
+        let organization = Organization {
+            id: OrganizationId::from_bytes(random()?),
+            name,
+            created: now(),
+        };
+        let role = owner_role(organization.id)?;
+        let mut mutations = vec![
+            Mutation::Create(organization.clone().into()),
+            Mutation::Create(role.clone().into()),
+        ];
+        if let Some(person) = actor.person {
+            let member = Member {
+                id: MemberId::from_bytes(random()?),
+                organization: organization.id,
+                user: person.user,
+                roles: [role.id].into(),
+                groups: Default::default(),
+                created: now(),
+            };
+            mutations.push(Mutation::Create(member.into()));
+        }
+        self.commit(actor, "organization.create", organization.id, mutations)
+            .await?;
+        Ok(written(organization, None))
+    }
+
+    /// Lists the organizations: all of them for an administrator, for others those they are in.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn organizations(
+        &self,
+        actor: &Actor,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Listing<Organization>, UseCaseError> {
+        if actor.administers() {
+            let query = Query {
+                after,
+                limit,
+                ..Query::all(RecordKind::Organization)
+            };
+            let page = self.store().list(query).await?;
+            return Ok(Listing {
+                items: page.records.into_iter().filter_map(Stored::narrow).collect(),
+                next: page.next,
+            });
+        }
+        let mut ids = vec![actor.organization];
+        if let Some(person) = actor.person {
+            let query = Query::all(RecordKind::Member).owned_by(person.user);
+            let members: Vec<Stored<Member>> = self.store().all_of(query).await?;
+            ids = members.iter().map(|member| member.value.organization).collect();
+        }
+        ids.sort();
+        ids.retain(|id| after.is_none_or(|after| RecordId::from(*id) > after));
+        let more = ids.len() > limit;
+        ids.truncate(limit);
+        let next = ids.last().filter(|_| more).map(|id| (*id).into());
+        let mut items = Vec::new();
+        for id in ids {
+            items.extend(self.store().entity(id).await?);
+        }
+        Ok(Listing { items, next })
+    }
+
+    /// Renames an organization.
+    ///
+    /// # Errors
+    /// When the actor is no administrator, the name is taken, it changed since `expected`, or the storage fails.
+    pub async fn rename_organization(
+        &self,
+        actor: &Actor,
+        id: OrganizationId,
+        name: Label,
+        expected: Option<Version>,
+    ) -> Result<Stored<Organization>, UseCaseError> {
+        let organization = self.any_organization(actor, id).await?;
+        at_version(&organization, expected)?;
+        if id == self.start().await?.organization {
+            // It is found by its name at each start.
+            return Err(UseCaseError::BuiltIn);
+        }
+        let changed = Organization {
+            name,
+            ..organization.value
+        };
+        let mutations = vec![update(changed.clone(), organization.version)];
+        self.commit(actor, "organization.update", id, mutations).await?;
+        Ok(written(changed, Some(organization.version)))
+    }
+
+    /// Deletes an organization that has no nodes, sites and services any more, with all else that it has: roles,
+    /// groups, members, invitations, tokens and keys.
+    ///
+    /// # Errors
+    /// When the actor is no administrator, it is not empty, it changed since `expected`, or the storage fails.
+    pub async fn delete_organization(
+        &self,
+        actor: &Actor,
+        id: OrganizationId,
+        expected: Option<Version>,
+    ) -> Result<(), UseCaseError> {
+        let organization = self.any_organization(actor, id).await?;
+        at_version(&organization, expected)?;
+        if id == self.start().await?.organization {
+            return Err(UseCaseError::BuiltIn);
+        }
+        let empty = self.store().all::<Node>(Some(id)).await?.is_empty()
+            && self.store().all::<Site>(Some(id)).await?.is_empty()
+            && self.store().all::<Service>(Some(id)).await?.is_empty();
+        if !empty {
+            return Err(UseCaseError::NotEmpty);
+        }
+        let mut mutations = Vec::new();
+        for kind in RecordKind::ALL
+            .iter()
+            .filter(|kind| **kind != RecordKind::Organization)
+        {
+            let mut query = Query::all(*kind).of(id);
+            loop {
+                let page = self.store().list(query).await?;
+                let records = page.records.iter().map(|record| record.value.id());
+                mutations.extend(records.map(|record| Mutation::Delete(record, None)));
+                match page.next {
+                    Some(next) => query.after = Some(next),
+                    None => break,
+                }
+            }
+        }
+        mutations.push(Mutation::Delete(id.into(), Some(organization.version)));
+        self.commit(actor, "organization.delete", id, mutations).await?;
+        Ok(())
+    }
+
+    /// Any organization, for an administrator.
+    ///
+    /// # Errors
+    /// When the actor is no administrator, it is not there, or the storage fails.
+    pub async fn any_organization(
+        &self,
+        actor: &Actor,
+        id: OrganizationId,
+    ) -> Result<Stored<Organization>, UseCaseError> {
+        administrator(actor)?;
+        let found = self.store().entity(id).await?;
+        found.ok_or(UseCaseError::NotFound(RecordKind::Organization))
+    }
+}

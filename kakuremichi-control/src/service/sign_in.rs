@@ -1,0 +1,305 @@
+//! Signing in to Control with a password, and the sessions that come of it.
+//!
+//! An address that nobody has, an account without a password, a disabled one and a wrong password get the same
+//! answer after the same work, so that nobody learns who has an account here.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use kakuremichi_core::{
+    email::EmailAddress,
+    id::{OrganizationId, SessionId, UserId},
+    model::{MAX_USER_AGENT, Member, Organization, Permissions, Session, SignIn, User, UserRole},
+    name::Label,
+    secret::Secret,
+    store::{CommitError, Mutation, Query, RecordKind, Stored, UniqueKey},
+};
+use kakuremichi_proto::identity::{SessionText, constant_time_eq};
+
+use super::{Actor, Person, UseCaseError, UseCases, now, random, totp, update, written};
+
+/// How long a session lasts.
+pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
+/// The most sessions of one user; one more ends the oldest.
+pub const MAX_SESSIONS: usize = 64;
+
+/// Where somebody is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The address, if it is known.
+    pub source: Option<IpAddr>,
+    /// What the browser or the program calls itself; cut to [`MAX_USER_AGENT`] bytes.
+    pub user_agent: String,
+}
+
+/// What somebody shows to sign in.
+#[derive(Debug)]
+pub struct SignInDraft {
+    /// The address of the account.
+    pub email: EmailAddress,
+    /// The password.
+    pub password: Secret<String>,
+    /// A code of the second factor, or a recovery code.
+    pub code: Option<Secret<String>>,
+}
+
+/// A session that began.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// What is stored.
+    pub session: Stored<Session>,
+    /// The text to send as a bearer token. It is shown this once: only a hash is stored.
+    pub text: Secret<String>,
+}
+
+/// Which of their organizations a person acts in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrganizationChoice {
+    /// By its identifier.
+    Id(OrganizationId),
+    /// By its name.
+    Name(Label),
+}
+
+impl UseCases {
+    /// Signs in.
+    ///
+    /// # Errors
+    /// When too much was guessed, what is shown is wrong or not enough, or the storage fails.
+    pub async fn sign_in(&self, draft: SignInDraft, at: Whereabouts) -> Result<NewSession, UseCaseError> {
+        self.guess(at.source, &draft.email)?;
+        let user = self.user_by_email(&draft.email).await?;
+        let active = user.as_ref().filter(|user| user.value.disabled.is_none());
+        let hash = active.and_then(|user| user.value.password_hash.clone());
+        let verified = self.0.passwords.verify(draft.password, hash).await?;
+        let (Some(user), Some(verified)) = (active, verified) else {
+            return Err(UseCaseError::WrongCredentials);
+        };
+        let mut changed = user.value.clone();
+        let sign_in = match (&user.value.totp, draft.code) {
+            (None, _) => SignIn::Password,
+            (Some(_), None) => {
+                // The password was right: it is no guess.
+                self.was_right(at.source, &draft.email);
+                return Err(UseCaseError::SecondFactor);
+            }
+            (Some(_), Some(code)) => {
+                totp::take(&self.0.seal, &mut changed, &code, now()).ok_or(UseCaseError::WrongCredentials)?
+            }
+        };
+        if let Some(better) = verified.rehashed {
+            changed.password_hash = Some(better);
+        }
+        self.was_right(at.source, &draft.email);
+        let mut mutations = Vec::new();
+        if changed != user.value {
+            mutations.push(update(changed, user.version));
+        }
+        self.begin_session(user.value.id, sign_in, at, mutations, "session.create")
+            .await
+    }
+
+    /// Begins a session, together with what led to it. A change of the user that others changed meanwhile, such as
+    /// a code that was used twice at once, is refused.
+    pub(super) async fn begin_session(
+        &self,
+        user: UserId,
+        sign_in: SignIn,
+        at: Whereabouts,
+        mut mutations: Vec<Mutation>,
+        action: &str,
+    ) -> Result<NewSession, UseCaseError> {
+        let (text, created) = (SessionText::new(Secret::new(random()?)), now());
+        let session = Session {
+            id: SessionId::from_bytes(random()?),
+            user,
+            secret_hash: text.secret_hash(),
+            sign_in,
+            source: at.source.map(|source| source.to_canonical()),
+            user_agent: cut(&at.user_agent).to_owned(),
+            created,
+            expires: created.after(SESSION_LIFE),
+        };
+        let mut others = self.sessions_of(user).await?;
+        others.sort_by_key(|other| other.value.created);
+        let surplus = (others.len() + 1).saturating_sub(MAX_SESSIONS);
+        let over = others
+            .iter()
+            .enumerate()
+            .filter(|(at, other)| *at < surplus || other.value.expires <= created);
+        mutations.extend(over.map(|(_, other)| Mutation::Delete(other.value.id.into(), None)));
+        mutations.push(Mutation::Create(session.clone().into()));
+        let actor = self.account(user).await?;
+        match self.commit(&actor, action, session.id, mutations).await {
+            // A session that was over anyway was removed by somebody else meanwhile, or the user changed.
+            Err(CommitError::Stale(_) | CommitError::Missing(_)) => Err(UseCaseError::Contended),
+            committed => {
+                committed?;
+                Ok(NewSession {
+                    session: written(session, None),
+                    text: text.to_text(),
+                })
+            }
+        }
+    }
+
+    /// The user itself, for the audit of what concerns no organization.
+    pub(super) async fn account(&self, user: UserId) -> Result<Actor, UseCaseError> {
+        let person = Person {
+            user,
+            session: SessionId::from_bytes([0; 16]),
+            administrator: false,
+        };
+        let organization = self.start().await?.organization;
+        Ok(Actor::person(organization, person, Permissions::NONE))
+    }
+
+    /// Who shows this text, if it is that of a session that is good now, in the organization of their choice; the
+    /// only one they are in, if they do not choose.
+    ///
+    /// # Errors
+    /// When the person has to choose, or is not in the chosen organization, or the storage fails.
+    pub async fn person_of(
+        &self,
+        text: &str,
+        choice: Option<&OrganizationChoice>,
+    ) -> Result<Option<Actor>, UseCaseError> {
+        let Ok(shown) = text.parse::<SessionText>() else {
+            return Ok(None);
+        };
+        let hash = shown.secret_hash();
+        let found = self.store().find(&UniqueKey::SessionSecret(hash)).await?;
+        let Some(Stored { value: session, .. }) = found.and_then(Stored::narrow::<Session>) else {
+            return Ok(None);
+        };
+        if !constant_time_eq(&session.secret_hash, &hash) || session.expires <= now() {
+            return Ok(None);
+        }
+        let Some(user) = self.store().entity::<User>(session.user).await? else {
+            return Ok(None);
+        };
+        if user.value.disabled.is_some() {
+            return Ok(None);
+        }
+        let person = Person {
+            user: session.user,
+            session: session.id,
+            administrator: user.value.administrator,
+        };
+        let (organization, permissions) = self.rights(person, choice).await?;
+        Ok(Some(Actor::person(organization, person, permissions)))
+    }
+
+    /// Where a person acts, and what they may do there.
+    async fn rights(
+        &self,
+        person: Person,
+        choice: Option<&OrganizationChoice>,
+    ) -> Result<(OrganizationId, Permissions), UseCaseError> {
+        let query = Query::all(RecordKind::Member).owned_by(person.user);
+        let members: Vec<Stored<Member>> = self.store().all_of(query).await?;
+        let chosen = match choice {
+            Some(choice) => Some(self.chosen(choice).await?.ok_or(UseCaseError::NoMember)?),
+            None => None,
+        };
+        let member = match (chosen, members.as_slice()) {
+            (Some(chosen), members) => members.iter().find(|member| member.value.organization == chosen),
+            (None, [only]) => Some(only),
+            (None, []) => None,
+            (None, _) if person.administrator => None,
+            (None, _) => return Err(UseCaseError::ChooseOrganization),
+        };
+        if person.administrator {
+            let default = self.start().await?.organization;
+            let organization = chosen.or_else(|| member.map(|member| member.value.organization));
+            return Ok((organization.unwrap_or(default), Permissions::EVERYTHING));
+        }
+        let member = member.ok_or(UseCaseError::NoMember)?;
+        let mut permissions = Permissions::NONE;
+        for role in &member.value.roles {
+            // A role that is gone gives nothing, nor does one of another organization.
+            let role = self.store().entity::<UserRole>(*role).await?;
+            let role = role.filter(|role| role.value.organization == member.value.organization);
+            permissions = permissions.union(role.map_or(Permissions::NONE, |role| role.value.permissions));
+        }
+        Ok((member.value.organization, permissions))
+    }
+
+    async fn chosen(&self, choice: &OrganizationChoice) -> Result<Option<OrganizationId>, UseCaseError> {
+        let found = match choice {
+            OrganizationChoice::Id(id) => self.store().get((*id).into()).await?,
+            OrganizationChoice::Name(name) => {
+                let key = UniqueKey::OrganizationName(name.clone());
+                self.store().find(&key).await?
+            }
+        };
+        let organization = found.and_then(Stored::narrow::<Organization>);
+        Ok(organization.map(|organization| organization.value.id))
+    }
+
+    /// The person's sessions that are not over, newest first.
+    ///
+    /// # Errors
+    /// When it is no person, or the storage fails.
+    pub async fn own_sessions(&self, actor: &Actor) -> Result<Vec<Stored<Session>>, UseCaseError> {
+        let mut sessions = self.sessions_of(actor.signed_in()?.user).await?;
+        let now = now();
+        sessions.retain(|session| session.value.expires > now);
+        sessions.sort_by_key(|session| std::cmp::Reverse(session.value.created));
+        Ok(sessions)
+    }
+
+    /// Ends a session of the person's own.
+    ///
+    /// # Errors
+    /// When there is no such session of theirs, or the storage fails.
+    pub async fn end_session(&self, actor: &Actor, id: SessionId) -> Result<(), UseCaseError> {
+        let person = actor.signed_in()?;
+        let session = self.store().entity::<Session>(id).await?;
+        let session = session.filter(|session| session.value.user == person.user);
+        if session.is_none() {
+            return Err(UseCaseError::NotFound(RecordKind::Session));
+        }
+        let delete = vec![Mutation::Delete(id.into(), None)];
+        self.commit(actor, "session.delete", id, delete).await?;
+        Ok(())
+    }
+
+    pub(super) async fn sessions_of(&self, user: UserId) -> Result<Vec<Stored<Session>>, UseCaseError> {
+        let query = Query::all(RecordKind::Session).owned_by(user);
+        Ok(self.store().all_of(query).await?)
+    }
+
+    /// What ends all sessions of a user.
+    pub(super) async fn end_sessions_of(&self, user: UserId) -> Result<Vec<Mutation>, UseCaseError> {
+        let sessions = self.sessions_of(user).await?;
+        let ids = sessions.iter().map(|session| session.value.id);
+        Ok(ids.map(|id| Mutation::Delete(id.into(), None)).collect())
+    }
+
+    pub(super) async fn user_by_email(
+        &self,
+        email: &EmailAddress,
+    ) -> Result<Option<Stored<User>>, UseCaseError> {
+        let found = self.store().find(&UniqueKey::Email(email.clone())).await?;
+        Ok(found.and_then(Stored::narrow))
+    }
+
+    /// Counts a guess at an account's secrets, or refuses to look at it yet.
+    pub(super) fn guess(&self, source: Option<IpAddr>, account: &EmailAddress) -> Result<(), UseCaseError> {
+        let guessed = self.throttle().guess(source, account, Instant::now());
+        guessed.map_err(UseCaseError::TooManyAttempts)
+    }
+
+    /// The guess was none.
+    pub(super) fn was_right(&self, source: Option<IpAddr>, account: &EmailAddress) {
+        self.throttle().was_right(source, account);
+    }
+}
+
+/// At most so many bytes of a text, in whole characters.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_USER_AGENT)]
+}

@@ -1,0 +1,362 @@
+//! People, their roles and their sessions.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use data_encoding::{BASE64, HEXLOWER};
+use kakuremichi_core::{
+    auth::Principal,
+    email::EmailAddress,
+    id::{GroupId, InvitationId, MemberId, OrganizationId, RoleId, SessionId, UserId},
+    model::{
+        Group, Invitation, Member, Permission, Permissions, PersonName, Session, SignIn, Totp, User, UserRole,
+    },
+    name::Label,
+    time::Timestamp,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+use crate::text::Text;
+
+/// The names of permissions, or a single `*` for everything.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::store) struct PermissionsDocument(Vec<String>);
+
+const EVERYTHING: &str = "*";
+
+impl From<Permissions> for PermissionsDocument {
+    fn from(permissions: Permissions) -> Self {
+        if permissions.is_everything() {
+            return Self(vec![EVERYTHING.to_owned()]);
+        }
+        Self(
+            permissions
+                .iter()
+                .map(|permission| permission.to_string())
+                .collect(),
+        )
+    }
+}
+
+impl From<PermissionsDocument> for Permissions {
+    fn from(document: PermissionsDocument) -> Self {
+        if document.0.iter().any(|name| name == EVERYTHING) {
+            return Self::EVERYTHING;
+        }
+        // One that this version does not know is one that nobody can use.
+        document
+            .0
+            .iter()
+            .filter_map(|name| name.parse::<Permission>().ok())
+            .collect()
+    }
+}
+
+/// SHA-256, in hexadecimal.
+#[derive(Debug, Clone)]
+struct Hash([u8; 32]);
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(D::Error::custom)?;
+        bytes
+            .try_into()
+            .map(Self)
+            .map_err(|_| D::Error::custom("a hash has 32 bytes"))
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct UserDocument {
+    id: Text<UserId>,
+    email: Text<EmailAddress>,
+    name: Text<PersonName>,
+    password_hash: Option<String>,
+    totp: Option<TotpDocument>,
+    recovery_codes: Vec<Hash>,
+    administrator: bool,
+    verified: Option<i64>,
+    disabled: Option<i64>,
+    created: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TotpDocument {
+    /// Base 64.
+    sealed_secret: String,
+    last_step: u64,
+}
+
+impl From<&User> for UserDocument {
+    fn from(user: &User) -> Self {
+        Self {
+            id: Text(user.id),
+            email: Text(user.email.clone()),
+            name: Text(user.name.clone()),
+            password_hash: user.password_hash.clone(),
+            totp: user.totp.as_ref().map(|totp| TotpDocument {
+                sealed_secret: BASE64.encode(&totp.sealed_secret),
+                last_step: totp.last_step,
+            }),
+            recovery_codes: user.recovery_codes.iter().copied().map(Hash).collect(),
+            administrator: user.administrator,
+            verified: user.verified.map(Timestamp::as_millis),
+            disabled: user.disabled.map(Timestamp::as_millis),
+            created: user.created.as_millis(),
+        }
+    }
+}
+
+impl From<UserDocument> for User {
+    fn from(document: UserDocument) -> Self {
+        Self {
+            id: document.id.0,
+            email: document.email.0,
+            name: document.name.0,
+            password_hash: document.password_hash,
+            totp: document.totp.map(|totp| Totp {
+                // What cannot be read cannot be opened either: the second factor stays, and no code is good.
+                sealed_secret: BASE64.decode(totp.sealed_secret.as_bytes()).unwrap_or_default(),
+                last_step: totp.last_step,
+            }),
+            recovery_codes: document.recovery_codes.into_iter().map(|hash| hash.0).collect(),
+            administrator: document.administrator,
+            verified: document.verified.map(Timestamp::from_millis),
+            disabled: document.disabled.map(Timestamp::from_millis),
+            created: Timestamp::from_millis(document.created),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct UserRoleDocument {
+    id: Text<RoleId>,
+    organization: Text<OrganizationId>,
+    name: Text<Label>,
+    permissions: PermissionsDocument,
+    built_in: bool,
+    created: i64,
+}
+
+impl From<&UserRole> for UserRoleDocument {
+    fn from(role: &UserRole) -> Self {
+        Self {
+            id: Text(role.id),
+            organization: Text(role.organization),
+            name: Text(role.name.clone()),
+            permissions: role.permissions.into(),
+            built_in: role.built_in,
+            created: role.created.as_millis(),
+        }
+    }
+}
+
+impl From<UserRoleDocument> for UserRole {
+    fn from(document: UserRoleDocument) -> Self {
+        Self {
+            id: document.id.0,
+            organization: document.organization.0,
+            name: document.name.0,
+            permissions: document.permissions.into(),
+            built_in: document.built_in,
+            created: Timestamp::from_millis(document.created),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct GroupDocument {
+    id: Text<GroupId>,
+    organization: Text<OrganizationId>,
+    name: Text<Label>,
+    created: i64,
+}
+
+impl From<&Group> for GroupDocument {
+    fn from(group: &Group) -> Self {
+        Self {
+            id: Text(group.id),
+            organization: Text(group.organization),
+            name: Text(group.name.clone()),
+            created: group.created.as_millis(),
+        }
+    }
+}
+
+impl From<GroupDocument> for Group {
+    fn from(document: GroupDocument) -> Self {
+        Self {
+            id: document.id.0,
+            organization: document.organization.0,
+            name: document.name.0,
+            created: Timestamp::from_millis(document.created),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct MemberDocument {
+    id: Text<MemberId>,
+    organization: Text<OrganizationId>,
+    user: Text<UserId>,
+    roles: Vec<Text<RoleId>>,
+    groups: Vec<Text<GroupId>>,
+    created: i64,
+}
+
+fn listed<T: Copy>(set: &BTreeSet<T>) -> Vec<Text<T>> {
+    set.iter().copied().map(Text).collect()
+}
+
+fn set<T: Ord>(list: Vec<Text<T>>) -> BTreeSet<T> {
+    list.into_iter().map(|text| text.0).collect()
+}
+
+impl From<&Member> for MemberDocument {
+    fn from(member: &Member) -> Self {
+        Self {
+            id: Text(member.id),
+            organization: Text(member.organization),
+            user: Text(member.user),
+            roles: listed(&member.roles),
+            groups: listed(&member.groups),
+            created: member.created.as_millis(),
+        }
+    }
+}
+
+impl From<MemberDocument> for Member {
+    fn from(document: MemberDocument) -> Self {
+        Self {
+            id: document.id.0,
+            organization: document.organization.0,
+            user: document.user.0,
+            roles: set(document.roles),
+            groups: set(document.groups),
+            created: Timestamp::from_millis(document.created),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct InvitationDocument {
+    id: Text<InvitationId>,
+    organization: Text<OrganizationId>,
+    email: Option<Text<EmailAddress>>,
+    roles: Vec<Text<RoleId>>,
+    groups: Vec<Text<GroupId>>,
+    administrator: bool,
+    secret_hash: Hash,
+    /// Authority and subject.
+    inviter: Option<(String, String)>,
+    expires: i64,
+    created: i64,
+}
+
+impl From<&Invitation> for InvitationDocument {
+    fn from(invitation: &Invitation) -> Self {
+        let inviter = invitation.inviter.as_ref();
+        Self {
+            id: Text(invitation.id),
+            organization: Text(invitation.organization),
+            email: invitation.email.clone().map(Text),
+            roles: listed(&invitation.roles),
+            groups: listed(&invitation.groups),
+            administrator: invitation.administrator,
+            secret_hash: Hash(invitation.secret_hash),
+            inviter: inviter.map(|by| (by.authority().to_owned(), by.subject().to_owned())),
+            expires: invitation.expires.as_millis(),
+            created: invitation.created.as_millis(),
+        }
+    }
+}
+
+impl From<InvitationDocument> for Invitation {
+    fn from(document: InvitationDocument) -> Self {
+        Self {
+            id: document.id.0,
+            organization: document.organization.0,
+            email: document.email.map(|email| email.0),
+            roles: set(document.roles),
+            groups: set(document.groups),
+            administrator: document.administrator,
+            secret_hash: document.secret_hash.0,
+            inviter: document
+                .inviter
+                .map(|(authority, subject)| Principal::new(authority, subject)),
+            expires: Timestamp::from_millis(document.expires),
+            created: Timestamp::from_millis(document.created),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct SessionDocument {
+    id: Text<SessionId>,
+    user: Text<UserId>,
+    secret_hash: Hash,
+    sign_in: SignInDocument,
+    source: Option<IpAddr>,
+    user_agent: String,
+    created: i64,
+    expires: i64,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SignInDocument {
+    Password,
+    PasswordAndTotp,
+    PasswordAndRecoveryCode,
+}
+
+impl From<&Session> for SessionDocument {
+    fn from(session: &Session) -> Self {
+        Self {
+            id: Text(session.id),
+            user: Text(session.user),
+            secret_hash: Hash(session.secret_hash),
+            sign_in: match session.sign_in {
+                SignIn::Password => SignInDocument::Password,
+                SignIn::PasswordAndTotp => SignInDocument::PasswordAndTotp,
+                SignIn::PasswordAndRecoveryCode => SignInDocument::PasswordAndRecoveryCode,
+            },
+            source: session.source,
+            user_agent: session.user_agent.clone(),
+            created: session.created.as_millis(),
+            expires: session.expires.as_millis(),
+        }
+    }
+}
+
+impl From<SessionDocument> for Session {
+    fn from(document: SessionDocument) -> Self {
+        Self {
+            id: document.id.0,
+            user: document.user.0,
+            secret_hash: document.secret_hash.0,
+            sign_in: match document.sign_in {
+                SignInDocument::Password => SignIn::Password,
+                SignInDocument::PasswordAndTotp => SignIn::PasswordAndTotp,
+                SignInDocument::PasswordAndRecoveryCode => SignIn::PasswordAndRecoveryCode,
+            },
+            source: document.source,
+            user_agent: document.user_agent,
+            created: Timestamp::from_millis(document.created),
+            expires: Timestamp::from_millis(document.expires),
+        }
+    }
+}

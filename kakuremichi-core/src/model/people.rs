@@ -1,0 +1,184 @@
+//! People, and what they are in organizations.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use crate::{
+    auth::Principal,
+    email::EmailAddress,
+    id::{GroupId, InvitationId, MemberId, OrganizationId, RoleId, UserId},
+    model::Permissions,
+    name::Label,
+    time::Timestamp,
+};
+
+/// The most roles of one member, and of one invitation.
+pub const MAX_MEMBER_ROLES: usize = 32;
+/// The most groups of one member, and of one invitation.
+pub const MAX_MEMBER_GROUPS: usize = 128;
+/// The most recovery codes of one user.
+pub const MAX_RECOVERY_CODES: usize = 10;
+
+/// What a person is called, as they write it: 1 to 100 characters, no control characters, no white space at either
+/// end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PersonName(String);
+
+/// A text is no name of a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a name has 1 to 100 characters, and none that cannot be seen")]
+pub struct PersonNameError;
+
+impl PersonName {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PersonName {
+    type Err = PersonNameError;
+
+    fn from_str(text: &str) -> Result<Self, PersonNameError> {
+        let text = text.trim();
+        // Bytes first: counting the characters of an endless text costs its length.
+        if text.is_empty() || text.len() > 400 || text.chars().count() > 100 || text.chars().any(hidden) {
+            return Err(PersonNameError);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Controls, and the marks that turn the direction of what follows: both make a name look like another.
+fn hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+impl fmt::Display for PersonName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A person. Users belong to the whole Control; what they may do, they may as members of organizations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its identifier.
+    pub id: UserId,
+    /// What the person signs in with; nobody else has it.
+    pub email: EmailAddress,
+    /// What the person is called.
+    pub name: PersonName,
+    /// The password's Argon2id hash in PHC string format; without one the person signs in in other ways.
+    pub password_hash: Option<String>,
+    /// The second factor, once it is set up.
+    pub totp: Option<Totp>,
+    /// SHA-256 of each recovery code that was not used yet: at most [`MAX_RECOVERY_CODES`].
+    pub recovery_codes: Vec<[u8; 32]>,
+    /// Whether the person administers this Control: every right in every organization, and over users.
+    pub administrator: bool,
+    /// When the person proved to receive mail at the address.
+    pub verified: Option<Timestamp>,
+    /// When the account was disabled, if it is: it cannot sign in, and its sessions are over.
+    pub disabled: Option<Timestamp>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// A time-based one-time password (RFC 6238).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Totp {
+    /// The shared secret, sealed with a key that is not stored here.
+    pub sealed_secret: Vec<u8>,
+    /// The step of the code that was used last, in units of 30 seconds since 1970: no code is good twice.
+    pub last_step: u64,
+}
+
+/// A role of people: permissions under a name. What a node is, is a [`Role`](super::Role).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRole {
+    /// Its identifier.
+    pub id: RoleId,
+    /// The organization in which it means something.
+    pub organization: OrganizationId,
+    /// Its name, unique in the organization.
+    pub name: Label,
+    /// What whoever has it may do.
+    pub permissions: Permissions,
+    /// Whether it came with the organization: it can be neither changed nor deleted.
+    pub built_in: bool,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// People under a name, for policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its identifier.
+    pub id: GroupId,
+    /// The organization in which it means something.
+    pub organization: OrganizationId,
+    /// Its name, unique in the organization.
+    pub name: Label,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// A user in an organization. There is at most one for the two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its identifier.
+    pub id: MemberId,
+    /// The organization.
+    pub organization: OrganizationId,
+    /// The user.
+    pub user: UserId,
+    /// What the user may do: at most [`MAX_MEMBER_ROLES`], whose permissions add up.
+    pub roles: BTreeSet<RoleId>,
+    /// At most [`MAX_MEMBER_GROUPS`].
+    pub groups: BTreeSet<GroupId>,
+    /// When the user joined.
+    pub created: Timestamp,
+}
+
+/// Lets one person join an organization, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// Its identifier, which is no secret.
+    pub id: InvitationId,
+    /// The organization that the person joins.
+    pub organization: OrganizationId,
+    /// Who is meant. Whoever holds the link of the first start gives an address of their own.
+    pub email: Option<EmailAddress>,
+    /// Roles that the person gets.
+    pub roles: BTreeSet<RoleId>,
+    /// Groups that the person gets.
+    pub groups: BTreeSet<GroupId>,
+    /// Whether the person becomes an administrator of this Control.
+    pub administrator: bool,
+    /// SHA-256 of the secret.
+    pub secret_hash: [u8; 32],
+    /// Who invited; nobody at the first start.
+    pub inviter: Option<Principal>,
+    /// When it ends to be of use.
+    pub expires: Timestamp,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_a_person_can_be_seen() {
+        let name = |text: &str| text.parse::<PersonName>();
+        assert_eq!(name(" 山田 花子 ").unwrap().as_str(), "山田 花子");
+        assert!(name(&"é".repeat(100)).is_ok());
+        for bad in ["", " ", "a\nb", "a\u{202e}b", "\u{feff}x"] {
+            assert_eq!(name(bad), Err(PersonNameError), "{bad:?}");
+        }
+        assert!(name(&"é".repeat(101)).is_err() && name(&"x".repeat(100_000)).is_err());
+    }
+}

@@ -1,0 +1,64 @@
+//! Sessions of people who signed in to Control.
+
+use std::net::IpAddr;
+
+use crate::{
+    id::{SessionId, UserId},
+    time::Timestamp,
+};
+
+/// The longest description of a browser or a program that is kept, in bytes.
+pub const MAX_USER_AGENT: usize = 256;
+
+/// By what a person signed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SignIn {
+    /// A password.
+    Password,
+    /// A password, and a code of the second factor.
+    PasswordAndTotp,
+    /// A password, and a recovery code in the place of the second factor.
+    PasswordAndRecoveryCode,
+}
+
+impl SignIn {
+    /// Its stable text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::PasswordAndTotp => "password+totp",
+            Self::PasswordAndRecoveryCode => "password+recovery-code",
+        }
+    }
+
+    /// Whether there were two factors.
+    #[must_use]
+    pub const fn is_multi_factor(self) -> bool {
+        match self {
+            Self::Password => false,
+            Self::PasswordAndTotp | Self::PasswordAndRecoveryCode => true,
+        }
+    }
+}
+
+/// A person is signed in, somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its identifier, which is no secret.
+    pub id: SessionId,
+    /// Who signed in.
+    pub user: UserId,
+    /// SHA-256 of the secret.
+    pub secret_hash: [u8; 32],
+    /// By what.
+    pub sign_in: SignIn,
+    /// From which address, if it is known.
+    pub source: Option<IpAddr>,
+    /// What the browser or the program called itself; at most [`MAX_USER_AGENT`] bytes.
+    pub user_agent: String,
+    /// When it began.
+    pub created: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+}
