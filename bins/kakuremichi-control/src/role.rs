@@ -8,7 +8,7 @@ use std::{
 };
 
 use kakuremichi_bins_common::{
-    Admin, AdminSource, DataDir, Drained, Exposition, Failure, MetricKind, Readiness, Role, Signals,
+    Admin, AdminSource, DataDir, Drained, Exposition, Failure, MetricKind, Readiness, Role, Signals, run,
     settings::Common,
 };
 use kakuremichi_control::{
@@ -16,6 +16,7 @@ use kakuremichi_control::{
     serve::{Transport, serve},
     tls,
 };
+use kakuremichi_core::secret::Secret;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{Config, Files, Security};
@@ -44,6 +45,12 @@ impl ControlRole {
         let role = Self::start(&config, data, listener).await?;
         let _admin = admin.serve(Arc::new(Source::new(role.control.clone())))?;
         tracing::info!(address = %role.address, url = %config.public_url, "Control serves");
+        if let Some(link) = role.set_up_link().await? {
+            run::print(&format!(
+                "No user has an account yet. Make the first one, within a day:\n{}\n",
+                link.expose()
+            ))?;
+        }
         let signal = signals.next().await;
         tracing::info!(signal, "draining");
         let grace = Duration::from_secs(common.grace);
@@ -98,6 +105,16 @@ impl ControlRole {
             stop,
             server,
         })
+    }
+
+    /// A link for the first user, as long as there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn set_up_link(&self) -> Result<Option<Secret<String>>, Failure> {
+        let link = self.control.set_up_link().await;
+        link.map_err(|error| Failure::because("no set-up link can be made", &error))
     }
 
     /// Control itself.

@@ -98,7 +98,12 @@ fn started_again_it_is_the_same() {
         .into();
     let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
     first.kill();
-    let (mut second, again) = quickstart(&data, &ports, &[]);
+    let (mut second, mut again) = quickstart(&data, &ports, &[]);
+    // Nobody has an account yet: each start makes another link, and the one before is good no more.
+    let mut said = said;
+    let link = |said: &mut Value| said.as_object_mut().unwrap().remove("set_up").unwrap();
+    let (before, now) = (link(&mut said), link(&mut again));
+    assert!(before.as_str().unwrap().contains("/join#kkm_invite_") && before != now);
     assert_eq!(said, again);
     assert_eq!(fs::read_to_string(again["ca"].as_str().unwrap()).unwrap(), ca);
     let (_, demo) = services(&again)[0];

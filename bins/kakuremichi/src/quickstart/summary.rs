@@ -14,6 +14,8 @@ use super::{
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     control: String,
+    /// Where the first user makes an account, as long as there is none: good once, for a day.
+    set_up: Option<String>,
     openapi: String,
     http: Option<SocketAddr>,
     https: SocketAddr,
@@ -45,6 +47,7 @@ impl Summary {
         };
         Self {
             control: roles.control_url(),
+            set_up: roles.set_up(),
             openapi: format!("{}/api/v1/openapi.json", roles.control_url()),
             http: roles.http(),
             https,
@@ -92,6 +95,9 @@ impl Summary {
                 .join(" and "),
             self.data.display(),
         );
+        if let Some(link) = &self.set_up {
+            let _ = writeln!(text, "Your account: {link} (good once, for a day)");
+        }
         if let Some(admin) = self.admin {
             let _ = writeln!(text, "Admin:       http://{admin}/readyz and /metrics");
         }
