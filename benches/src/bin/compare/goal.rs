@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
+    cipher::CIPHER,
     figure::Figure,
     system::{
         DUMBPIPE, NEWT, NEWT_NATIVE, RATHOLE_NOISE, RATHOLE_PLAIN, RATHOLE_TLS, SSH, TLS, TSNET, TWO_HOPS,
@@ -36,7 +37,7 @@ const ABSOLUTE: [(&str, Figure, f64); 4] = [
     (TLS, Figure::IdleFlow, 10.0),
 ];
 
-const GOALS: [Goal; 41] = [
+const GOALS: [Goal; 52] = [
     goal(WIREGUARD, Figure::Down1, 6.0, NEWT),
     goal(WIREGUARD, Figure::Up1, 1.5, NEWT_NATIVE),
     goal(WIREGUARD, Figure::Down1, 1.5, NEWT_NATIVE),
@@ -55,6 +56,8 @@ const GOALS: [Goal; 41] = [
     goal(TLS, Figure::Up1, 1.1, DUMBPIPE),
     goal(TLS, Figure::Up1, 0.65, TWO_HOPS),
     goal(TLS, Figure::Down1, 0.65, TWO_HOPS),
+    goal(WIREGUARD, Figure::CpuPerGb, 1.9, CIPHER),
+    goal(WIREGUARD, Figure::CpuPerGb, 0.1, NEWT),
     goal(WIREGUARD, Figure::CpuPerGb, 1.0 / 3.0, TSNET),
     goal(WIREGUARD, Figure::CpuPerGb, 1.0 / 1.5, DUMBPIPE),
     goal(WIREGUARD, Figure::CpuPerGb, 1.0 / 1.3, RATHOLE_NOISE),
@@ -66,6 +69,8 @@ const GOALS: [Goal; 41] = [
     goal(WIREGUARD, Figure::Rate32, 0.9, TWO_HOPS),
     goal(WIREGUARD, Figure::Rate256, 1.2, RATHOLE_PLAIN),
     goal(WIREGUARD, Figure::Rate256, 3.0, NEWT),
+    goal(WIREGUARD, Figure::Rate256, 3.0, TSNET),
+    goal(WIREGUARD, Figure::Rate256, 1.7, DUMBPIPE),
     goal(WIREGUARD, Figure::Rate256, 0.9, TWO_HOPS),
     goal(TLS, Figure::Rate32, 1.0, RATHOLE_PLAIN),
     goal(TLS, Figure::Rate256, 1.0, RATHOLE_PLAIN),
@@ -74,7 +79,14 @@ const GOALS: [Goal; 41] = [
     goal(WIREGUARD, Figure::OneP99, 1.0, SSH),
     goal(WIREGUARD, Figure::OneP99, 1.0, NEWT),
     goal(WIREGUARD, Figure::OneP99, 1.0, TSNET),
+    goal(WIREGUARD, Figure::OneP99, 1.0, RATHOLE_NOISE),
+    goal(WIREGUARD, Figure::OneP99, 1.0, RATHOLE_TLS),
+    goal(WIREGUARD, Figure::OneP99, 1.0, DUMBPIPE),
     goal(TLS, Figure::OneP99, 1.0, SSH),
+    goal(TLS, Figure::OneP99, 1.0, NEWT),
+    goal(TLS, Figure::OneP99, 1.0, TSNET),
+    goal(TLS, Figure::OneP99, 1.0, RATHOLE_NOISE),
+    goal(TLS, Figure::OneP99, 1.0, RATHOLE_TLS),
     goal(WIREGUARD, Figure::Closing, 1.1, RATHOLE_PLAIN),
     goal(TLS, Figure::Closing, 0.9, RATHOLE_PLAIN),
     goal(TLS, Figure::LoadedP50, 2.0, SSH),

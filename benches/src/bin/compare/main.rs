@@ -4,6 +4,7 @@
 //! Both ends of each tunnel and the load share the machine, so only ratios within one run mean something. See
 //! `benches/README.md`.
 
+mod cipher;
 mod figure;
 mod goal;
 mod load;
@@ -13,6 +14,7 @@ mod table;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use cipher::CIPHER;
 use kakuremichi_benches::machine::{Trouble, print};
 use system::{Begin, Origin, System};
 use table::Table;
@@ -87,6 +89,9 @@ fn run(wish: &Wish) -> Result<(), Trouble> {
         for system in &systems {
             print(&format!("round {round} of {}: {}\n", wish.rounds, system.name));
             table.add(system.name, load::measure(system, wish.seconds));
+        }
+        if wanted(CIPHER) {
+            table.add(CIPHER, cipher::measure(wish.seconds)?);
         }
     }
     print(&table.to_string());
