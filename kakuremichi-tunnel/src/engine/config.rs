@@ -91,7 +91,6 @@ impl Default for EngineLimits {
             preface_length: MAX_PREFACE,
             linger: Duration::from_secs(60),
             peer_lost: Duration::from_secs(30),
-            // As many answers as are worked on without asking for proof (`HandshakeLimits`).
             calls_per_second: 1_000,
             stream_buffer: 256 * 1024,
             requests: 4096,

@@ -64,6 +64,10 @@ pub struct Limits {
     pub flow_memory: Option<usize>,
     /// The same of one agent or site; at most what its shard has.
     pub flow_memory_per_peer: usize,
+    /// Flows that an agent, or a sibling that relays, may open toward this gateway in a second. What would open
+    /// another one is dropped, and sent again a second later. An agent opens one, for its feed; each flow that a
+    /// sibling relays is one, too.
+    pub flows_per_second_of_peer: u32,
     /// Sessions at UDP services. Beyond, a datagram that would begin another one is dropped.
     pub udp_sessions: usize,
     /// The same at one service.
@@ -115,6 +119,7 @@ impl Default for Limits {
             connections_per_address: 1_024,
             flow_memory: None,
             flow_memory_per_peer: 256 << 20,
+            flows_per_second_of_peer: 1_000,
             udp_sessions: 16_384,
             udp_sessions_per_service: 8_192,
             udp_sessions_per_address: 1_024,

@@ -198,6 +198,9 @@ pub struct Limits {
     pub half_open: usize,
     /// Flows that one peer began to open.
     pub half_open_per_peer: usize,
+    /// Flows that one peer may open in a second. What would open another one is dropped and counted, without an
+    /// answer: it is sent again a second later.
+    pub accepted_per_second: u32,
     /// Bytes of memory that the rings of all flows may hold, at least a MiB and four rings. Well before, rings give back
     /// what they do not need and flows are slowed down; beyond, data is not taken in and the largest flows
     /// are reset. Not counted are the rings of [a few](crate::arena) flows that have ended.
@@ -219,6 +222,7 @@ impl Default for Limits {
             flows_per_peer: 8_192,
             half_open: 2_048,
             half_open_per_peer: 512,
+            accepted_per_second: u32::MAX,
             memory: 1 << 30,
             memory_per_peer: 1 << 28,
             time_wait: 16_384,

@@ -29,32 +29,46 @@ const LEAST_MTU_V4: usize = 576;
 pub(super) struct Answers {
     second: u64,
     /// By the peers' slots; emptied with each second.
-    counts: Vec<(u32, u32)>,
+    counts: Vec<Counts>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    echoes: u32,
+    errors: u32,
+    accepted: u32,
 }
 
 impl Answers {
     /// Whether an echo request of the peer may be answered.
     pub(super) fn may_echo(&mut self, peer: PeerId, tick: u64) -> bool {
-        let count = &mut self.of(peer, tick).0;
+        let count = &mut self.of(peer, tick).echoes;
         *count += 1;
         *count <= ECHOES_PER_SECOND
     }
 
     /// Whether the peer may be told of an error.
     pub(super) fn may_refuse(&mut self, peer: PeerId, tick: u64) -> bool {
-        let count = &mut self.of(peer, tick).1;
+        let count = &mut self.of(peer, tick).errors;
         *count += 1;
         *count <= ERRORS_PER_SECOND
     }
 
-    fn of(&mut self, peer: PeerId, tick: u64) -> &mut (u32, u32) {
+    /// Whether the peer may open a flow, of so many in a second.
+    pub(super) fn may_accept(&mut self, peer: PeerId, tick: u64, most: u32) -> bool {
+        let count = &mut self.of(peer, tick).accepted;
+        *count = count.saturating_add(1);
+        *count <= most
+    }
+
+    fn of(&mut self, peer: PeerId, tick: u64) -> &mut Counts {
         let second = tick / 1_000;
         if self.second != second {
             self.second = second;
             self.counts.clear();
         }
         if self.counts.len() <= peer.slot() {
-            self.counts.resize(peer.slot() + 1, (0, 0));
+            self.counts.resize(peer.slot() + 1, Counts::default());
         }
         &mut self.counts[peer.slot()]
     }

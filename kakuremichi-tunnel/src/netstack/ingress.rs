@@ -125,6 +125,13 @@ impl Stack {
             self.counters.stray += 1;
         } else if !self.ports.contains(local.port()) {
             self.counters.refused += 1;
+        } else if !self
+            .answers
+            .may_accept(peer, tick, self.settings.limits.accepted_per_second)
+        {
+            // Without a word, which would cost as much again. Who means it says it again.
+            self.counters.overflowed += 1;
+            return None;
         } else if !self.may_accept(peer) {
             self.counters.overflowed += 1;
         } else if let Some(tcp) = Tcp::listen(&self.arena, &self.settings, local) {

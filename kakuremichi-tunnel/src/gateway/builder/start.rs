@@ -97,6 +97,7 @@ impl GatewayBuilder {
             None => SHARD_MEMORY,
         };
         flows.memory_per_peer = self.limits.flow_memory_per_peer;
+        flows.accepted_per_second = self.limits.flows_per_second_of_peer;
         let public_port = self.public_https.unwrap_or_else(|| https_address.port());
         let counters: Arc<Counters> = Arc::default();
         let access = AccessControl::new(

@@ -60,6 +60,27 @@ fn half_open_flows_beyond_the_bound_are_reset_and_counted() {
     net.run_until(SECOND, |net| net.program(0, flow).established);
 }
 
+/// What is beyond is not answered, and gets through when it is sent again.
+#[test]
+fn flows_that_a_peer_opens_in_a_second_are_bounded() {
+    let mut second = settings(2);
+    second.limits.accepted_per_second = 3;
+    let mut net = Net::pair_of(Link::default(), settings(1), second);
+    net.run_for(SECOND);
+    let flows: Vec<_> = (0..5).map(|_| net.connect(Program::default())).collect();
+    net.run_for(SECOND / 4);
+    let open = |net: &mut Net| {
+        flows
+            .iter()
+            .filter(|flow| net.program(0, **flow).established)
+            .count()
+    };
+    assert_eq!((open(&mut net), net.nodes[1].stack.counters().overflowed), (3, 2));
+    assert_eq!(net.nodes[0].stack.counters().refused, 0);
+    net.run_for(5 * SECOND);
+    assert_eq!(open(&mut net), 5);
+}
+
 #[test]
 fn flows_of_one_peer_are_bounded_both_ways() {
     let mut first = settings(1);
