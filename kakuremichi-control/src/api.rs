@@ -11,6 +11,7 @@ mod groups;
 mod guard;
 mod invitations;
 mod link;
+mod mailed;
 mod members;
 mod nodes;
 mod openapi;

@@ -21,9 +21,10 @@ use crate::{
     api,
     hub::{Counters, Hub, HubState, Presence},
     identity::{Ed25519, Identity, IdentityError},
+    mail::Mailer,
     pages,
     planner::{self, PlanBoard},
-    service::{UseCaseError, UseCases},
+    service::{UseCaseError, UseCases, Wiring},
 };
 
 /// How long an agent may be gone before what it declared as ephemeral is removed.
@@ -57,6 +58,7 @@ pub struct ControlBuilder {
     ca_fingerprint: Option<[u8; 32]>,
     authenticator: Option<Arc<dyn Authenticator>>,
     sinks: Vec<Arc<dyn AuditSink>>,
+    mail: Option<Mailer>,
     lease: Duration,
 }
 
@@ -91,6 +93,7 @@ pub(crate) struct Owner {
     board: Arc<PlanBoard>,
     state: watch::Sender<HubState>,
     ready: watch::Sender<bool>,
+    mail: Option<Mailer>,
     tasks: Mutex<Option<JoinSet<()>>>,
 }
 
@@ -117,6 +120,7 @@ impl Control {
             ca_fingerprint: None,
             authenticator: None,
             sinks: Vec::new(),
+            mail: None,
             lease: LEASE,
         }
     }
@@ -142,9 +146,7 @@ impl Control {
     /// # Errors
     /// When the storage fails.
     pub async fn set_up_link(&self) -> Result<Option<Secret<String>>, UseCaseError> {
-        let invitation = self.0.use_cases.set_up().await?;
-        let link = |text: Secret<String>| format!("{}{}#{}", self.0.public_url, pages::JOIN, text.expose());
-        Ok(invitation.map(link).map(Secret::new))
+        self.0.use_cases.set_up().await
     }
 
     /// What can be done to the model.
@@ -251,6 +253,15 @@ impl ControlBuilder {
         self
     }
 
+    /// By which server mail is sent: invitations, links to a new password, links that verify an address. Without,
+    /// none is.
+    pub fn mail(self, mailer: Mailer) -> Self {
+        Self {
+            mail: Some(mailer),
+            ..self
+        }
+    }
+
     /// How long an agent may be gone before what it declared as ephemeral is removed: [`LEASE`], unless this
     /// is called.
     pub fn lease(self, lease: Duration) -> Self {
@@ -264,8 +275,15 @@ impl ControlBuilder {
     pub fn build(self) -> Result<Control, BuildError> {
         let public_url: CanonicalUrl = self.public_url.ok_or(BuildError::NoPublicUrl)?.parse()?;
         let identity = self.identity.ok_or(BuildError::NoIdentity)??;
-        let (key, seal) = (identity.public_key(), identity.seal());
-        let use_cases = UseCases::new(self.store, self.sinks, key, self.ca_fingerprint, seal);
+        let use_cases = UseCases::new(Wiring {
+            store: self.store,
+            sinks: self.sinks,
+            control: identity.public_key(),
+            ca: self.ca_fingerprint,
+            seal: identity.seal(),
+            url: public_url.clone(),
+            mail: self.mail.clone(),
+        });
         let board = Arc::new(PlanBoard::default());
         let config = ServerConfig {
             url: public_url.clone(),
@@ -289,6 +307,7 @@ impl ControlBuilder {
             board,
             state,
             ready: watch::Sender::new(false),
+            mail: self.mail,
             tasks: Mutex::new(None),
         })))
     }
@@ -308,5 +327,8 @@ impl Owner {
         ));
         let hub = Arc::clone(&self.hub);
         tasks.spawn(async move { hub.watch_leases().await });
+        if let Some(mailer) = self.mail.clone() {
+            tasks.spawn(mailer.run());
+        }
     }
 }

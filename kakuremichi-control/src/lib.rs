@@ -23,8 +23,10 @@ pub mod tls;
 
 mod control;
 mod identity;
+mod mail;
 mod pages;
 mod text;
 
 pub use control::{BuildError, Control, ControlBuilder, LEASE};
 pub use identity::{IdentityError, identity_key};
+pub use mail::{MAX_WAITING_MAILS, MailError, Mailer};

@@ -10,9 +10,15 @@ use axum::{
     routing::get,
 };
 
-/// The path of the page on which an invitation is accepted. The invitation stands behind a `#`, so that it is sent
-/// to nobody before the form is, and then in a body.
+// What a page needs to know of its link stands behind a `#`, so that it is sent to nobody before the form is, and
+// then in a body.
+
+/// The path of the page on which an invitation is accepted.
 pub(crate) const JOIN: &str = "/join";
+/// The path of the page on which a new password is set.
+pub(crate) const RESET: &str = "/reset";
+/// The path of the page on which an address is confirmed.
+pub(crate) const VERIFY: &str = "/verify";
 
 pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     const HTML: &str = "text/html; charset=utf-8";
@@ -23,7 +29,12 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     };
     Router::new()
         .route(JOIN, file(HTML, include_str!("pages/join.html")))
+        .route(RESET, file(HTML, include_str!("pages/reset.html")))
+        .route(VERIFY, file(HTML, include_str!("pages/verify.html")))
         .route("/join.js", file(SCRIPT, include_str!("pages/join.js")))
+        .route("/reset.js", file(SCRIPT, include_str!("pages/reset.js")))
+        .route("/verify.js", file(SCRIPT, include_str!("pages/verify.js")))
+        .route("/pages.js", file(SCRIPT, include_str!("pages/pages.js")))
         .route("/pages.css", file(STYLE, include_str!("pages/pages.css")))
         .layer(map_response(secure))
 }

@@ -13,6 +13,7 @@ mod enrol;
 mod error;
 mod groups;
 mod invitations;
+mod mailed;
 mod members;
 mod names;
 mod nodes;
@@ -38,6 +39,7 @@ pub use draft::{
 };
 pub use error::{FieldError, UseCaseError};
 pub use invitations::{AcceptDraft, INVITATION_LIFE, InvitationDraft, NewInvitation, SET_UP_LIFE};
+pub use mailed::{RESET_LIFE, ResetDraft, VERIFICATION_LIFE};
 pub use members::Place;
 pub use names::{parse_endpoint, parse_host, parse_host_pattern};
 pub use passwords::{MAX_PASSWORD, MAX_WAITING_PASSWORDS};
@@ -70,11 +72,11 @@ use kakuremichi_core::{
     },
     time::Timestamp,
 };
-use kakuremichi_proto::plan::MAX_PLAN_BYTES;
+use kakuremichi_proto::{identity::CanonicalUrl, plan::MAX_PLAN_BYTES};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{OnceCell, watch};
 
-use crate::planner;
+use crate::{mail::Mailer, planner};
 
 /// How often a use case starts anew when others change, at the same time, what it builds on.
 const ATTEMPTS: usize = 8;
@@ -118,12 +120,47 @@ struct Inner {
     ca: Option<[u8; 32]>,
     passwords: passwords::Passwords,
     throttle: Mutex<throttle::Throttle>,
+    /// Of mails that anybody can have sent to any address.
+    mails: Mutex<throttle::Throttle>,
     seal: Seal,
+    url: CanonicalUrl,
+    mail: Option<Mailer>,
     start: OnceCell<Start>,
     /// Counts commits, so that the planner looks at once.
     commits: watch::Sender<u64>,
     /// The bytes of each organization's largest plan, as the planner of this process found them last.
     plan_bytes: Mutex<BTreeMap<OrganizationId, usize>>,
+}
+
+/// What the use cases work with.
+pub(crate) struct Wiring {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sinks: Vec<Arc<dyn AuditSink>>,
+    /// The key of this Control's identity, which tokens pin.
+    pub(crate) control: IdentityKey,
+    /// SHA-256 of the certificate authority that Control serves with, if that is its own; tokens pin it, too.
+    pub(crate) ca: Option<[u8; 32]>,
+    /// Keeps what has to be read again.
+    pub(crate) seal: Seal,
+    /// Where Control is, for links.
+    pub(crate) url: CanonicalUrl,
+    pub(crate) mail: Option<Mailer>,
+}
+
+#[cfg(test)]
+impl Wiring {
+    /// Use cases of whatever Control.
+    pub(crate) fn tests(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            sinks: Vec::new(),
+            control: IdentityKey::from_bytes([9; 32]),
+            ca: None,
+            seal: Seal::new(b"tests").unwrap(),
+            url: "https://control.example.net".parse().unwrap(),
+            mail: None,
+        }
+    }
 }
 
 impl fmt::Debug for UseCases {
@@ -133,15 +170,16 @@ impl fmt::Debug for UseCases {
 }
 
 impl UseCases {
-    /// Tokens will pin `control`, the key of this Control's identity, and `ca`, the SHA-256 of the
-    /// certificate authority that it serves with, if that is its own. `seal` keeps what has to be read again.
-    pub(crate) fn new(
-        store: Arc<dyn Store>,
-        sinks: Vec<Arc<dyn AuditSink>>,
-        control: IdentityKey,
-        ca: Option<[u8; 32]>,
-        seal: Seal,
-    ) -> Self {
+    pub(crate) fn new(wiring: Wiring) -> Self {
+        let Wiring {
+            store,
+            sinks,
+            control,
+            ca,
+            seal,
+            url,
+            mail,
+        } = wiring;
         Self(Arc::new(Inner {
             store,
             sinks,
@@ -150,7 +188,10 @@ impl UseCases {
             ca,
             passwords: passwords::Passwords::default(),
             throttle: Mutex::default(),
+            mails: Mutex::default(),
             seal,
+            url,
+            mail,
             start: OnceCell::new(),
             commits: watch::Sender::new(0),
             plan_bytes: Mutex::default(),
@@ -169,6 +210,10 @@ impl UseCases {
 
     fn throttle(&self) -> MutexGuard<'_, throttle::Throttle> {
         self.0.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mails(&self) -> MutexGuard<'_, throttle::Throttle> {
+        self.0.mails.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Turns whenever something was committed here.

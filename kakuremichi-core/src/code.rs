@@ -114,6 +114,10 @@ codes! {
     WRONG_PASSWORD = "KKM-A013";
     /// An invitation was used, taken back, has expired, or is for somebody else.
     INVITATION = "KKM-A014";
+    /// A link that was mailed was used, has expired, or another one was mailed since.
+    LINK = "KKM-A016";
+    /// This Control sends no mail.
+    NO_MAIL = "KKM-A017";
     /// The caller is in several organizations and has to name one.
     ORGANIZATION = "KKM-A015";
 

@@ -7,7 +7,9 @@ mod text;
 mod transcript;
 mod url;
 
-pub use text::{ApiKeyText, InvitationText, ParseSecretError, SessionText, TokenText};
+pub use text::{
+    ApiKeyText, InvitationText, ParseSecretError, ResetText, SessionText, TokenText, VerificationText,
+};
 pub use transcript::{SignedProof, Transcript};
 pub use url::{CanonicalUrl, UrlError};
 

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use kakuremichi_bins_common::{DataDir, Failure, Layers, Role, run, settings};
 use kakuremichi_control::{
     Control,
-    service::{ApiKeyDraft, TokenDraft},
+    service::{ApiKeyDraft, TokenDraft, parse_email},
 };
 use kakuremichi_control_bin::{Config, ControlRole, Files, SETTINGS, Settings};
 use kakuremichi_core::{
@@ -32,12 +32,16 @@ pub(crate) fn run() -> Result<(), Failure> {
             Some(("create", matches)) => run::runtime()?.block_on(create_token(matches)),
             _ => Err(Failure::usage("`token` is followed by `create`")),
         },
+        Some(("user", matches)) => match matches.subcommand() {
+            Some(("recover", matches)) => run::runtime()?.block_on(recover_user(matches)),
+            _ => Err(Failure::usage("`user` is followed by `recover`")),
+        },
         Some(("api-key", matches)) => match matches.subcommand() {
             Some(("create", matches)) => run::runtime()?.block_on(create_api_key(matches)),
             _ => Err(Failure::usage("`api-key` is followed by `create`")),
         },
         _ => Err(Failure::usage(
-            "a command is missing: run, token create or api-key create",
+            "a command is missing: run, token create, api-key create or user recover",
         )),
     }
 }
@@ -105,6 +109,15 @@ fn command(layers: &Layers) -> Command {
         ))
         .arg(expires.clone())
         .arg(name("token"));
+    let recover = Command::new("recover")
+        .about("Print a link with which a user sets a new password; it is good once, for an hour")
+        .arg(data.clone())
+        .arg(
+            Arg::new("email")
+                .value_name("ADDRESS")
+                .required(true)
+                .help("The address of the account"),
+        );
     let key = Command::new("create")
         .about("Make an API key, and print it this once")
         .arg(data)
@@ -129,6 +142,7 @@ fn command(layers: &Layers) -> Command {
         .subcommand(layers.flags(Command::new("run").about("Run Control until it is told to end")))
         .subcommand(group("token", "Enrolment tokens").subcommand(token))
         .subcommand(group("api-key", "Credentials for the REST API").subcommand(key))
+        .subcommand(group("user", "People with accounts").subcommand(recover))
 }
 
 async fn create_token(matches: &ArgMatches) -> Result<(), Failure> {
@@ -184,6 +198,20 @@ async fn create_api_key(matches: &ArgMatches) -> Result<(), Failure> {
         .await
         .map_err(|error| Failure::because("api-key create", &error))?;
     run::print(&format!("{}\n", made.text.expose()))
+}
+
+/// For whoever may read the data directory, and so may do anything to this Control.
+async fn recover_user(matches: &ArgMatches) -> Result<(), Failure> {
+    let text = matches.get_one::<String>("email").map_or("", String::as_str);
+    let email = parse_email(text).map_err(|error| Failure::usage(format!("{text}: {error}")))?;
+    let control = offline(matches).await?;
+    let link = control.use_cases().reset_link(&email).await;
+    match link.map_err(|error| Failure::because("user recover", &error))? {
+        Some(link) => run::print(&format!("{}\n", link.expose())),
+        None => Err(Failure::refused(format!(
+            "nobody who is not disabled has the address {email}"
+        ))),
+    }
 }
 
 /// Control on its database, without its listener: beside a Control that runs, or after one that ran.

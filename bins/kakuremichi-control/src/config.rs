@@ -5,8 +5,12 @@ use std::{
     path::PathBuf,
 };
 
-use kakuremichi_bins_common::{Failure, Setting};
-use kakuremichi_core::net::{Cidr, Host};
+use kakuremichi_bins_common::{Failure, Setting, settings};
+use kakuremichi_control::{MailError, Mailer};
+use kakuremichi_core::{
+    net::{Cidr, Host},
+    secret::Secret,
+};
 use kakuremichi_proto::identity::CanonicalUrl;
 use serde::Deserialize;
 
@@ -38,6 +42,18 @@ pub const SETTINGS: &[Setting] = &[
         "CIDR",
         "Where the reverse proxies are, such as 10.0.0.2 or 10.0.0.0/8; on this machine when left out",
     ),
+    Setting::secret(
+        "smtp-url",
+        "smtp-url-file",
+        "URL",
+        "By which server mail is sent: smtps://user:password@host, or smtp://user:password@host?tls=required; none when \
+         left out",
+    ),
+    Setting::text(
+        "mail-from",
+        "ADDRESS",
+        "Who mails are from, such as 'kakuremichi <no-reply@example.net>'",
+    ),
 ];
 
 /// The settings as they were given.
@@ -53,6 +69,9 @@ pub struct Settings {
     behind_proxy: bool,
     #[serde(default)]
     trusted_proxy: Vec<String>,
+    #[serde(default, deserialize_with = "settings::optional_secret")]
+    smtp_url: Option<Secret<String>>,
+    mail_from: Option<String>,
 }
 
 /// Settings that make sense together.
@@ -66,6 +85,8 @@ pub struct Config {
     pub public_url: CanonicalUrl,
     /// What protects connections.
     pub security: Security,
+    /// How mail is sent.
+    pub mail: Option<Mailer>,
 }
 
 /// What protects connections to Control.
@@ -130,11 +151,25 @@ impl TryFrom<Settings> for Config {
                 "--tls-cert is given, but --public-url does not start with https://",
             ));
         }
+        let mail = match (&settings.smtp_url, &settings.mail_from) {
+            (Some(url), Some(from)) => Some(Mailer::smtp(url, from).map_err(|error| {
+                let setting = match error {
+                    MailError::Sender(_) => "--mail-from",
+                    _ => "--smtp-url",
+                };
+                Failure::because(setting, &error)
+            })?),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(Failure::usage("--smtp-url and --mail-from go together"));
+            }
+        };
         Ok(Self {
             data: settings.data,
             listen: settings.listen,
             public_url,
             security,
+            mail,
         })
     }
 }
@@ -189,6 +224,8 @@ mod tests {
             tls_key: None,
             behind_proxy: false,
             trusted_proxy: Vec::new(),
+            smtp_url: None,
+            mail_from: None,
         }
     }
 
@@ -280,6 +317,30 @@ mod tests {
             ..settings("https://c.example")
         };
         assert!(security(both).unwrap_err().contains("exclude"));
+        let unsent = Settings {
+            mail_from: Some("a@example.net".to_owned()),
+            ..settings("https://c.example")
+        };
+        assert!(security(unsent).unwrap_err().contains("go together"));
+        let mail = |url: &str, from: &str| {
+            let settings = Settings {
+                smtp_url: Some(Secret::new(url.to_owned())),
+                mail_from: Some(from.to_owned()),
+                ..settings("https://c.example")
+            };
+            security(settings)
+        };
+        assert!(mail("smtps://u:p@mail.example", "K <k@example.net>").is_ok());
+        assert!(
+            mail("https://mail.example", "k@example.net")
+                .unwrap_err()
+                .contains("--smtp-url")
+        );
+        assert!(
+            mail("smtps://mail.example", "nobody")
+                .unwrap_err()
+                .contains("--mail-from")
+        );
         let listed = Settings {
             trusted_proxy: vec!["10.0.0.2".to_owned()],
             ..settings("https://c.example")

@@ -7,7 +7,7 @@ use std::{
 
 use kakuremichi_bins_common::{DataDir, Failure};
 use kakuremichi_control::{
-    Control, identity_key,
+    Control, Mailer, identity_key,
     store::{ConnectError, SqlStore},
     tls::LocalCa,
 };
@@ -95,10 +95,15 @@ impl Files {
     ///
     /// # Errors
     /// When the identity or the database cannot be used.
-    pub async fn control(&self, public_url: &CanonicalUrl, ca: Option<&LocalCa>) -> Result<Control, Failure> {
+    pub async fn control(
+        &self,
+        public_url: &CanonicalUrl,
+        ca: Option<&LocalCa>,
+        mail: Option<Mailer>,
+    ) -> Result<Control, Failure> {
         let path = self.dir.file(DATABASE);
         let store = SqlStore::open(&path).await.map_err(cannot_open(&path))?;
-        let control = build(store, public_url, &self.identity()?, ca)?;
+        let control = build(store, public_url, &self.identity()?, ca, mail)?;
         let trust = if ca.is_some() { OWN_AUTHORITY } else { PUBLIC_TRUST };
         self.dir
             .write_secret(SERVING, format!("{public_url}\n{trust}\n").as_bytes())?;
@@ -132,7 +137,7 @@ impl Files {
         let identity = Secret::new(self.dir.read(IDENTITY)?.ok_or_else(never)?);
         let path = self.dir.file(DATABASE);
         let store = SqlStore::visit(&path).await.map_err(cannot_open(&path))?;
-        build(store, &public_url, &identity, ca.as_ref())
+        build(store, &public_url, &identity, ca.as_ref(), None)
     }
 }
 
@@ -141,11 +146,16 @@ fn build(
     public_url: &CanonicalUrl,
     identity: &Secret<Vec<u8>>,
     ca: Option<&LocalCa>,
+    mail: Option<Mailer>,
 ) -> Result<Control, Failure> {
-    Control::builder(store)
+    let mut control = Control::builder(store)
         .public_url(public_url.to_string())
         .identity(identity.expose())
-        .ca_fingerprint(ca.map(LocalCa::fingerprint))
+        .ca_fingerprint(ca.map(LocalCa::fingerprint));
+    if let Some(mailer) = mail {
+        control = control.mail(mailer);
+    }
+    control
         .build()
         .map_err(|error| Failure::because("Control cannot be built", &error))
 }

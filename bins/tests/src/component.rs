@@ -34,6 +34,12 @@ pub const WIREGUARD_TOOLS: Component = Component {
     program: "wg",
 };
 
+/// A mail server that keeps what it gets.
+pub const AIOSMTPD: Component = Component {
+    name: "aiosmtpd",
+    program: "aiosmtpd",
+};
+
 /// True when a test can have all of these; false when it was asked to do without one, which is said on stderr: then
 /// the test returns at once.
 ///

@@ -82,6 +82,13 @@ pub(crate) const ALL: &[Component] = &[
         purpose: "configures the stock WireGuard device",
     },
     Component {
+        name: "aiosmtpd",
+        programs: &["aiosmtpd"],
+        source: Source::Apt("python3-aiosmtpd"),
+        need: Need::Tests,
+        purpose: "a mail server that keeps what it gets",
+    },
+    Component {
         name: "cargo-deny",
         programs: &["cargo-deny"],
         source: Source::Cargo("cargo-deny"),

@@ -35,6 +35,8 @@ pub(crate) struct UserView {
     name: String,
     /// Whether the person administers this Control.
     administrator: bool,
+    /// Whether the person has proved to read mail at the address.
+    verified: bool,
     /// Whether a second factor is set up.
     totp: bool,
     /// How many recovery codes were not used yet.
@@ -234,6 +236,7 @@ impl From<User> for UserView {
             email: user.email.to_string(),
             name: user.name.to_string(),
             administrator: user.administrator,
+            verified: user.verified.is_some(),
             totp: user.totp.is_some(),
             recovery_codes: user.recovery_codes.len(),
             disabled_at: user.disabled.map(Into::into),

@@ -10,8 +10,8 @@ use utoipa::{
 };
 
 use super::{
-    App, account, api_keys, groups, invitations, link, members, nodes, organization, organizations, roles,
-    services, sessions, sites, tokens, users,
+    App, account, api_keys, groups, invitations, link, mailed, members, nodes, organization, organizations,
+    roles, services, sessions, sites, tokens, users,
 };
 
 #[derive(OpenApi)]
@@ -37,6 +37,10 @@ use super::{
         account::set_totp,
         account::remove_totp,
         account::join,
+        mailed::request_verification,
+        mailed::verify,
+        mailed::request_reset,
+        mailed::complete_reset,
         organizations::list,
         organizations::create,
         organizations::get,

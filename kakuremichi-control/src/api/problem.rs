@@ -122,6 +122,8 @@ impl From<UseCaseError> for Problem {
             | UseCaseError::HasMembers
             | UseCaseError::NotEmpty
             | UseCaseError::LastAdministrator
+            | UseCaseError::Link
+            | UseCaseError::NoMail
             | UseCaseError::Invitation => StatusCode::CONFLICT,
         };
         Self::new(status, code, error.sentence())

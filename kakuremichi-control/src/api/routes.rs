@@ -7,8 +7,8 @@ use axum::{
 use kakuremichi_core::model::Permission;
 
 use super::{
-    App, Requirement, account, api_keys, groups, invitations, link, members, nodes, openapi, organization,
-    organizations, roles, services, sessions, sites, tokens, users,
+    App, Requirement, account, api_keys, groups, invitations, link, mailed, members, nodes, openapi,
+    organization, organizations, roles, services, sessions, sites, tokens, users,
 };
 
 /// A row: what is at a path, and who may have it.
@@ -71,6 +71,10 @@ table! {
     PUT "/account/totp" Person account::set_totp;
     DELETE "/account/totp" Person account::remove_totp;
     POST "/account/organizations" Person account::join;
+    POST "/account/verification" Person mailed::request_verification;
+    POST "/verifications" Public mailed::verify;
+    POST "/password-resets" Public mailed::request_reset;
+    POST "/password-resets/complete" Public mailed::complete_reset;
 
     GET "/organizations" Anybody organizations::list;
     POST "/organizations" Administrator organizations::create;

@@ -145,7 +145,6 @@ mod tests {
 
     use kakuremichi_core::{
         id::{NodeId, OrganizationId},
-        key::IdentityKey,
         store::{MemoryStore, conformance::sample},
     };
 
@@ -168,13 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_deleted_agent_leaves_nothing_behind_when_its_lease_ends() {
-        let use_cases = UseCases::new(
-            Arc::new(MemoryStore::new()),
-            Vec::new(),
-            IdentityKey::from_bytes([9; 32]),
-            None,
-            crate::service::Seal::new(b"tests").unwrap(),
-        );
+        let use_cases = UseCases::new(crate::service::Wiring::tests(Arc::new(MemoryStore::new())));
         let registry = Registry::default();
         let node = sample::agent(0, 1);
         let NodeId::Agent(agent) = node.id else {

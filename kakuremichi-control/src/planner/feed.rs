@@ -146,13 +146,7 @@ mod tests {
     };
 
     fn start(store: &Arc<dyn Store>) -> (UseCases, Arc<PlanBoard>, JoinHandle<()>) {
-        let use_cases = UseCases::new(
-            Arc::clone(store),
-            Vec::new(),
-            IdentityKey::from_bytes([9; 32]),
-            None,
-            crate::service::Seal::new(b"tests").unwrap(),
-        );
+        let use_cases = UseCases::new(crate::service::Wiring::tests(Arc::clone(store)));
         let board = Arc::new(PlanBoard::default());
         let task = tokio::spawn(run(
             use_cases.clone(),

@@ -125,6 +125,12 @@ pub enum UseCaseError {
     /// Too much was guessed.
     #[error("too many attempts: try again in {} seconds", .0.as_secs() + 1)]
     TooManyAttempts(Duration),
+    /// A link is not good.
+    #[error("the link is not good: it was used, has expired, or a newer one was sent")]
+    Link,
+    /// No mail server is set.
+    #[error("this Control sends no mail: whoever runs it sets a mail server with `--smtp-url`")]
+    NoMail,
     /// An invitation is not good.
     #[error("the invitation is not good: it was used or taken back, has expired, or is for somebody else")]
     Invitation,
@@ -177,6 +183,8 @@ impl UseCaseError {
             Self::SecondFactor => Code::SECOND_FACTOR,
             Self::TooManyAttempts(_) => Code::ATTEMPTS,
             Self::Invitation => Code::INVITATION,
+            Self::Link => Code::LINK,
+            Self::NoMail => Code::NO_MAIL,
             Self::Busy => Code::TRY_LATER,
             Self::Store(_) | Self::Random => Code::INTERNAL,
         }
@@ -215,6 +223,8 @@ impl UseCaseError {
             | Self::WrongCredentials
             | Self::WrongPassword
             | Self::SecondFactor
+            | Self::Link
+            | Self::NoMail
             | Self::Invitation => false,
         }
     }
@@ -299,6 +309,7 @@ fn taken(key: &UniqueKey) -> String {
         UniqueKey::TokenSecret(_)
         | UniqueKey::ApiKeySecret(_)
         | UniqueKey::InvitationSecret(_)
-        | UniqueKey::SessionSecret(_) => "another credential has this secret".to_owned(),
+        | UniqueKey::SessionSecret(_)
+        | UniqueKey::MailedSecret(_) => "another credential has this secret".to_owned(),
     }
 }

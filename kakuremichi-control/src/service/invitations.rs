@@ -19,6 +19,7 @@ use super::{
     users::check_password,
     written,
 };
+use crate::mail::Mail;
 
 /// How long an invitation is good.
 pub const INVITATION_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -79,6 +80,19 @@ impl UseCases {
         let create = vec![Mutation::Create(invitation.clone().into())];
         self.commit(actor, "invitation.create", invitation.id, create)
             .await?;
+        if let Some(to) = invitation.email.clone() {
+            let link = self.link(crate::pages::JOIN, &text.to_text());
+            let organization = self.organization(actor).await?.value.name;
+            self.mail(Mail {
+                to,
+                subject: "You are invited",
+                text: format!(
+                    "You are invited to join {organization}. Make your account here within a week:\n\n{}\n\n\
+                     If you have an account already, sign in and accept the invitation there.\n",
+                    link.expose()
+                ),
+            });
+        }
         Ok(NewInvitation {
             invitation: written(invitation, None),
             text: text.to_text(),
@@ -114,7 +128,7 @@ impl UseCases {
         Ok(())
     }
 
-    /// The invitation of whoever sets this Control up, as long as it has no user (LESSONS, advisory 16): good once,
+    /// A link for whoever sets this Control up, as long as it has no user (LESSONS, advisory 16): good once,
     /// and for [`SET_UP_LIFE`]. Those of earlier starts are taken back.
     ///
     /// # Errors
@@ -149,7 +163,7 @@ impl UseCases {
         let id = invitation.id;
         mutations.push(Mutation::Create(invitation.into()));
         self.commit(&actor, "invitation.create", id, mutations).await?;
-        Ok(Some(text.to_text()))
+        Ok(Some(self.link(crate::pages::JOIN, &text.to_text())))
     }
 
     /// Accepts an invitation with a new account, which is signed in.
@@ -184,6 +198,8 @@ impl UseCases {
             totp: None,
             recovery_codes: Vec::new(),
             administrator: invitation.value.administrator,
+            reset: None,
+            verification: None,
             verified: None,
             disabled: None,
             created: now(),

@@ -29,13 +29,10 @@ pub(crate) fn label(text: &str) -> Label {
 
 fn control() -> UseCases {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    UseCases::new(
-        store,
-        Vec::new(),
-        IdentityKey::from_bytes([9; 32]),
-        Some([8; 32]),
-        Seal::new(b"tests").unwrap(),
-    )
+    UseCases::new(Wiring {
+        ca: Some([8; 32]),
+        ..Wiring::tests(store)
+    })
 }
 
 async fn token(control: &UseCases, role: Role, uses: Option<u32>) -> TokenText {
@@ -124,15 +121,7 @@ fn ports(service: &Stored<Service>) -> Vec<u16> {
 #[tokio::test]
 async fn the_first_start_is_the_only_first_start() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let make = || {
-        UseCases::new(
-            Arc::clone(&store),
-            Vec::new(),
-            IdentityKey::from_bytes([9; 32]),
-            None,
-            Seal::new(b"tests").unwrap(),
-        )
-    };
+    let make = || UseCases::new(Wiring::tests(Arc::clone(&store)));
     let (one, two) = (make(), make());
     assert_eq!(one.start().await.unwrap(), two.start().await.unwrap());
     let actor = one.control().await.unwrap();
@@ -732,24 +721,15 @@ impl AuditSink for Stuck {
 async fn nothing_waits_for_a_sink_and_no_sink_misses_a_deed() {
     let (store, ear) = (Arc::new(MemoryStore::new()), Arc::new(Ear::default()));
     let shared: Arc<dyn Store> = store.clone();
-    let before = UseCases::new(
-        Arc::clone(&shared),
-        Vec::new(),
-        IdentityKey::from_bytes([9; 32]),
-        None,
-        Seal::new(b"tests").unwrap(),
-    );
+    let before = UseCases::new(Wiring::tests(Arc::clone(&shared)));
     for _ in 0..9 {
         before.mark_start().await.unwrap();
     }
     let sinks: Vec<Arc<dyn AuditSink>> = vec![Arc::new(Stuck), ear.clone()];
-    let control = UseCases::new(
-        shared,
+    let control = UseCases::new(Wiring {
         sinks,
-        IdentityKey::from_bytes([9; 32]),
-        None,
-        Seal::new(b"tests").unwrap(),
-    );
+        ..Wiring::tests(shared)
+    });
     let (_, actor) = agent(&control, 1).await;
     // Whoever asks hangs up at once.
     let draft = ApiKeyDraft {
@@ -777,13 +757,10 @@ impl AuditSink for Ear {
 async fn the_audit_has_every_deed_and_sinks_hear_of_those_that_were_done() {
     let (store, ear) = (Arc::new(MemoryStore::new()), Arc::new(Ear::default()));
     let (shared, sink): (Arc<dyn Store>, Arc<dyn AuditSink>) = (store.clone(), ear.clone());
-    let control = UseCases::new(
-        shared,
-        vec![sink],
-        IdentityKey::from_bytes([9; 32]),
-        None,
-        Seal::new(b"tests").unwrap(),
-    );
+    let control = UseCases::new(Wiring {
+        sinks: vec![sink],
+        ..Wiring::tests(shared)
+    });
     let (id, actor) = agent(&control, 1).await;
     let made = control
         .create_service(&actor, http("web", "a.example", [("/", vec![at(id, "h:1")])]))

@@ -76,6 +76,10 @@ pub struct User {
     pub totp: Option<Totp>,
     /// SHA-256 of each recovery code that was not used yet: at most [`MAX_RECOVERY_CODES`].
     pub recovery_codes: Vec<[u8; 32]>,
+    /// The last link to a new password, while it is good.
+    pub reset: Option<MailedSecret>,
+    /// The last link that proves who reads the address, while it is good.
+    pub verification: Option<MailedSecret>,
     /// Whether the person administers this Control: every right in every organization, and over users.
     pub administrator: bool,
     /// When the person proved to receive mail at the address.
@@ -93,6 +97,15 @@ pub struct Totp {
     pub sealed_secret: Vec<u8>,
     /// The step of the code that was used last, in units of 30 seconds since 1970: no code is good twice.
     pub last_step: u64,
+}
+
+/// A secret that was mailed to a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailedSecret {
+    /// Its SHA-256.
+    pub hash: [u8; 32],
+    /// When it ends to be of use.
+    pub expires: Timestamp,
 }
 
 /// A role of people: permissions under a name. What a node is, is a [`Role`](super::Role).

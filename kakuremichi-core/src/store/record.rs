@@ -233,6 +233,8 @@ pub enum UniqueKey {
     InvitationSecret([u8; 32]),
     /// The hash of a session's secret.
     SessionSecret([u8; 32]),
+    /// The hash of a secret that was mailed to a user.
+    MailedSecret([u8; 32]),
 }
 
 impl fmt::Display for UniqueKey {
@@ -257,6 +259,7 @@ impl fmt::Display for UniqueKey {
             Self::Membership(organization, user) => write!(f, "member/{organization}/{user}"),
             Self::InvitationSecret(hash) => write!(f, "invitation/{}", hex(hash)),
             Self::SessionSecret(hash) => write!(f, "session/{}", hex(hash)),
+            Self::MailedSecret(hash) => write!(f, "mailed/{}", hex(hash)),
         }
     }
 }
@@ -339,7 +342,13 @@ impl StoreRecord {
             }
             Self::Token(token) => vec![UniqueKey::TokenSecret(token.secret_hash)],
             Self::ApiKey(key) => vec![UniqueKey::ApiKeySecret(key.secret_hash)],
-            Self::User(user) => vec![UniqueKey::Email(user.email.clone())],
+            Self::User(user) => {
+                let mailed = [&user.reset, &user.verification].into_iter().flatten();
+                let mailed = mailed.map(|mailed| UniqueKey::MailedSecret(mailed.hash));
+                std::iter::once(UniqueKey::Email(user.email.clone()))
+                    .chain(mailed)
+                    .collect()
+            }
             Self::Role(role) => vec![UniqueKey::RoleName(role.organization, role.name.clone())],
             Self::Group(group) => vec![UniqueKey::GroupName(group.organization, group.name.clone())],
             Self::Member(member) => vec![UniqueKey::Membership(member.organization, member.user)],

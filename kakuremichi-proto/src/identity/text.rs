@@ -168,6 +168,10 @@ secret_texts! {
     SessionText "kkm_session_";
     /// Lets one person join an organization, once.
     InvitationText "kkm_invite_";
+    /// Lets one person choose a new password, once.
+    ResetText "kkm_reset_";
+    /// Proves that somebody reads an address.
+    VerificationText "kkm_verify_";
 }
 
 fn checksum(prefix: &str, bytes: &[u8]) -> [u8; CHECKSUM] {

@@ -150,6 +150,7 @@ async fn start_control(config: &Config, data: &DataDir) -> Result<(ControlRole, 
         listen: address,
         public_url,
         security: Security::OwnAuthority,
+        mail: None,
     };
     let role = ControlRole::start(&config, data.subdirectory("control")?, listener).await?;
     Ok((role, control_url))

@@ -8,7 +8,8 @@ use kakuremichi_core::{
     email::EmailAddress,
     id::{GroupId, InvitationId, MemberId, OrganizationId, RoleId, SessionId, UserId},
     model::{
-        Group, Invitation, Member, Permission, Permissions, PersonName, Session, SignIn, Totp, User, UserRole,
+        Group, Invitation, MailedSecret, Member, Permission, Permissions, PersonName, Session, SignIn, Totp,
+        User, UserRole,
     },
     name::Label,
     time::Timestamp,
@@ -81,6 +82,8 @@ pub(in crate::store) struct UserDocument {
     password_hash: Option<String>,
     totp: Option<TotpDocument>,
     recovery_codes: Vec<Hash>,
+    reset: Option<MailedDocument>,
+    verification: Option<MailedDocument>,
     administrator: bool,
     verified: Option<i64>,
     disabled: Option<i64>,
@@ -95,6 +98,31 @@ struct TotpDocument {
     last_step: u64,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MailedDocument {
+    hash: Hash,
+    expires: i64,
+}
+
+impl From<&MailedSecret> for MailedDocument {
+    fn from(mailed: &MailedSecret) -> Self {
+        Self {
+            hash: Hash(mailed.hash),
+            expires: mailed.expires.as_millis(),
+        }
+    }
+}
+
+impl From<MailedDocument> for MailedSecret {
+    fn from(document: MailedDocument) -> Self {
+        Self {
+            hash: document.hash.0,
+            expires: Timestamp::from_millis(document.expires),
+        }
+    }
+}
+
 impl From<&User> for UserDocument {
     fn from(user: &User) -> Self {
         Self {
@@ -107,6 +135,8 @@ impl From<&User> for UserDocument {
                 last_step: totp.last_step,
             }),
             recovery_codes: user.recovery_codes.iter().copied().map(Hash).collect(),
+            reset: user.reset.as_ref().map(Into::into),
+            verification: user.verification.as_ref().map(Into::into),
             administrator: user.administrator,
             verified: user.verified.map(Timestamp::as_millis),
             disabled: user.disabled.map(Timestamp::as_millis),
@@ -128,6 +158,8 @@ impl From<UserDocument> for User {
                 last_step: totp.last_step,
             }),
             recovery_codes: document.recovery_codes.into_iter().map(|hash| hash.0).collect(),
+            reset: document.reset.map(Into::into),
+            verification: document.verification.map(Into::into),
             administrator: document.administrator,
             verified: document.verified.map(Timestamp::from_millis),
             disabled: document.disabled.map(Timestamp::from_millis),

@@ -1,0 +1,163 @@
+//! Mail to people, over SMTP (RFC 5321).
+//!
+//! Nobody waits for a mail server: what is to be sent stands in a short queue, from which one task sends. What a
+//! server refuses for now is tried again a few times, and then given up with a line in the log; whoever asked for
+//! the mail asks again.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use kakuremichi_core::{email::EmailAddress, secret::Secret};
+use lettre::{
+    AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    message::{Mailbox, header::ContentType},
+};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::{sleep, timeout},
+};
+
+/// Mails that wait to be sent. One more is dropped, and the log says so.
+pub const MAX_WAITING_MAILS: usize = 256;
+/// How long a mail server may take for one mail.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The pauses before further attempts.
+const PAUSES: [Duration; 3] = [
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+];
+
+/// Why no mail can be sent with these settings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MailError {
+    /// The URL is not one of a mail server.
+    #[error("the URL of a mail server is `smtps://user:password@host` or `smtp://host:25?tls=required`")]
+    Url(#[source] lettre::transport::smtp::Error),
+    /// The sender is no address.
+    #[error("the sender is an address such as `kakuremichi <no-reply@example.net>`")]
+    Sender(#[source] lettre::address::AddressError),
+}
+
+/// A mail server, and who the mails are from. Clones share the queue.
+#[derive(Clone)]
+pub struct Mailer(Arc<Inner>);
+
+struct Inner {
+    server: AsyncSmtpTransport<Tokio1Executor>,
+    sender: Mailbox,
+    queue: mpsc::Sender<Mail>,
+    waiting: Mutex<mpsc::Receiver<Mail>>,
+}
+
+impl fmt::Debug for Mailer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailer")
+            .field("sender", &self.0.sender)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A mail to be sent: plain text, since nothing in it needs more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mail {
+    pub(crate) to: EmailAddress,
+    pub(crate) subject: &'static str,
+    pub(crate) text: String,
+}
+
+impl Mailer {
+    /// Sends by the server at `url`, as `sender`. The URL is `smtps://user:password@host` (TLS from the start, port
+    /// 465), or `smtp://user:password@host?tls=required` (STARTTLS, port 587); `smtp://host` without `tls` sends in
+    /// the clear, for a server on this machine. What is special in user or password is percent-encoded. Nothing is
+    /// sent before there is something to be sent.
+    ///
+    /// # Errors
+    /// When one of the two makes no sense.
+    pub fn smtp(url: &Secret<String>, sender: &str) -> Result<Self, MailError> {
+        let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose()).map_err(MailError::Url)?;
+        let (queue, waiting) = mpsc::channel(MAX_WAITING_MAILS);
+        Ok(Self(Arc::new(Inner {
+            server: server.timeout(Some(PATIENCE)).build(),
+            sender: sender.parse().map_err(MailError::Sender)?,
+            queue,
+            waiting: Mutex::new(waiting),
+        })))
+    }
+
+    /// Has a mail sent.
+    pub(crate) fn send(&self, mail: Mail) {
+        if let Err(error) = self.0.queue.try_send(mail) {
+            tracing::error!(error = &error as &dyn std::error::Error, "a mail is dropped");
+        }
+    }
+
+    /// Sends what is to be sent, one mail after the other, for ever.
+    pub(crate) async fn run(self) {
+        // Only one clone runs.
+        let mut waiting = self.0.waiting.lock().await;
+        while let Some(mail) = waiting.recv().await {
+            self.deliver(&mail).await;
+        }
+    }
+
+    async fn deliver(&self, mail: &Mail) {
+        let message = match self.message(mail) {
+            Ok(message) => message,
+            Err(error) => {
+                return tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    subject = mail.subject,
+                    "no mail"
+                );
+            }
+        };
+        for pause in PAUSES.map(Some).into_iter().chain([None]) {
+            let sent = timeout(2 * PATIENCE, self.0.server.send(message.clone())).await;
+            let error = match sent {
+                Ok(Ok(_)) => return tracing::info!(subject = mail.subject, "a mail was sent"),
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            };
+            let hopeless = error
+                .as_ref()
+                .is_some_and(lettre::transport::smtp::Error::is_permanent);
+            let pause = pause.filter(|_| !hopeless);
+            failed(mail, error.as_ref(), pause);
+            match pause {
+                Some(pause) => sleep(pause).await,
+                None => return,
+            }
+        }
+    }
+
+    fn message(&self, mail: &Mail) -> Result<Message, lettre::error::Error> {
+        let to = Mailbox::new(
+            None,
+            mail.to
+                .as_str()
+                .parse()
+                .map_err(|_| lettre::error::Error::MissingTo)?,
+        );
+        Message::builder()
+            .from(self.0.sender.clone())
+            .to(to)
+            .subject(mail.subject)
+            .header(ContentType::TEXT_PLAIN)
+            .body(mail.text.clone())
+    }
+}
+
+/// Says that an attempt failed, or, without an error, took too long, and when the next one is.
+fn failed(mail: &Mail, error: Option<&lettre::transport::smtp::Error>, pause: Option<Duration>) {
+    let error = error.map(|error| error as &dyn std::error::Error);
+    match pause {
+        Some(pause) => tracing::warn!(
+            error,
+            subject = mail.subject,
+            ?pause,
+            "a mail is sent again later"
+        ),
+        None => tracing::error!(error, subject = mail.subject, "a mail could not be sent"),
+    }
+}

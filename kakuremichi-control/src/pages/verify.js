@@ -1,0 +1,3 @@
+import { onSubmit, secret } from "./pages.js";
+
+onSubmit("api/v1/verifications", () => ({ verification: secret }));
