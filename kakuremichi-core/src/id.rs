@@ -99,6 +99,8 @@ ids! {
     TokenId = "tok_";
     /// An API key.
     ApiKeyId = "key_";
+    /// A policy that services and routes share.
+    PolicyId = "pol_";
 }
 
 fn parse(text: &str, prefix: &'static str) -> Result<[u8; 16], ParseIdError> {

@@ -228,7 +228,11 @@ impl State {
             RecordId::Service(service) => {
                 self.totals.remove(&service);
             }
-            RecordId::Organization(_) | RecordId::Site(_) | RecordId::Token(_) | RecordId::ApiKey(_) => {}
+            RecordId::Organization(_)
+            | RecordId::Site(_)
+            | RecordId::Token(_)
+            | RecordId::ApiKey(_)
+            | RecordId::Policy(_) => {}
         }
     }
 

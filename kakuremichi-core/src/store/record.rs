@@ -3,10 +3,14 @@
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use crate::{
-    id::{AgentId, ApiKeyId, GatewayId, NodeId, OrganizationId, ParseIdError, ServiceId, SiteId, TokenId},
+    id::{
+        AgentId, ApiKeyId, GatewayId, NodeId, OrganizationId, ParseIdError, PolicyId, ServiceId, SiteId,
+        TokenId,
+    },
     key::{IdentityKey, WireGuardKey},
     model::{ApiKey, EnrolmentToken, Node, NodeKind, Organization, Service, ServiceKind, Site},
     name::{HostPattern, Label},
+    policy::SharedPolicy,
 };
 
 /// Counts the changes of one record, from 1.
@@ -126,6 +130,8 @@ records! {
     Token(EnrolmentToken, TokenId);
     /// An API key.
     ApiKey(ApiKey, ApiKeyId);
+    /// A policy that services and routes share.
+    Policy(SharedPolicy, PolicyId);
 }
 
 impl From<AgentId> for RecordId {
@@ -159,6 +165,7 @@ impl FromStr for RecordId {
             .or_else(|_| of::<ServiceId>(text))
             .or_else(|_| of::<TokenId>(text))
             .or_else(|_| of::<ApiKeyId>(text))
+            .or_else(|_| of::<PolicyId>(text))
     }
 }
 
@@ -180,6 +187,8 @@ pub enum UniqueKey {
     NodeName(OrganizationId, Label),
     /// The name of a service in its organization.
     ServiceName(OrganizationId, Label),
+    /// The name of a shared policy in its organization.
+    PolicyName(OrganizationId, Label),
     /// A host of an HTTP service.
     Host(HostPattern),
     /// The port of a TCP service. Gateways belong to one organization, so ports do too.
@@ -206,6 +215,7 @@ impl fmt::Display for UniqueKey {
             Self::OrganizationName(name) => write!(f, "organization/{name}"),
             Self::NodeName(organization, name) => write!(f, "node/{organization}/{name}"),
             Self::ServiceName(organization, name) => write!(f, "service/{organization}/{name}"),
+            Self::PolicyName(organization, name) => write!(f, "policy/{organization}/{name}"),
             Self::Host(host) => write!(f, "host/{host}"),
             Self::TcpPort(organization, port) => write!(f, "tcp/{organization}/{port}"),
             Self::UdpPort(organization, port) => write!(f, "udp/{organization}/{port}"),
@@ -229,6 +239,7 @@ impl StoreRecord {
             Self::Service(service) => service.organization,
             Self::Token(token) => token.organization,
             Self::ApiKey(key) => key.organization,
+            Self::Policy(policy) => policy.organization,
         }
     }
 
@@ -270,6 +281,9 @@ impl StoreRecord {
             }
             Self::Token(token) => vec![UniqueKey::TokenSecret(token.secret_hash)],
             Self::ApiKey(key) => vec![UniqueKey::ApiKeySecret(key.secret_hash)],
+            Self::Policy(policy) => {
+                vec![UniqueKey::PolicyName(policy.organization, policy.name.clone())]
+            }
         }
     }
 }

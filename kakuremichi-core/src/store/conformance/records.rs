@@ -16,7 +16,7 @@ pub async fn overlay_is_made_once(store: &dyn Store) {
     assert_eq!(store.overlay(second).await.expect("works"), first);
 }
 
-fn one_of_each() -> [StoreRecord; 8] {
+fn one_of_each() -> [StoreRecord; 10] {
     [
         sample::organization(0).into(),
         sample::agent(0, 1).into(),
@@ -26,6 +26,8 @@ fn one_of_each() -> [StoreRecord; 8] {
         sample::tcp_service(0, 2).into(),
         sample::token(0, 1).into(),
         sample::api_key(0, 1).into(),
+        sample::shared_policy(0, 1).into(),
+        sample::shared_policy(0, 2).into(),
     ]
 }
 
