@@ -158,7 +158,11 @@ impl Access {
         })
     }
 
-    fn validate(&self) -> Result<(), PolicyError> {
+    /// Checks the bounds.
+    ///
+    /// # Errors
+    /// When there are too many methods or users, or none.
+    pub fn validate(&self) -> Result<(), PolicyError> {
         let methods = match self {
             Self::Deny | Self::Public => return Ok(()),
             Self::AnyOf(methods) | Self::AllOf(methods) => methods,
@@ -256,7 +260,11 @@ impl Rule {
         }
     }
 
-    fn validate(&self) -> Result<(), PolicyError> {
+    /// Checks the condition.
+    ///
+    /// # Errors
+    /// When it is too large, or looks at a header although the rule does not deny.
+    pub fn validate(&self) -> Result<(), PolicyError> {
         self.when.validate()?;
         // Going on can lead past a later rule that denies, so it counts as letting past.
         if self.effect != Effect::Deny && self.when.looks_at_headers() {
