@@ -13,8 +13,10 @@ mod error;
 mod names;
 mod nodes;
 mod passwords;
+mod policies;
 mod resolve;
 mod services;
+mod simulate;
 mod sites;
 mod tokens;
 mod usage;
@@ -22,12 +24,13 @@ mod usage;
 pub use api_keys::{ApiKeyDraft, NewApiKey};
 pub use draft::{
     AccessDraft, KindDraft, MethodDraft, PasswordDraft, PlaceDraft, PolicyDraft, PoolDraft, Reference,
-    RouteDraft, ServiceDraft, TargetDraft, UserDraft,
+    RouteDraft, ServiceDraft, SharedPolicyDraft, TargetDraft, UserDraft,
 };
 pub use error::{FieldError, UseCaseError};
 pub use names::{parse_endpoint, parse_host, parse_host_pattern};
 pub use passwords::{MAX_PASSWORD, MAX_WAITING_PASSWORDS};
 pub use services::MAX_ENCODED_SERVICE;
+pub use simulate::{Simulated, SimulatedProof, Simulation};
 pub use sites::{MAX_NETWORKS, SiteDraft};
 pub use tokens::{MAX_SCOPE, NewToken, TokenDraft};
 

@@ -65,9 +65,9 @@ async fn caller(app: &App, headers: &HeaderMap, source: Option<IpAddr>) -> Resul
         .authenticate(AuthenticationRequest::new(source, &credential))
         .await;
     match asked {
-        Ok(Authentication::Proven(principal)) => Ok(Actor {
+        Ok(Authentication::Proven(identity)) => Ok(Actor {
             organization: app.use_cases.start().await?.organization,
-            principal: Some(principal),
+            principal: Some(identity.principal().clone()),
         }),
         Ok(Authentication::NotMine | Authentication::Refused) => Err(Problem::unauthenticated()),
         // LESSONS, advisory 5: any error in a check is a denial.

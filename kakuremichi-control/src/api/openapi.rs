@@ -9,7 +9,7 @@ use utoipa::{
     },
 };
 
-use super::{App, api_keys, link, nodes, organization, services, sites, tokens};
+use super::{App, api_keys, link, nodes, organization, policies, services, simulate, sites, tokens};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -45,6 +45,12 @@ use super::{App, api_keys, link, nodes, organization, services, sites, tokens};
         services::update,
         services::delete,
         services::usage,
+        policies::list,
+        policies::create,
+        policies::get,
+        policies::update,
+        policies::delete,
+        simulate::simulate,
         api_keys::list,
         api_keys::create,
         api_keys::get,

@@ -27,6 +27,10 @@ pub enum Permission {
     ServicesRead,
     /// To publish, change and delete services.
     ServicesWrite,
+    /// To see shared policies, and to try what services would decide.
+    PoliciesRead,
+    /// To make, change and delete shared policies.
+    PoliciesWrite,
     /// To see API keys, never their secrets.
     ApiKeysRead,
     /// To make and to delete API keys.
@@ -55,6 +59,8 @@ impl Permission {
             | Self::SitesWrite
             | Self::ServicesRead
             | Self::ServicesWrite
+            | Self::PoliciesRead
+            | Self::PoliciesWrite
             | Self::ApiKeysRead
             | Self::ApiKeysWrite => actor.principal.is_some(),
         }

@@ -5,7 +5,10 @@ use axum::{
     routing::{MethodRouter, on},
 };
 
-use super::{App, Permission, api_keys, link, nodes, openapi, organization, services, sites, tokens};
+use super::{
+    App, Permission, api_keys, link, nodes, openapi, organization, policies, services, simulate, sites,
+    tokens,
+};
 
 /// A row: what is at a path, and who may have it.
 pub(super) struct Route {
@@ -60,6 +63,13 @@ table! {
     PUT "/services/{id}" ServicesWrite services::update;
     DELETE "/services/{id}" ServicesWrite services::delete;
     GET "/services/{id}/usage" ServicesRead services::usage;
+
+    GET "/policies" PoliciesRead policies::list;
+    POST "/policies" PoliciesWrite policies::create;
+    GET "/policies/{id}" PoliciesRead policies::get;
+    PUT "/policies/{id}" PoliciesWrite policies::update;
+    DELETE "/policies/{id}" PoliciesWrite policies::delete;
+    POST "/simulate" PoliciesRead simulate::simulate;
 
     GET "/api-keys" ApiKeysRead api_keys::list;
     POST "/api-keys" ApiKeysWrite api_keys::create;

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use kakuremichi_core::{
-    id::{AgentId, SiteId},
+    id::{AgentId, PolicyId, ServiceId, SiteId},
     name::{HostPattern, Hostname, Label},
     net::Endpoint,
     time::Timestamp,
@@ -48,6 +48,10 @@ typed! {
     AgentText(Named<AgentId>) = str::parse::<Named<AgentId>>;
     /// A site, by identifier or name.
     SiteText(Named<SiteId>) = str::parse::<Named<SiteId>>;
+    /// A shared policy, by identifier or name.
+    PolicyText(Named<PolicyId>) = str::parse::<Named<PolicyId>>;
+    /// A service, by identifier or name.
+    ServiceText(Named<ServiceId>) = str::parse::<Named<ServiceId>>;
 }
 
 /// A time.
@@ -106,6 +110,19 @@ impl<T: fmt::Display> fmt::Display for Named<T> {
             Reference::Name(name) => name.fmt(f),
         }
     }
+}
+
+impl TimeText {
+    /// The time.
+    pub(super) const fn timestamp(&self) -> Timestamp {
+        self.0.0
+    }
+}
+
+/// Shared policies as they are shown.
+pub(super) fn policy_texts(policies: &[PolicyId]) -> Vec<PolicyText> {
+    let policies = policies.iter();
+    policies.map(|id| PolicyText(Named(Reference::Id(*id)))).collect()
 }
 
 /// When something ends: at a time, in so many seconds, or never.

@@ -192,6 +192,7 @@ const fn noun(kind: RecordKind) -> &'static str {
         RecordKind::Service => "service",
         RecordKind::Token => "enrolment token",
         RecordKind::ApiKey => "API key",
+        RecordKind::Policy => "policy",
     }
 }
 
@@ -201,6 +202,7 @@ fn taken(key: &UniqueKey) -> String {
         UniqueKey::OrganizationName(name) => format!("another organization is called {name}"),
         UniqueKey::NodeName(_, name) => format!("another node or site is called {name}"),
         UniqueKey::ServiceName(_, name) => format!("another service is called {name}"),
+        UniqueKey::PolicyName(_, name) => format!("another policy is called {name}"),
         UniqueKey::Host(host) => format!("the host {host} belongs to another service"),
         UniqueKey::TcpPort(_, port) => format!("the port {port} belongs to another service"),
         UniqueKey::UdpPort(_, port) => format!("the UDP port {port} belongs to another service"),

@@ -6,6 +6,6 @@ mod record;
 mod service;
 
 pub(super) use node::{NodeDocument, ScopeDocument};
-pub(super) use policy::PolicyDocument;
+pub(super) use policy::{AccessDocument, PolicyDocument, RuleDocument};
 pub use record::{RecordTextError, record_from_json, record_to_json};
 pub(super) use service::{KindDocument, LifetimeDocument};

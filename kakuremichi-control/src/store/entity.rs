@@ -10,6 +10,7 @@ pub(super) mod change;
 pub(super) mod meta;
 pub(super) mod node;
 pub(super) mod organization;
+pub(super) mod policy;
 pub(super) mod service;
 pub(super) mod site;
 pub(super) mod token;

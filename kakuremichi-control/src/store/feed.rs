@@ -188,7 +188,11 @@ pub(super) async fn forget_usage(database: &impl ConnectionTrait, id: RecordId) 
             let totals = usage_total::Entity::delete_by_id(row::key(id));
             totals.exec(database).await.map_err(backend)?;
         }
-        RecordId::Organization(_) | RecordId::Site(_) | RecordId::Token(_) | RecordId::ApiKey(_) => {}
+        RecordId::Organization(_)
+        | RecordId::Site(_)
+        | RecordId::Token(_)
+        | RecordId::ApiKey(_)
+        | RecordId::Policy(_) => {}
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod m0001_initial;
 mod m0002_usage_streams;
+mod m0003b_policy;
 
 use sea_orm::{DatabaseConnection, EntityTrait, SqliteTransactionMode, TransactionOptions, TransactionTrait};
 use sea_orm_migration::{MigrationTrait, MigratorTrait, seaql_migrations};
@@ -13,7 +14,11 @@ struct Steps;
 
 impl MigratorTrait for Steps {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_initial::Step), Box::new(m0002_usage_streams::Step)]
+        vec![
+            Box::new(m0001_initial::Step),
+            Box::new(m0002_usage_streams::Step),
+            Box::new(m0003b_policy::Step),
+        ]
     }
 }
 

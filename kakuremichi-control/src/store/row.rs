@@ -50,6 +50,7 @@ pub(super) fn key(id: RecordId) -> Vec<u8> {
         RecordId::Service(id) => id.as_bytes().to_vec(),
         RecordId::Token(id) => id.as_bytes().to_vec(),
         RecordId::ApiKey(id) => id.as_bytes().to_vec(),
+        RecordId::Policy(id) => id.as_bytes().to_vec(),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) trait Table: EntityTrait {
 macro_rules! with_table {
     ($kind:expr, $table:ident => $body:expr) => {{
         use kakuremichi_core::store::RecordKind;
-        use $crate::store::entity::{api_key, node, organization, service, site, token};
+        use $crate::store::entity::{api_key, node, organization, policy, service, site, token};
         match $kind {
             RecordKind::Organization => {
                 type $table = organization::Entity;
@@ -59,6 +59,10 @@ macro_rules! with_table {
                 type $table = api_key::Entity;
                 $body
             }
+            RecordKind::Policy => {
+                type $table = policy::Entity;
+                $body
+            }
         }
     }};
 }
@@ -68,7 +72,7 @@ pub(super) use with_table;
 macro_rules! with_record {
     ($record:expr, $table:ident, $entity:ident => $body:expr) => {{
         use kakuremichi_core::store::StoreRecord;
-        use $crate::store::entity::{api_key, node, organization, service, site, token};
+        use $crate::store::entity::{api_key, node, organization, policy, service, site, token};
         match $record {
             StoreRecord::Organization($entity) => {
                 type $table = organization::Entity;
@@ -92,6 +96,10 @@ macro_rules! with_record {
             }
             StoreRecord::ApiKey($entity) => {
                 type $table = api_key::Entity;
+                $body
+            }
+            StoreRecord::Policy($entity) => {
+                type $table = policy::Entity;
                 $body
             }
         }

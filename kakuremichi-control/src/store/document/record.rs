@@ -3,17 +3,20 @@
 use std::net::Ipv4Addr;
 
 use kakuremichi_core::{
-    id::{ApiKeyId, NodeId, OrganizationId, ServiceId, SiteId, TokenId},
+    id::{ApiKeyId, NodeId, OrganizationId, PolicyId, ServiceId, SiteId, TokenId},
     key::{IdentityKey, WireGuardKey},
     model::{ApiKey, EnrolmentToken, Node, Organization, Role, Service, Site},
     name::Label,
     net::{Cidr, Endpoint},
+    policy::SharedPolicy,
     store::StoreRecord,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{KindDocument, LifetimeDocument, NodeDocument, PolicyDocument, ScopeDocument};
+use super::{
+    AccessDocument, KindDocument, LifetimeDocument, NodeDocument, PolicyDocument, RuleDocument, ScopeDocument,
+};
 use crate::text::{Text, texts, untexts};
 
 /// A text is not a record.
@@ -96,6 +99,14 @@ enum RecordDocument {
         expires: Option<i64>,
         created: i64,
     },
+    Policy {
+        id: Text<PolicyId>,
+        organization: Text<OrganizationId>,
+        name: Text<Label>,
+        rules: Vec<RuleDocument>,
+        access: Option<AccessDocument>,
+        created: i64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -140,7 +151,7 @@ impl From<&StoreRecord> for RecordDocument {
                 organization: Text(service.organization),
                 name: Text(service.name.clone()),
                 kind: (&service.kind).into(),
-                policy: (&service.policy).into(),
+                policy: PolicyDocument::new(&service.policy, &service.policies),
                 lifetime: service.lifetime.into(),
                 created: service.created.as_millis(),
             },
@@ -166,6 +177,14 @@ impl From<&StoreRecord> for RecordDocument {
                 secret_hash: key.secret_hash,
                 expires: time(key.expires),
                 created: key.created.as_millis(),
+            },
+            StoreRecord::Policy(policy) => Self::Policy {
+                id: Text(policy.id),
+                organization: Text(policy.organization),
+                name: Text(policy.name.clone()),
+                rules: policy.rules.iter().map(Into::into).collect(),
+                access: policy.access.as_ref().map(Into::into),
+                created: policy.created.as_millis(),
             },
         }
     }
@@ -231,16 +250,20 @@ impl From<RecordDocument> for StoreRecord {
                 policy,
                 lifetime,
                 created,
-            } => Service {
-                id: id.0,
-                organization: organization.0,
-                name: name.0,
-                kind: kind.into(),
-                policy: policy.into(),
-                lifetime: lifetime.into(),
-                created: Timestamp::from_millis(created),
+            } => {
+                let (policy, policies) = policy.into_parts();
+                Service {
+                    id: id.0,
+                    organization: organization.0,
+                    name: name.0,
+                    kind: kind.into(),
+                    policy,
+                    policies,
+                    lifetime: lifetime.into(),
+                    created: Timestamp::from_millis(created),
+                }
+                .into()
             }
-            .into(),
             RecordDocument::Token {
                 id,
                 organization,
@@ -284,6 +307,22 @@ impl From<RecordDocument> for StoreRecord {
                 created: Timestamp::from_millis(created),
             }
             .into(),
+            RecordDocument::Policy {
+                id,
+                organization,
+                name,
+                rules,
+                access,
+                created,
+            } => SharedPolicy {
+                id: id.0,
+                organization: organization.0,
+                name: name.0,
+                rules: rules.into_iter().map(Into::into).collect(),
+                access: access.map(Into::into),
+                created: Timestamp::from_millis(created),
+            }
+            .into(),
         }
     }
 }
@@ -296,7 +335,7 @@ mod tests {
 
     #[test]
     fn every_record_has_a_text() {
-        let records: [StoreRecord; 8] = [
+        let records: [StoreRecord; 10] = [
             sample::organization(0).into(),
             sample::agent(0, 1).into(),
             sample::gateway(0, 1).into(),
@@ -305,6 +344,8 @@ mod tests {
             sample::tcp_service(0, 1).into(),
             sample::token(0, 1).into(),
             sample::api_key(0, 1).into(),
+            sample::shared_policy(0, 1).into(),
+            sample::shared_policy(0, 2).into(),
         ];
         for record in records {
             let text = record_to_json(&record).unwrap();
