@@ -283,7 +283,7 @@ mod tests {
         plan::{
             GatewayPlan, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, Revision,
         },
-        policy::{Access, BasicUser, Condition, Effect, Method, Policy, Rule},
+        policy::{Access, BasicUser, Condition, Effect, Method, Policy, Rule, TimeWindow, Weekdays},
     };
 
     use super::*;
@@ -370,6 +370,29 @@ mod tests {
             Effect::Deny,
         ));
         assert!(revoked_by(open(), &table("h.example", ROUTE, banned)));
+    }
+
+    /// What was opened in the hours of a rule ends with them, without another plan.
+    #[test]
+    fn what_is_permitted_at_one_time_is_revoked_at_another() {
+        let now = wall_clock().as_millis() / 60_000;
+        let minute = u16::try_from(now.rem_euclid(1440)).unwrap();
+        let hours = |from: u16, to: u16| {
+            let window = TimeWindow::new(Weekdays::ALL, from % 1440, to % 1440, 0).unwrap();
+            Policy {
+                rules: vec![Rule::new(
+                    "hours".parse().unwrap(),
+                    Condition::Time(window),
+                    Effect::Allow,
+                )],
+                access: Access::Deny,
+            }
+        };
+        let open = table("h.example", ROUTE, hours(minute + 1438, minute + 2));
+        let over = table("h.example", ROUTE, hours(minute + 2, minute + 1438));
+        assert!(open.depends_on_time() && !table("h.example", ROUTE, Policy::public()).depends_on_time());
+        assert!(!revoked_by(facts(Vec::new(), None), &open));
+        assert!(revoked_by(facts(Vec::new(), None), &over));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(crate) struct RouteTable {
     wildcard: FxHashMap<String, Arc<ServiceEntry>>,
     ports: BTreeMap<(Transport, u16), Arc<ServiceEntry>>,
     conflicts: usize,
+    depends_on_time: bool,
 }
 
 /// A service.
@@ -112,6 +113,11 @@ impl RouteTable {
         self.conflicts
     }
 
+    /// Whether what is decided now can be decided otherwise later, without another plan.
+    pub(crate) const fn depends_on_time(&self) -> bool {
+        self.depends_on_time
+    }
+
     /// Finds service and route: the exact host before the wildcard, then the most specific path.
     pub(crate) fn find(&self, host: &Hostname, path: &str) -> Result<Matched, NoMatch> {
         let service = self.host(host).ok_or(NoMatch::Service)?;
@@ -154,6 +160,8 @@ impl RouteTable {
 
     fn add(&mut self, service: &GatewayService, policies: &PolicySet) {
         let entry = Arc::new(ServiceEntry::new(service, policies));
+        let of_routes = entry.routes.iter().map(|route| &route.policy);
+        self.depends_on_time |= of_routes.chain([&entry.policy]).any(|policy| policy.needs().time);
         match &service.kind {
             PlannedKind::Http { hosts, .. } => {
                 for host in hosts {
