@@ -44,7 +44,7 @@ impl Authenticator for Badges {
             return Ok(Authentication::NotMine);
         };
         Ok(match self.0.get(token.expose().as_str()) {
-            Some(name) => Authentication::Proven(Principal::new(self.name(), *name)),
+            Some(name) => Authentication::Proven(Principal::new(self.name(), *name).into()),
             None => Authentication::Refused,
         })
     }
@@ -102,7 +102,7 @@ mod tests {
             .unwrap();
         let policy = Policy {
             rules: Vec::new(),
-            access: Access::AnyOf(vec![Method::SignedIn]),
+            access: Access::AnyOf(vec![Method::signed_in()]),
         };
         let listener = agent
             .expose(Service::http("team.localhost").policy(policy))

@@ -17,4 +17,4 @@ pub use urls::service_urls;
 
 pub(crate) use board::{PlanBoard, Planned};
 pub(crate) use feed::run;
-pub(crate) use project::encoded_len;
+pub(crate) use project::{encoded_len, encoded_policy_len};

@@ -19,11 +19,13 @@ mod names;
 mod nodes;
 mod organizations;
 mod passwords;
+mod policies;
 mod resolve;
 mod roles;
 mod seal;
 mod services;
 mod sign_in;
+mod simulate;
 mod sites;
 mod throttle;
 mod tokens;
@@ -35,7 +37,7 @@ pub use actor::{Actor, Person};
 pub use api_keys::{ApiKeyDraft, NewApiKey};
 pub use draft::{
     AccessDraft, KindDraft, MethodDraft, PasswordDraft, PlaceDraft, PolicyDraft, PoolDraft, Reference,
-    RouteDraft, ServiceDraft, TargetDraft, UserDraft,
+    RouteDraft, ServiceDraft, SharedPolicyDraft, TargetDraft, UserDraft,
 };
 pub use error::{FieldError, UseCaseError};
 pub use invitations::{AcceptDraft, INVITATION_LIFE, InvitationDraft, NewInvitation, SET_UP_LIFE};
@@ -47,6 +49,7 @@ pub use roles::{OWNER, RoleDraft};
 pub(crate) use seal::Seal;
 pub use services::MAX_ENCODED_SERVICE;
 pub use sign_in::{MAX_SESSIONS, NewSession, OrganizationChoice, SESSION_LIFE, SignInDraft, Whereabouts};
+pub use simulate::{Simulated, SimulatedProof, Simulation};
 pub use sites::{MAX_NETWORKS, SiteDraft};
 pub use tokens::{MAX_SCOPE, NewToken, TokenDraft};
 pub use totp::{NewTotp, TotpSecret};

@@ -4,6 +4,10 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 
+mod identity;
+
+pub use identity::{Identity, Strength};
+
 use crate::{id::ServiceId, policy::Subject, request::CanonicalRequest, secret::Secret};
 
 /// Somebody who has proven who they are.
@@ -98,8 +102,8 @@ impl<'a> AuthenticationRequest<'a> {
 /// What an [`Authenticator`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
-    /// The credential proves this principal.
-    Proven(Principal),
+    /// The credential proves that it is this one.
+    Proven(Identity),
     /// The credential is not of a kind this authenticator knows: the next may be asked.
     NotMine,
     /// The credential is of its kind, and wrong: nobody else is asked.

@@ -111,6 +111,8 @@ ids! {
     InvitationId = "inv_";
     /// A session of a user.
     SessionId = "ses_";
+    /// A policy that services and routes share.
+    PolicyId = "pol_";
 }
 
 fn parse(text: &str, prefix: &'static str) -> Result<[u8; 16], ParseIdError> {

@@ -9,8 +9,8 @@ mod gateway;
 
 pub use agent::{AgentGateway, AgentKey, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget};
 pub use gateway::{
-    GatewayKey, GatewayNode, GatewayPeer, GatewayPlan, GatewayRecord, GatewayService, GatewaySibling,
-    PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Via,
+    GatewayKey, GatewayNode, GatewayPeer, GatewayPlan, GatewayPolicy, GatewayRecord, GatewayService,
+    GatewaySibling, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Via,
 };
 
 use std::{collections::BTreeMap, fmt};

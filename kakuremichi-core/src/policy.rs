@@ -2,15 +2,47 @@
 //!
 //! [`evaluate`] is pure: it consumes a policy and the facts about a visitor, and nothing but it makes
 //! a [`Permit`], without which no upstream connection is opened. It runs in the gateway's process, and
-//! again when the plan changes.
+//! again when the plan changes. [`explain`] runs the same code, and says what it looked at.
+//!
+//! # How it decides
+//!
+//! A [`CompiledPolicy`] has lists of rules: those of the [shared policies](SharedPolicy) that are attached
+//! to the service, in order, those attached to the route, and the service's own. The first rule whose
+//! condition holds decides: it lets the visitor past, denies them, or has them go on to the methods of
+//! the [`Access`] without looking at further rules. If no rule decides, the access does. Where nobody
+//! says anything, everybody is denied.
+//!
+//! A condition has one of [three values](Truth). What cannot be known opens nothing:
+//!
+//! - a rule that allows needs its condition to be true;
+//! - a rule that denies does so when its condition is true or unknown;
+//! - after an unknown rule that would have the visitor go on, later rules can deny but not allow, so that
+//!   the outcome is never better than it would be if the condition were true, or false.
+//!
+//! Who a visitor is, is unknown until they prove it. Where that is all that is missing, and the proof can
+//! be asked for, the visitor is challenged instead of denied; they get past neither way.
 
+mod compiled;
 mod condition;
 mod decision;
+mod explanation;
+mod judge;
+mod shared;
+mod time_window;
+mod truth;
 
-pub use condition::{Condition, ConditionError, MAX_CONDITION_DEPTH, MAX_CONDITION_NODES};
+pub use compiled::{CompiledPolicy, Needs};
+pub use condition::{
+    Condition, ConditionError, CountryCode, HeaderTest, MAX_CONDITION_DEPTH, MAX_CONDITION_NODES,
+    MAX_CONDITION_TEXT,
+};
 pub use decision::{Challenge, Decision, Denial, Facts, Permit, Proof, Subject, evaluate};
+pub use explanation::{DecidedBy, Explanation, Outcome, Step, explain};
+pub use shared::{MAX_ATTACHED, PolicySet, SharedPolicy, UnknownPolicy};
+pub use time_window::{MINUTES_PER_DAY, TimeWindow, TimeWindowError, Weekday, Weekdays};
+pub use truth::{Missing, Truth};
 
-use crate::name::Label;
+use crate::{auth::Strength, name::Label};
 
 /// The most rules of one policy.
 pub const MAX_RULES: usize = 256;
@@ -18,6 +50,8 @@ pub const MAX_RULES: usize = 256;
 pub const MAX_METHODS: usize = 16;
 /// The most users of one Basic method.
 pub const MAX_BASIC_USERS: usize = 256;
+/// The most roles, and the most groups, of one requirement.
+pub const MAX_REQUIRED: usize = 64;
 
 /// Rules first, in order; then, for whom no rule decided, the methods.
 ///
@@ -52,29 +86,23 @@ impl Policy {
     /// Checks the bounds.
     ///
     /// # Errors
-    /// When there are too many rules, methods or users, or a condition is too large.
+    /// When there are too many rules, methods or users, a condition is too large, or a rule that does not
+    /// deny looks at a header.
     pub fn validate(&self) -> Result<(), PolicyError> {
-        if self.rules.len() > MAX_RULES {
-            return Err(PolicyError::Rules);
-        }
-        self.rules.iter().try_for_each(|rule| rule.when.validate())?;
-        let Access::AnyOf(methods) = &self.access else {
-            return Ok(());
-        };
-        if methods.is_empty() || methods.len() > MAX_METHODS {
-            return Err(PolicyError::Methods);
-        }
-        methods.iter().try_for_each(|method| match method {
-            Method::Basic { users } if users.is_empty() || users.len() > MAX_BASIC_USERS => {
-                Err(PolicyError::Users)
-            }
-            Method::Basic { .. } | Method::SignedIn => Ok(()),
-        })
+        validate_rules(&self.rules)?;
+        self.access.validate()
     }
 }
 
+fn validate_rules(rules: &[Rule]) -> Result<(), PolicyError> {
+    if rules.len() > MAX_RULES {
+        return Err(PolicyError::Rules);
+    }
+    rules.iter().try_for_each(Rule::validate)
+}
+
 /// Why a policy cannot be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// Too many rules.
     #[error("a policy has at most {MAX_RULES} rules")]
@@ -85,9 +113,17 @@ pub enum PolicyError {
     /// No user, or too many.
     #[error("a password method has 1 to {MAX_BASIC_USERS} users")]
     Users,
+    /// Too many roles or groups, or a group without a name.
+    #[error("a method requires at most {MAX_REQUIRED} roles and as many groups, each of which has a name")]
+    Required,
     /// A condition is too large.
     #[error(transparent)]
     Condition(#[from] ConditionError),
+    /// A rule would let past whoever writes the right header (LESSONS, advisory 4).
+    #[error(
+        "the rule {0} looks at a header, which every visitor writes as they like: only a rule that denies can"
+    )]
+    Header(Label),
 }
 
 /// What happens to visitors for whom no rule decided.
@@ -100,6 +136,48 @@ pub enum Access {
     Public,
     /// They pass once they have proven themselves by one of these.
     AnyOf(Vec<Method>),
+    /// They pass once they have proven themselves by each of these.
+    AllOf(Vec<Method>),
+}
+
+impl Access {
+    /// The methods; none where none is asked for.
+    #[must_use]
+    pub fn methods(&self) -> &[Method] {
+        match self {
+            Self::AnyOf(methods) | Self::AllOf(methods) => methods,
+            Self::Deny | Self::Public => &[],
+        }
+    }
+
+    /// The users of all Basic methods.
+    pub fn basic_users(&self) -> impl Iterator<Item = &BasicUser> {
+        self.methods().iter().flat_map(|method| match method {
+            Method::Basic { users } => users.as_slice(),
+            Method::SignedIn(_) => &[],
+        })
+    }
+
+    /// Checks the bounds.
+    ///
+    /// # Errors
+    /// When there are too many methods or users, or none.
+    pub fn validate(&self) -> Result<(), PolicyError> {
+        let methods = match self {
+            Self::Deny | Self::Public => return Ok(()),
+            Self::AnyOf(methods) | Self::AllOf(methods) => methods,
+        };
+        if methods.is_empty() || methods.len() > MAX_METHODS {
+            return Err(PolicyError::Methods);
+        }
+        methods.iter().try_for_each(|method| match method {
+            Method::Basic { users } if users.is_empty() || users.len() > MAX_BASIC_USERS => {
+                Err(PolicyError::Users)
+            }
+            Method::SignedIn(requirement) => requirement.validate(),
+            Method::Basic { .. } => Ok(()),
+        })
+    }
 }
 
 /// A way to prove who one is.
@@ -110,8 +188,21 @@ pub enum Method {
         /// Who may pass.
         users: Vec<BasicUser>,
     },
-    /// Any principal that the gateway's [`Authenticator`](crate::auth::Authenticator) proves.
-    SignedIn,
+    /// A principal that the gateway's [`Authenticator`](crate::auth::Authenticator) proves, and that meets
+    /// this.
+    SignedIn(Requirement),
+}
+
+impl Method {
+    /// Any principal that is proven, whatever is known of it.
+    #[must_use]
+    pub const fn signed_in() -> Self {
+        Self::SignedIn(Requirement {
+            roles: Vec::new(),
+            groups: Vec::new(),
+            strength: Strength::OneFactor,
+        })
+    }
 }
 
 /// A name and a password.
@@ -123,6 +214,27 @@ pub struct BasicUser {
     pub password_hash: String,
 }
 
+/// What somebody who signed in must be, too. The default asks for nothing more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Requirement {
+    /// One of these roles, if there are any here.
+    pub roles: Vec<Label>,
+    /// In one of these groups, if there are any here.
+    pub groups: Vec<String>,
+    /// At least this strongly proven.
+    pub strength: Strength,
+}
+
+impl Requirement {
+    fn validate(&self) -> Result<(), PolicyError> {
+        let named = |group: &String| (1..=MAX_CONDITION_TEXT).contains(&group.len());
+        if self.roles.len().max(self.groups.len()) > MAX_REQUIRED || !self.groups.iter().all(named) {
+            return Err(PolicyError::Required);
+        }
+        Ok(())
+    }
+}
+
 /// Decides about the visitors for whom its condition holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -132,6 +244,34 @@ pub struct Rule {
     pub when: Condition,
     /// What it does.
     pub effect: Effect,
+    /// It is looked at and reported, and decides nothing.
+    pub dry_run: bool,
+}
+
+impl Rule {
+    /// A rule that counts.
+    #[must_use]
+    pub const fn new(name: Label, when: Condition, effect: Effect) -> Self {
+        Self {
+            name,
+            when,
+            effect,
+            dry_run: false,
+        }
+    }
+
+    /// Checks the condition.
+    ///
+    /// # Errors
+    /// When it is too large, or looks at a header although the rule does not deny.
+    pub fn validate(&self) -> Result<(), PolicyError> {
+        self.when.validate()?;
+        // Going on can lead past a later rule that denies, so it counts as letting past.
+        if self.effect != Effect::Deny && self.when.looks_at_headers() {
+            return Err(PolicyError::Header(self.name.clone()));
+        }
+        Ok(())
+    }
 }
 
 /// What a rule does.
@@ -141,6 +281,8 @@ pub enum Effect {
     Allow,
     /// The visitor is denied.
     Deny,
+    /// The visitor goes on to the methods, past all rules behind this one.
+    Continue,
 }
 
 #[cfg(test)]

@@ -3,6 +3,12 @@
 //! What is routed, authorized and forwarded is the same [`CanonicalRequest`]: nobody looks at the
 //! visitor's own spelling of the path again, so the three can never disagree.
 
+mod header;
+
+pub use header::HeaderName;
+
+use std::fmt;
+
 use crate::{
     name::{Hostname, NameError},
     net::{Host, NetError},
@@ -10,6 +16,10 @@ use crate::{
 
 /// The longest path and query together, in bytes. A longer target is refused.
 pub const MAX_TARGET: usize = 16 * 1024;
+/// The most lines of one header field that are [noted](CanonicalRequest::note).
+pub const MAX_NOTED_LINES: usize = 16;
+/// The longest line of a header field that is [noted](CanonicalRequest::note), in bytes.
+pub const MAX_NOTED_LINE: usize = 1024;
 
 /// Why a request is refused before anything is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +60,21 @@ pub struct CanonicalRequest {
     host: Hostname,
     path: String,
     query: Option<String>,
+    noted: Vec<Noted>,
+}
+
+/// A header field that somebody looked up: each of its lines, and none if it was not sent.
+#[derive(Clone, PartialEq, Eq)]
+struct Noted {
+    name: HeaderName,
+    lines: Vec<Box<[u8]>>,
+}
+
+impl fmt::Debug for Noted {
+    /// Without the values, which may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} lines)", self.name, self.lines.len())
+    }
 }
 
 impl CanonicalRequest {
@@ -86,7 +111,35 @@ impl CanonicalRequest {
             host,
             path,
             query: query.map(str::to_owned),
+            noted: Vec::new(),
         })
+    }
+
+    /// Notes a header field as the visitor sent it, for the conditions that look at it: each line of it,
+    /// and no line when it was not sent. Which fields a policy looks at, it
+    /// [says](crate::policy::CompiledPolicy::needs); the others need no place here.
+    ///
+    /// A field with more than [`MAX_NOTED_LINES`] lines, or one longer than [`MAX_NOTED_LINE`], is not
+    /// noted: what a condition says about it is then unknown.
+    #[must_use]
+    pub fn note<'a>(mut self, name: HeaderName, lines: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        self.noted.retain(|noted| noted.name != name);
+        let mut kept = Vec::new();
+        for line in lines {
+            if kept.len() == MAX_NOTED_LINES || line.len() > MAX_NOTED_LINE {
+                return self;
+            }
+            kept.push(line.into());
+        }
+        self.noted.push(Noted { name, lines: kept });
+        self
+    }
+
+    /// The lines of a header field; `None` when it was not noted.
+    #[must_use]
+    pub fn noted(&self, name: &HeaderName) -> Option<&[Box<[u8]>]> {
+        let noted = self.noted.iter().find(|noted| noted.name == *name)?;
+        Some(&noted.lines)
     }
 
     /// The method, as sent: methods are case-sensitive (RFC 9110, section 9.1).
@@ -240,6 +293,22 @@ mod tests {
         assert_eq!(host("h.example:+1"), Err(BadRequest::Port));
         assert!(host("user@h.example").is_err() && host("[::1]:443").is_err() && host("127.0.0.1").is_err());
         assert!(host("h.example:80:80").is_err());
+    }
+
+    #[test]
+    fn a_noted_field_is_bounded_and_never_printed() {
+        let name: HeaderName = "X-Team".parse().unwrap();
+        let request = CanonicalRequest::parse("GET", "h.example", "/").unwrap();
+        assert_eq!(request.noted(&name), None);
+        let absent = request.note(name.clone(), []);
+        assert_eq!(absent.noted(&name), Some(&[][..]));
+        let sent = absent.note(name.clone(), [&b"secret"[..], b"other"]);
+        assert_eq!(sent.noted(&name).map(<[_]>::len), Some(2));
+        assert!(!format!("{sent:?}").contains("secret"));
+        let long = [0; MAX_NOTED_LINE + 1];
+        assert_eq!(sent.clone().note(name.clone(), [&long[..]]).noted(&name), None);
+        let many = [&b"x"[..]; MAX_NOTED_LINES + 1];
+        assert_eq!(sent.note(name.clone(), many).noted(&name), None);
     }
 
     #[test]

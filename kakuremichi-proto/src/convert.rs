@@ -6,6 +6,7 @@
 mod agent;
 mod declare;
 mod gateway;
+mod guarded;
 mod hello;
 mod key;
 mod net;
@@ -19,7 +20,7 @@ pub(crate) use net::services;
 use kakuremichi_core::{
     name::NameError,
     net::NetError,
-    policy::{ConditionError, PolicyError},
+    policy::{ConditionError, PolicyError, TimeWindowError},
 };
 
 use crate::codec::{CodecError, List};
@@ -50,6 +51,9 @@ pub enum Cause {
     /// It is not a condition.
     #[error(transparent)]
     Condition(#[from] ConditionError),
+    /// They are no hours of the week.
+    #[error(transparent)]
+    Time(#[from] TimeWindowError),
     /// It does not decode.
     #[error(transparent)]
     Codec(#[from] CodecError),

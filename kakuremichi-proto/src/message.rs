@@ -30,7 +30,10 @@ pub use hello::{
 };
 pub use net::{Cidr, Endpoint, Host, Ip, LaneEnd, NodeId, PeerId, SocketAddress, Subject};
 pub use plan::{PlanAck, PlanBegin, PlanEnd, PlanKind, PlanRecords, PlanRequest};
-pub use policy::{Access, BasicUser, ConditionNode, Effect, Method, Policy, Rule};
+pub use policy::{
+    Access, BasicUser, ConditionNode, Effect, Method, Policy, Principal, Requirement, Rule, Strength,
+    TimeWindow,
+};
 pub use status::{LaneKind, LaneState, LaneStatus, MAX_STATUS_ITEMS, Status, TargetState, TargetStatus};
 pub use target::{Health, HealthCheck, TargetAddress, TargetScheme};
 pub use usage::{MAX_USAGE_ENTRIES, Usage, UsageAck, UsageEntry};

@@ -67,8 +67,16 @@ fn records_have_the_bytes_that_were_released_and_read_as_what_was_written() {
     let udp = [udp_gateway.to_wire().unwrap(), udp_agent.to_wire().unwrap()].map(Arc::new);
     assert_eq!(GatewayRecord::from_wire(&udp[0]), Ok(Some(udp_gateway)));
     assert_eq!(AgentRecord::from_wire(&udp[1]), Ok(Some(udp_agent)));
+    let guarded = samples::guarded_service();
+    let guarded_wire = guarded
+        .each_ref()
+        .map(|record| Arc::new(record.to_wire().unwrap()));
+    for (wire, record) in guarded_wire.iter().zip(guarded) {
+        assert_eq!(GatewayRecord::from_wire(wire), Ok(Some(record)));
+    }
     let mut seen = Vec::new();
-    for record in gateway_wire.records().chain(agent_wire.records()).chain(&udp) {
+    let records = gateway_wire.records().chain(agent_wire.records());
+    for record in records.chain(&udp).chain(&guarded_wire) {
         let tag = RecordTag::from_code(record.tag()).unwrap();
         let count = seen.iter().filter(|other| **other == tag).count();
         seen.push(tag);

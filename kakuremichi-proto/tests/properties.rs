@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use kakuremichi_core::{
     auth::Principal,
-    id::{GatewayId, NodeId, ServiceId, TargetId},
-    plan::{GatewayRecord, Revision},
+    id::{GatewayId, NodeId, PolicyId, ServiceId, TargetId},
+    plan::{GatewayPolicy, GatewayRecord, Revision},
+    policy::{Access, Condition, Effect, Rule},
 };
 use kakuremichi_proto::{
     flow::FlowReply,
     frame::{self, Incoming, MAX_FRAME, Message},
     lane::record::Record,
     message::{self, MAX_USAGE_ENTRIES},
-    plan::{RecordKey, WirePlan, WireRecord},
+    plan::{PlanRecord, RecordKey, WirePlan, WireRecord},
     preface::{ConnectionId, Preface, TlsFacts},
     testing::{fuzzing, samples},
 };
@@ -117,8 +118,75 @@ fn preface() -> impl Strategy<Value = Preface> {
         )
 }
 
+/// A condition of some depth with each kind of leaf.
+fn condition() -> impl Strategy<Value = Condition> {
+    let (policy, guarding) = (samples::policy(), samples::guarding_policy());
+    let mut leaves = vec![Condition::Asn(0), Condition::All(vec![]), Condition::Any(vec![])];
+    for rule in policy.rules.iter().chain(&guarding.rules) {
+        rule.when.walk(&mut |part| {
+            if part.parts().is_empty() {
+                leaves.push(part.clone());
+            }
+        });
+    }
+    let leaf = prop_oneof![
+        prop::sample::select(leaves),
+        "\\PC{0,20}".prop_map(Condition::Group),
+        any::<u32>().prop_map(Condition::Asn),
+    ];
+    leaf.prop_recursive(4, 40, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Condition::All),
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Condition::Any),
+            inner.prop_map(|part| Condition::Not(Box::new(part))),
+        ]
+    })
+}
+
+fn guarding() -> impl Strategy<Value = GatewayPolicy> {
+    let rule = ("[a-z]{1,9}", condition(), any::<bool>()).prop_map(|(name, when, dry_run)| Rule {
+        name: name.parse().unwrap(),
+        when,
+        effect: Effect::Deny,
+        dry_run,
+    });
+    let access = prop::option::of(prop::sample::select(vec![
+        Access::Deny,
+        Access::Public,
+        samples::policy().access,
+        samples::guarding_policy().access,
+    ]));
+    (any::<[u8; 16]>(), prop::collection::vec(rule, 0..4), access).prop_map(|(id, rules, access)| {
+        GatewayPolicy {
+            id: PolicyId::from_bytes(id),
+            rules,
+            access,
+        }
+    })
+}
+
 proptest! {
     #![proptest_config(config())]
+
+    #[test]
+    fn policies_round_trip(policy in guarding()) {
+        let record = GatewayRecord::Policy(policy);
+        prop_assert_eq!(GatewayRecord::from_wire(&record.to_wire().unwrap()), Ok(Some(record)));
+    }
+
+    #[test]
+    fn perturbed_policies_harm_nothing(
+        which in 0..4usize, at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let wire = samples::guarded_service()[which].to_wire().unwrap();
+        let mut body = wire.body().to_vec();
+        let at = at.index(body.len());
+        body[at] = byte;
+        let wire = WireRecord::new(wire.tag(), wire.service(), wire.key().clone(), body).unwrap();
+        if let Ok(Some(record)) = GatewayRecord::from_wire(&wire) {
+            prop_assert_eq!(GatewayRecord::from_wire(&record.to_wire().unwrap()), Ok(Some(record)));
+        }
+    }
 
     #[test]
     fn usage_round_trips(usage in usage()) {

@@ -62,9 +62,9 @@ async fn caller(app: &App, headers: &HeaderMap, source: Option<IpAddr>) -> Resul
         .authenticate(AuthenticationRequest::new(source, &credential))
         .await;
     match asked {
-        Ok(Authentication::Proven(principal)) => {
+        Ok(Authentication::Proven(identity)) => {
             let organization = app.use_cases.start().await?.organization;
-            Ok(Actor::vouched_for(organization, principal))
+            Ok(Actor::vouched_for(organization, identity.principal().clone()))
         }
         Ok(Authentication::NotMine | Authentication::Refused) => Err(Problem::unauthenticated()),
         // LESSONS, advisory 5: any error in a check is a denial.

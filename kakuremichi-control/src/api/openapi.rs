@@ -11,7 +11,7 @@ use utoipa::{
 
 use super::{
     App, account, api_keys, groups, invitations, link, mailed, members, nodes, organization, organizations,
-    roles, services, sessions, sites, tokens, users,
+    policies, roles, services, sessions, simulate, sites, tokens, users,
 };
 
 #[derive(OpenApi)]
@@ -92,6 +92,12 @@ use super::{
         services::update,
         services::delete,
         services::usage,
+        policies::list,
+        policies::create,
+        policies::get,
+        policies::update,
+        policies::delete,
+        simulate::simulate,
         api_keys::list,
         api_keys::create,
         api_keys::get,

@@ -8,7 +8,7 @@ use kakuremichi_core::model::Permission;
 
 use super::{
     App, Requirement, account, api_keys, groups, invitations, link, mailed, members, nodes, openapi,
-    organization, organizations, roles, services, sessions, sites, tokens, users,
+    organization, organizations, policies, roles, services, sessions, simulate, sites, tokens, users,
 };
 
 /// A row: what is at a path, and who may have it.
@@ -136,6 +136,13 @@ table! {
     PUT "/services/{id}" ServicesWrite services::update;
     DELETE "/services/{id}" ServicesWrite services::delete;
     GET "/services/{id}/usage" ServicesRead services::usage;
+
+    GET "/policies" PoliciesRead policies::list;
+    POST "/policies" PoliciesWrite policies::create;
+    GET "/policies/{id}" PoliciesRead policies::get;
+    PUT "/policies/{id}" PoliciesWrite policies::update;
+    DELETE "/policies/{id}" PoliciesWrite policies::delete;
+    POST "/simulate" PoliciesRead simulate::simulate;
 
     GET "/api-keys" ApiKeysRead api_keys::list;
     POST "/api-keys" ApiKeysWrite api_keys::create;

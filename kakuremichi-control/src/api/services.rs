@@ -4,7 +4,9 @@ mod kind;
 mod policy;
 
 pub(crate) use kind::{HttpView, TcpView, UdpView};
-pub(crate) use policy::PolicyView;
+pub(crate) use policy::{
+    AccessView, ConditionView, EffectView, PolicyView, PrincipalView, RuleView, StrengthView, rules,
+};
 
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
 use kakuremichi_core::{
@@ -21,7 +23,7 @@ use super::{
     extract::{Body, Id, IfMatch, etag},
     page::{Page, Part},
     problem::Problem,
-    text::TimeText,
+    text::{PolicyText, TimeText, policy_texts},
 };
 use crate::{
     service::{Actor, FieldError, ServiceDraft},
@@ -44,6 +46,10 @@ pub(crate) struct ServiceInput {
     /// Who may reach it; nobody if left out.
     #[serde(default)]
     policy: PolicyView,
+    /// The shared policies, by identifier or name, that go before it, in this order.
+    #[schema(value_type = Vec<String>, example = json!(["office-hours"]))]
+    #[serde(default)]
+    policies: Vec<PolicyText>,
 }
 
 /// A service.
@@ -65,6 +71,10 @@ pub(crate) struct ServiceView {
     udp: Option<UdpView>,
     /// Who may reach it. Passwords are not shown.
     policy: PolicyView,
+    /// The shared policies that go before it.
+    #[schema(value_type = Vec<String>)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    policies: Vec<PolicyText>,
     /// How long it lives.
     lifetime: LifetimeView,
     /// Where visitors find it.
@@ -218,6 +228,7 @@ fn view(service: &Service, urls: Vec<String>) -> ServiceView {
         tcp,
         udp,
         policy: (&service.policy).into(),
+        policies: policy_texts(&service.policies),
         lifetime: match service.lifetime {
             Lifetime::Configured => LifetimeView::Configured,
             Lifetime::Declared(agent) => LifetimeView::Declared(agent.to_string()),
@@ -247,6 +258,7 @@ impl TryFrom<ServiceInput> for ServiceDraft {
             name: input.name.0,
             kind,
             policy: input.policy.try_into()?,
+            policies: input.policies.into_iter().map(|policy| policy.0.0).collect(),
         })
     }
 }

@@ -179,9 +179,9 @@ impl Authenticator for Directory {
         request: AuthenticationRequest<'_>,
     ) -> Result<Authentication, AuthenticationError> {
         match request.credential {
-            Credential::Basic { name, password } if name == "alice" && password.expose() == "secret" => {
-                Ok(Authentication::Proven(Principal::new("directory", "alice")))
-            }
+            Credential::Basic { name, password } if name == "alice" && password.expose() == "secret" => Ok(
+                Authentication::Proven(Principal::new("directory", "alice").into()),
+            ),
             Credential::Basic { name, .. } if name == "down" => Err(AuthenticationError {
                 authenticator: "directory",
                 source: "the directory is down".into(),
@@ -488,6 +488,125 @@ async fn a_service_is_published_changed_and_deleted() {
     api.send("DELETE", &format!("/api/v1/nodes/{agent}"), &[], None)
         .await
         .is(204, "");
+}
+
+#[tokio::test]
+async fn a_policy_is_shared_and_says_what_it_would_decide() {
+    let api = Api::start().await;
+    let rules = json!([
+        {"name": "abroad", "when": {"not": {"country": "JP"}}, "effect": "deny"},
+        {"name": "robots", "when": {"header": {"name": "User-Agent", "is": {"contains": "bot"}}},
+         "effect": "deny", "dry_run": true},
+        {"name": "night", "when": {"time": {"from": "22:00", "to": "06:00", "utc_offset_minutes": 540}},
+         "effect": "continue"},
+        {"name": "admins", "when": {"all": [{"path": "/admin"}, {"role": "admin"}]}, "effect": "allow"}
+    ]);
+    let access = json!({"any_of": [{"signed_in_as": {"groups": ["ops"], "strength": "two_factors"}}]});
+    let made = api
+        .post(
+            "/policies",
+            json!({"name": "base", "rules": rules, "access": access}),
+        )
+        .await;
+    made.is(201, "");
+    assert_eq!(made.body["rules"][1]["dry_run"], true);
+    let id = made.body["id"].as_str().unwrap().to_owned();
+    assert_eq!(api.get(&format!("/policies/{id}")).await.body, made.body);
+
+    let mut service = json!({
+        "name": "web",
+        "http": {"hosts": ["web.example.net"],
+                 "routes": [{"targets": []}, {"path": "/open", "targets": [], "policies": ["open"]}]},
+        "policies": ["base"]
+    });
+    let missing = api.post("/services", service.clone()).await;
+    missing.names("http.routes[1].policies[0]");
+    let open = json!({"name": "open", "access": "public"});
+    api.post("/policies", open).await.is(201, "");
+    let published = api.post("/services", service.clone()).await;
+    published.is(201, "");
+    assert_eq!(published.body["policies"], json!([id]));
+    let delete = format!("{PREFIX}/policies/{id}");
+    api.send("DELETE", &delete, &[], None).await.is(409, "KKM-A009");
+
+    let simulate = async |extra: Value| {
+        let mut asked = json!({"url": "https://web.example.net/admin", "address": "203.0.113.7",
+                               "country": "JP", "at": "2024-01-01T03:00:00Z"});
+        for (name, value) in extra.as_object().unwrap() {
+            asked[name] = value.clone();
+        }
+        let answer = api.post("/simulate", asked).await;
+        answer.is(200, "");
+        answer.body
+    };
+    let abroad = simulate(json!({"country": null})).await;
+    assert_eq!(
+        (&abroad["decision"], &abroad["rule"]["name"]),
+        (&json!("deny"), &json!("abroad"))
+    );
+    assert_eq!(abroad["rule"]["policy"], "base");
+    assert_eq!(abroad["trail"][0]["holds"], "unknown");
+    let stranger = simulate(json!({"headers": {"User-Agent": "Some-Bot"}})).await;
+    assert_eq!(stranger["decision"], "challenge");
+    assert_eq!(stranger["trail"][1]["would_have_acted"], true);
+    let signed_in = |extra: Value| {
+        let mut who = json!({"user": {"authority": "directory", "subject": "bob"}});
+        for (name, value) in extra.as_object().unwrap() {
+            who[name] = value.clone();
+        }
+        json!({"visitor": {"signed_in": who}})
+    };
+    let bob = simulate(signed_in(json!({"roles": ["admin"]}))).await;
+    assert_eq!(
+        (&bob["decision"], &bob["rule"]["name"]),
+        (&json!("permit"), &json!("admins"))
+    );
+    let bob = simulate(signed_in(json!({"roles": [], "groups": ["ops"]}))).await;
+    assert_eq!(
+        bob["decision"], "challenge",
+        "a second factor is asked for: {bob}"
+    );
+    let bob = simulate(signed_in(
+        json!({"roles": [], "groups": ["ops"], "strength": "two_factors"}),
+    ))
+    .await;
+    assert_eq!((&bob["decision"], &bob["rule"]), (&json!("permit"), &Value::Null));
+    let open = simulate(json!({"url": "https://web.example.net/open/x"})).await;
+    assert_eq!(
+        (&open["decision"], &open["route"]),
+        (&json!("permit"), &json!("/open"))
+    );
+    let nowhere = json!({"url": "https://other.example.net/", "address": "::1"});
+    api.post("/simulate", nowhere).await.names("url");
+
+    // What nothing is attached to can go.
+    service["policies"] = json!([]);
+    let id_of_service = published.body["id"].as_str().unwrap();
+    let path = format!("{PREFIX}/services/{id_of_service}");
+    api.send("PUT", &path, &[], Some(service)).await.is(200, "");
+    api.send("DELETE", &delete, &[], None).await.is(204, "");
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_is_refused_with_its_field() {
+    let api = Api::start().await;
+    let with = async |rule: Value| api.post("/policies", json!({"name": "a", "rules": [rule]})).await;
+    let header = json!({"header": {"name": "x-forwarded-for", "is": "present"}});
+    // LESSONS, advisory 4: nothing is let past because of a forwarded header.
+    with(json!({"name": "a", "when": header, "effect": "allow"}))
+        .await
+        .names("rules");
+    let time = json!({"time": {"from": "25:00", "to": "06:00"}});
+    with(json!({"name": "a", "when": time, "effect": "deny"}))
+        .await
+        .names("rules[0].when");
+    let methods = json!({"name": "a", "access": {"all_of": []}});
+    api.post("/policies", methods).await.names("rules");
+    let user = json!({"any_of": [{"basic": {"users": [{"name": "ann"}]}}]});
+    let access = json!({"name": "a", "access": user});
+    api.post("/policies", access)
+        .await
+        .names("access.any_of[0].basic.users[0].password");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use kakuremichi_core::{
-    id::{AgentId, SiteId},
+    id::{AgentId, PolicyId, ServiceId, SiteId},
     model::{Permission, Permissions},
     name::{HostPattern, Hostname, Label},
     net::Endpoint,
@@ -49,6 +49,10 @@ typed! {
     AgentText(Named<AgentId>) = str::parse::<Named<AgentId>>;
     /// A site, by identifier or name.
     SiteText(Named<SiteId>) = str::parse::<Named<SiteId>>;
+    /// A shared policy, by identifier or name.
+    PolicyText(Named<PolicyId>) = str::parse::<Named<PolicyId>>;
+    /// A service, by identifier or name.
+    ServiceText(Named<ServiceId>) = str::parse::<Named<ServiceId>>;
 }
 
 /// A time.
@@ -140,6 +144,19 @@ impl<'de> Deserialize<'de> for PermissionsText {
         };
         names.iter().map(parse).collect::<Result<_, _>>().map(Self)
     }
+}
+
+impl TimeText {
+    /// The time.
+    pub(super) const fn timestamp(&self) -> Timestamp {
+        self.0.0
+    }
+}
+
+/// Shared policies as they are shown.
+pub(super) fn policy_texts(policies: &[PolicyId]) -> Vec<PolicyText> {
+    let policies = policies.iter();
+    policies.map(|id| PolicyText(Named(Reference::Id(*id)))).collect()
 }
 
 /// When something ends: at a time, in so many seconds, or never.

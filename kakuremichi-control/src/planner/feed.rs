@@ -7,6 +7,7 @@ use kakuremichi_core::{
     model::{Node, Service, Site},
     net::Overlay,
     plan::Revision,
+    policy::SharedPolicy,
     store::{Change, Entity, Sequence, Store, StoreRecord},
 };
 use tokio::{sync::watch, time::timeout};
@@ -72,6 +73,7 @@ impl Feed {
         feed.load_all::<Node>(use_cases.store()).await?;
         feed.load_all::<Site>(use_cases.store()).await?;
         feed.load_all::<Service>(use_cases.store()).await?;
+        feed.load_all::<SharedPolicy>(use_cases.store()).await?;
         Ok(feed)
     }
 

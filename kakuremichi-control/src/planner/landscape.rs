@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kakuremichi_core::{
-    id::{AgentId, GatewayId, NodeId, PeerId, ServiceId, SiteId},
+    id::{AgentId, GatewayId, NodeId, PeerId, PolicyId, ServiceId, SiteId},
     model::{Node, NodeKind, Service, Site, TargetPlace},
     net::{Endpoint, Overlay},
+    policy::SharedPolicy,
     store::{RecordId, StoreRecord},
 };
 
@@ -17,6 +18,9 @@ pub struct Landscape {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) sites: BTreeMap<SiteId, Site>,
     pub(super) services: BTreeMap<ServiceId, Service>,
+    pub(super) policies: BTreeMap<PolicyId, SharedPolicy>,
+    /// How many services a policy is attached to.
+    attached: BTreeMap<PolicyId, usize>,
     /// The services that have a target at a peer, or were declared by it.
     users: BTreeMap<PeerId, BTreeSet<ServiceId>>,
 }
@@ -32,6 +36,8 @@ pub struct Touched {
     pub gateways: BTreeSet<GatewayId>,
     /// Agents whose own plan can differ.
     pub agents: BTreeSet<AgentId>,
+    /// Shared policies, in the plan of every gateway.
+    pub policies: BTreeSet<PolicyId>,
 }
 
 impl Touched {
@@ -56,6 +62,9 @@ impl Touched {
             RecordId::Service(id) => {
                 self.services.insert(id);
             }
+            RecordId::Policy(id) => {
+                self.policies.insert(id);
+            }
             // No node is told of it.
             _ => {}
         }
@@ -71,6 +80,8 @@ impl Landscape {
             nodes: BTreeMap::new(),
             sites: BTreeMap::new(),
             services: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            attached: BTreeMap::new(),
             users: BTreeMap::new(),
         }
     }
@@ -103,6 +114,13 @@ impl Landscape {
                     _ => self.services.remove(&id),
                 };
                 self.index(id, before.as_ref(), touched);
+                self.count_attached(id, before.as_ref(), touched);
+            }
+            (RecordId::Policy(id), record) => {
+                match record {
+                    Some(StoreRecord::Policy(policy)) => self.policies.insert(id, policy),
+                    _ => self.policies.remove(&id),
+                };
             }
             _ => {}
         }
@@ -133,6 +151,27 @@ impl Landscape {
     /// The services with something at a peer.
     pub(super) fn users_of(&self, peer: PeerId) -> impl Iterator<Item = ServiceId> {
         self.users.get(&peer).into_iter().flatten().copied()
+    }
+
+    /// Whether a policy is attached to anything.
+    pub(super) fn is_attached(&self, policy: PolicyId) -> bool {
+        self.attached.contains_key(&policy)
+    }
+
+    fn count_attached(&mut self, id: ServiceId, before: Option<&Service>, touched: &mut Touched) {
+        for policy in before.map(Service::attached).unwrap_or_default() {
+            if let Some(count) = self.attached.get_mut(&policy) {
+                *count -= 1;
+                if *count == 0 {
+                    self.attached.remove(&policy);
+                }
+            }
+            touched.policies.insert(policy);
+        }
+        for policy in self.services.get(&id).map(Service::attached).unwrap_or_default() {
+            *self.attached.entry(policy).or_default() += 1;
+            touched.policies.insert(policy);
+        }
     }
 
     fn touch_users(&self, node: NodeId, touched: &mut Touched) {

@@ -62,6 +62,10 @@ impl Plans {
                 .map(GatewayRecord::Service);
             self.set_common(GatewayKey::Service(*service), record);
         }
+        for policy in &touched.policies {
+            let record = self.landscape.gateway_policy(*policy).map(GatewayRecord::Policy);
+            self.set_common(GatewayKey::Policy(*policy), record);
+        }
         for gateway in &touched.gateways {
             let record = self.landscape.agent_gateway(*gateway).map(AgentRecord::Gateway);
             match record.as_ref().and_then(encode) {
@@ -82,7 +86,9 @@ impl Plans {
             agents.extend(self.landscape.agents());
         }
         // A gateway is in the plan of every other one, too.
-        if !gateways.is_empty() || !touched.peers.is_empty() || !touched.services.is_empty() {
+        let common =
+            !touched.peers.is_empty() || !touched.services.is_empty() || !touched.policies.is_empty();
+        if !gateways.is_empty() || common {
             gateways.extend(self.landscape.gateways());
         }
         self.republish(&gateways, &agents, revision)
@@ -329,6 +335,51 @@ mod tests {
         assert!(!then.contains(&heavy(1).id));
         assert_eq!(then.len(), first.len());
         assert!(plans.largest() > crate::service::MAX_PLANNED_BYTES);
+    }
+
+    /// A policy that many services share is told once, and only while it is attached to one.
+    #[test]
+    fn a_shared_policy_is_one_record() {
+        let gateway = gateway(1);
+        let policy = sample::shared_policy(0, 7);
+        let guarded = |n: u8| {
+            let mut service = sample::tcp_service(0, n);
+            service.policies = vec![policy.id];
+            service
+        };
+        let records = (1..=3).map(|n| guarded(n).into());
+        let (mut plans, changed) = plans(records.chain([gateway.clone().into(), policy.clone().into()]));
+        let Planned::Plan(before) = changed[&gateway.id].clone() else {
+            panic!("it has a plan")
+        };
+        let policies = |plan: &WirePlan| {
+            let plan: GatewayPlan = plan.to_plan::<GatewayRecord>(gateway.id).unwrap().plan;
+            assert!(plan.services().all(|service| service.policies == [policy.id]));
+            plan.policies()
+                .map(|policy| policy.rules.len())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(policies(&before), [policy.rules.len()]);
+
+        let mut shorter = policy.clone();
+        shorter.rules.truncate(1);
+        plans.set(policy.id.into(), Some(shorter.into()));
+        let changed = plans.refresh(Revision(8));
+        let [(_, Planned::Plan(after))] = changed.as_slice() else {
+            panic!("only the gateway's plan differs")
+        };
+        assert_eq!(policies(after), [1]);
+        assert_eq!(before.changes_to(after).len(), 1);
+
+        for n in 1..=3 {
+            plans.set(guarded(n).id.into(), None);
+        }
+        let changed = plans.refresh(Revision(9));
+        let last = changed.iter().find_map(|(id, planned)| match planned {
+            Planned::Plan(plan) if *id == gateway.id => Some(plan),
+            _ => None,
+        });
+        assert!(policies(last.unwrap()).is_empty());
     }
 
     #[test]

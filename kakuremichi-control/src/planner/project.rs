@@ -3,15 +3,16 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use kakuremichi_core::{
-    id::{AgentId, GatewayId, NodeId, PeerId, ServiceId},
+    id::{AgentId, GatewayId, NodeId, PeerId, PolicyId, ServiceId},
     model::{NodeKind, Pool, Service, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme},
     name::Hostname,
     net::{Cidr, Endpoint, Host},
     plan::{
         AgentGateway, AgentNode, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
-        GatewayRecord, GatewayService, GatewaySibling, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget,
-        Via,
+        GatewayPolicy, GatewayRecord, GatewayService, GatewaySibling, PlannedKind, PlannedPool, PlannedRoute,
+        PlannedTarget, Via,
     },
+    policy::SharedPolicy,
 };
 use kakuremichi_proto::plan::{EncodePlanError, PlanRecord};
 
@@ -121,6 +122,12 @@ impl Landscape {
         }))
     }
 
+    /// What gateways are told of a shared policy. One that nothing is guarded by is of no use to them.
+    pub(super) fn gateway_policy(&self, id: PolicyId) -> Option<GatewayPolicy> {
+        let policy = self.policies.get(&id)?;
+        self.is_attached(id).then(|| gateway_policy(policy))
+    }
+
     /// What an agent is told of a service, if it has anything to do with it.
     pub(super) fn agent_service(&self, agent: AgentId, id: ServiceId) -> Option<AgentService> {
         let service = self.services.get(&id)?;
@@ -213,6 +220,7 @@ fn gateway_service(service: &Service, reachable: impl Fn(&TargetPlace) -> bool) 
                     id: route.id,
                     path: route.path.clone(),
                     pool: planned(&route.pool),
+                    policies: route.policies.clone(),
                 })
                 .collect(),
         },
@@ -231,7 +239,23 @@ fn gateway_service(service: &Service, reachable: impl Fn(&TargetPlace) -> bool) 
         name: service.name.clone(),
         kind,
         policy: service.policy.clone(),
+        policies: service.policies.clone(),
     }
+}
+
+fn gateway_policy(policy: &SharedPolicy) -> GatewayPolicy {
+    GatewayPolicy {
+        id: policy.id,
+        rules: policy.rules.clone(),
+        access: policy.access.clone(),
+    }
+}
+
+/// The length of a shared policy in the plan of a gateway, in bytes.
+pub(crate) fn encoded_policy_len(policy: &SharedPolicy) -> Result<usize, EncodePlanError> {
+    Ok(GatewayRecord::Policy(gateway_policy(policy))
+        .to_wire()?
+        .encoded_len())
 }
 
 fn planned_target(target: &Target, pool: &Pool) -> PlannedTarget {

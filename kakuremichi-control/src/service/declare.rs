@@ -209,6 +209,7 @@ fn draft(agent: AgentId, declaration: &Declaration) -> ServiceDraft {
             routes: vec![RouteDraft {
                 path: path.clone(),
                 pool,
+                policies: Vec::new(),
             }],
         },
         DeclaredKind::Tcp { port } => KindDraft::Tcp { port: *port, pool },
@@ -218,6 +219,7 @@ fn draft(agent: AgentId, declaration: &Declaration) -> ServiceDraft {
         name: declaration.name.clone(),
         kind,
         policy: declaration.policy.clone().into(),
+        policies: Vec::new(),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use kakuremichi_core::{
-    id::{AgentId, SiteId},
+    id::{AgentId, PolicyId, SiteId},
     model::{HealthCheck, TargetAddress, TargetScheme},
     name::{HostPattern, Label, PathPattern},
-    policy::{Access, Method, Policy, Rule},
+    policy::{Access, Method, Policy, Requirement, Rule},
     secret::Secret,
 };
 
@@ -19,6 +19,19 @@ pub struct ServiceDraft {
     pub kind: KindDraft,
     /// Who may reach it.
     pub policy: PolicyDraft,
+    /// The shared policies that go before it, in this order.
+    pub policies: Vec<Reference<PolicyId>>,
+}
+
+/// A shared policy that somebody asks for.
+#[derive(Debug, Clone)]
+pub struct SharedPolicyDraft {
+    /// Its name.
+    pub name: Label,
+    /// The rules.
+    pub rules: Vec<Rule>,
+    /// What is asked of visitors for whom no rule decided, if it says that.
+    pub access: Option<AccessDraft>,
 }
 
 /// What is published.
@@ -54,6 +67,8 @@ pub struct RouteDraft {
     pub path: PathPattern,
     /// Where the requests go.
     pub pool: PoolDraft,
+    /// The shared policies that go before the service's own, for this route.
+    pub policies: Vec<Reference<PolicyId>>,
 }
 
 /// Targets that serve the same thing.
@@ -120,6 +135,8 @@ pub enum AccessDraft {
     Public,
     /// They pass once they have proven themselves by one of these.
     AnyOf(Vec<MethodDraft>),
+    /// They pass once they have proven themselves by each of these.
+    AllOf(Vec<MethodDraft>),
 }
 
 /// A way to prove who one is.
@@ -127,8 +144,8 @@ pub enum AccessDraft {
 pub enum MethodDraft {
     /// Name and password.
     Basic(Vec<UserDraft>),
-    /// Any principal that the gateway's authenticator proves.
-    SignedIn,
+    /// A principal that the gateway's authenticator proves, and that meets this.
+    SignedIn(Requirement),
 }
 
 /// A name and a password.
@@ -163,7 +180,7 @@ impl From<Policy> for PolicyDraft {
                     })
                     .collect(),
             ),
-            Method::SignedIn => MethodDraft::SignedIn,
+            Method::SignedIn(requirement) => MethodDraft::SignedIn(requirement),
         };
         Self {
             rules: policy.rules,
@@ -171,6 +188,7 @@ impl From<Policy> for PolicyDraft {
                 Access::Deny => AccessDraft::Deny,
                 Access::Public => AccessDraft::Public,
                 Access::AnyOf(methods) => AccessDraft::AnyOf(methods.into_iter().map(method).collect()),
+                Access::AllOf(methods) => AccessDraft::AllOf(methods.into_iter().map(method).collect()),
             },
         }
     }

@@ -285,6 +285,7 @@ const fn noun(kind: RecordKind) -> &'static str {
         RecordKind::Member => "member",
         RecordKind::Invitation => "invitation",
         RecordKind::Session => "session",
+        RecordKind::Policy => "policy",
     }
 }
 
@@ -294,6 +295,7 @@ fn taken(key: &UniqueKey) -> String {
         UniqueKey::OrganizationName(name) => format!("another organization is called {name}"),
         UniqueKey::NodeName(_, name) => format!("another node or site is called {name}"),
         UniqueKey::ServiceName(_, name) => format!("another service is called {name}"),
+        UniqueKey::PolicyName(_, name) => format!("another policy is called {name}"),
         UniqueKey::Host(host) => format!("the host {host} belongs to another service"),
         UniqueKey::TcpPort(_, port) => format!("the port {port} belongs to another service"),
         UniqueKey::UdpPort(_, port) => format!("the UDP port {port} belongs to another service"),

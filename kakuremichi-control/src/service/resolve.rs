@@ -1,13 +1,16 @@
 //! From what somebody asks for to what is stored: references become identifiers, targets get their ports.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use kakuremichi_core::{
-    id::{AgentId, NodeId, RouteId, SiteId, TargetId},
+    id::{AgentId, NodeId, PolicyId, RouteId, SiteId, TargetId},
     model::{Node, NodeKind, Pool, Route, Service, ServiceKind, Site, Target, TargetPlace, VirtualPort},
     name::{Label, PathPattern},
     net::Overlay,
-    policy::{Access, BasicUser, Method, Policy},
+    policy::{Access, BasicUser, MAX_ATTACHED, Method, Policy, SharedPolicy},
     store::{Mutation, Stored, UniqueKey},
 };
 
@@ -27,8 +30,10 @@ const MAX_USER_NAME: usize = 255;
 /// What a draft comes to.
 pub(super) struct Resolved {
     pub(super) kind: ServiceKind,
-    /// Writes the agents whose ports were given away, and the sites that are newly used: who deletes one of
-    /// them at the same time finds it changed.
+    /// What is attached to the service.
+    pub(super) policies: Vec<PolicyId>,
+    /// Writes the agents whose ports were given away, and the sites and policies that are newly used: who
+    /// deletes one of them at the same time finds it changed.
     pub(super) beside: Vec<Mutation>,
 }
 
@@ -39,6 +44,7 @@ impl UseCases {
         &self,
         actor: &Actor,
         draft: KindDraft,
+        policies: Vec<Reference<PolicyId>>,
         old: Option<&Service>,
     ) -> Result<Resolved, UseCaseError> {
         let mut resolver = Resolver {
@@ -47,8 +53,11 @@ impl UseCases {
             overlay: self.start().await?.overlay,
             agents: BTreeMap::new(),
             sites: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            kept_policies: old.map(Service::attached).unwrap_or_default(),
             spare: old.map(spare).unwrap_or_default(),
         };
+        let policies = resolver.policies(policies, "policies").await?;
         let kind = match draft {
             KindDraft::Http { hosts, routes } => {
                 let mut resolved = Vec::with_capacity(routes.len());
@@ -60,10 +69,13 @@ impl UseCases {
                     let pool = resolver
                         .pool(route.pool, "http", Some((index, &route.path)))
                         .await?;
+                    let field = format!("http.routes[{index}].policies");
+                    let policies = resolver.policies(route.policies, &field).await?;
                     resolved.push(Route {
                         id,
                         path: route.path,
                         pool,
+                        policies,
                     });
                 }
                 ServiceKind::Http {
@@ -82,6 +94,7 @@ impl UseCases {
         };
         Ok(Resolved {
             kind,
+            policies,
             beside: resolver.beside(),
         })
     }
@@ -93,25 +106,10 @@ impl UseCases {
         draft: PolicyDraft,
         old: Option<&Policy>,
     ) -> Result<Policy, UseCaseError> {
-        let access = match draft.access {
-            AccessDraft::Deny => Access::Deny,
-            AccessDraft::Public => Access::Public,
-            AccessDraft::AnyOf(methods) => {
-                let mut resolved = Vec::with_capacity(methods.len());
-                for (index, method) in methods.into_iter().enumerate() {
-                    resolved.push(match method {
-                        MethodDraft::SignedIn => Method::SignedIn,
-                        MethodDraft::Basic(users) => Method::Basic {
-                            users: self.resolve_users(index, users, old).await?,
-                        },
-                    });
-                }
-                Access::AnyOf(resolved)
-            }
-        };
+        let old = old.map(|policy| &policy.access);
         let policy = Policy {
             rules: draft.rules,
-            access,
+            access: self.resolve_access(draft.access, "policy.access", old).await?,
         };
         policy
             .validate()
@@ -119,11 +117,41 @@ impl UseCases {
         Ok(policy)
     }
 
+    /// Resolves what is asked of visitors, at the field `at`.
+    pub(super) async fn resolve_access(
+        &self,
+        draft: AccessDraft,
+        at: &str,
+        old: Option<&Access>,
+    ) -> Result<Access, UseCaseError> {
+        let (methods, all) = match draft {
+            AccessDraft::Deny => return Ok(Access::Deny),
+            AccessDraft::Public => return Ok(Access::Public),
+            AccessDraft::AnyOf(methods) => (methods, false),
+            AccessDraft::AllOf(methods) => (methods, true),
+        };
+        let at = format!("{at}.{}", if all { "all_of" } else { "any_of" });
+        let mut resolved = Vec::with_capacity(methods.len());
+        for (index, method) in methods.into_iter().enumerate() {
+            resolved.push(match method {
+                MethodDraft::SignedIn(requirement) => Method::SignedIn(requirement),
+                MethodDraft::Basic(users) => Method::Basic {
+                    users: self.resolve_users(&format!("{at}[{index}]"), users, old).await?,
+                },
+            });
+        }
+        Ok(if all {
+            Access::AllOf(resolved)
+        } else {
+            Access::AnyOf(resolved)
+        })
+    }
+
     async fn resolve_users(
         &self,
-        method: usize,
+        method: &str,
         users: Vec<UserDraft>,
-        old: Option<&Policy>,
+        old: Option<&Access>,
     ) -> Result<Vec<BasicUser>, UseCaseError> {
         let mut resolved: Vec<BasicUser> = Vec::with_capacity(users.len());
         if users.len() > kakuremichi_core::policy::MAX_BASIC_USERS {
@@ -133,7 +161,7 @@ impl UseCases {
             ));
         }
         for (index, user) in users.into_iter().enumerate() {
-            let at = |field: &str| format!("policy.access.any_of[{method}].basic.users[{index}].{field}");
+            let at = |field: &str| format!("{method}.basic.users[{index}].{field}");
             // RFC 7617: no colon and no control characters, or the header could not carry it.
             if user.name.is_empty() || user.name.len() > MAX_USER_NAME {
                 return Err(UseCaseError::field(
@@ -179,15 +207,8 @@ impl UseCases {
     }
 }
 
-fn kept_hash(old: Option<&Policy>, name: &str) -> Option<String> {
-    let Access::AnyOf(methods) = &old?.access else {
-        return None;
-    };
-    let mut users = methods.iter().flat_map(|method| match method {
-        Method::Basic { users } => users.as_slice(),
-        Method::SignedIn => &[],
-    });
-    users
+fn kept_hash(old: Option<&Access>, name: &str) -> Option<String> {
+    old?.basic_users()
         .find(|user| user.name == name)
         .map(|user| user.password_hash.clone())
 }
@@ -227,6 +248,9 @@ struct Resolver<'a> {
     overlay: Overlay,
     agents: BTreeMap<AgentId, Seen<Node>>,
     sites: BTreeMap<SiteId, Seen<Site>>,
+    policies: BTreeMap<PolicyId, Seen<SharedPolicy>>,
+    /// What is attached already.
+    kept_policies: BTreeSet<PolicyId>,
     spare: Vec<Spare>,
 }
 
@@ -367,6 +391,45 @@ impl Resolver<'_> {
         Ok(id)
     }
 
+    /// Finds what is attached. A policy that is newly attached is written beside, so that who deletes it at
+    /// the same time finds it changed.
+    async fn policies(
+        &mut self,
+        wanted: Vec<Reference<PolicyId>>,
+        field: &str,
+    ) -> Result<Vec<PolicyId>, UseCaseError> {
+        if wanted.len() > MAX_ATTACHED {
+            return Err(UseCaseError::field(
+                field,
+                format!("at most {MAX_ATTACHED} policies"),
+            ));
+        }
+        let mut found = Vec::with_capacity(wanted.len());
+        for (index, wanted) in wanted.into_iter().enumerate() {
+            let stored = match wanted {
+                Reference::Id(id) => match self.use_cases.policy(self.actor, id).await {
+                    Ok(stored) => Some(stored),
+                    Err(UseCaseError::NotFound(_)) => None,
+                    Err(error) => return Err(error),
+                },
+                Reference::Name(name) => {
+                    let key = UniqueKey::PolicyName(self.actor.organization, name);
+                    let found = self.use_cases.store().find(&key).await?;
+                    found.and_then(Stored::narrow::<SharedPolicy>)
+                }
+            };
+            let stored = stored.ok_or_else(|| {
+                let message = "there is no such policy in this organization";
+                UseCaseError::field(format!("{field}[{index}]"), message)
+            })?;
+            let id = stored.value.id;
+            let written = !self.kept_policies.contains(&id);
+            self.policies.entry(id).or_insert(Seen { stored, written });
+            found.push(id);
+        }
+        Ok(found)
+    }
+
     async fn by_name(
         &self,
         name: Label,
@@ -405,6 +468,8 @@ impl Resolver<'_> {
         let agents = agents.map(|seen| update(seen.stored.value, seen.stored.version));
         let sites = self.sites.into_values().filter(|seen| seen.written);
         let sites = sites.map(|seen| update(seen.stored.value, seen.stored.version));
-        agents.chain(sites).collect()
+        let policies = self.policies.into_values().filter(|seen| seen.written);
+        let policies = policies.map(|seen| update(seen.stored.value, seen.stored.version));
+        agents.chain(sites).chain(policies).collect()
     }
 }

@@ -129,13 +129,14 @@ impl UseCases {
         policy: Policy,
         lifetime: Lifetime,
     ) -> Result<Stored<Service>, UseCaseError> {
-        let resolved = self.resolve_kind(actor, draft.kind, None).await?;
+        let resolved = self.resolve_kind(actor, draft.kind, draft.policies, None).await?;
         let service = Service {
             id: ServiceId::from_bytes(random()?),
             organization: actor.organization,
             name: draft.name,
             kind: resolved.kind,
             policy,
+            policies: resolved.policies,
             lifetime,
             created: now(),
         };
@@ -160,11 +161,14 @@ impl UseCases {
         policy: Policy,
         lifetime: Lifetime,
     ) -> Result<Stored<Service>, UseCaseError> {
-        let resolved = self.resolve_kind(actor, draft.kind, Some(&stored.value)).await?;
+        let resolved = self
+            .resolve_kind(actor, draft.kind, draft.policies, Some(&stored.value))
+            .await?;
         let service = Service {
             name: draft.name,
             kind: resolved.kind,
             policy,
+            policies: resolved.policies,
             lifetime,
             ..stored.value.clone()
         };
@@ -194,6 +198,7 @@ fn check(service: &Service) -> Result<usize, UseCaseError> {
             ServiceError::NoHost | ServiceError::DuplicateHost(_) => "http.hosts",
             ServiceError::DuplicatePath(_) => "http.routes",
             ServiceError::Port => port,
+            ServiceError::Policies => "policies",
             ServiceError::TooMany
             | ServiceError::Transport
             | ServiceError::Datagrams

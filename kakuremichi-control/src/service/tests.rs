@@ -95,6 +95,7 @@ fn http(
             targets,
             health: None,
         },
+        policies: Vec::new(),
     };
     ServiceDraft {
         name: label(name),
@@ -103,6 +104,7 @@ fn http(
             routes: routes.into_iter().map(route).collect(),
         },
         policy: Policy::public().into(),
+        policies: Vec::new(),
     }
 }
 
@@ -400,9 +402,9 @@ async fn passwords_are_stored_as_hashes_and_can_stay() {
     let hash = |service: &Stored<Service>| match &service.value.policy.access {
         Access::AnyOf(methods) => match &methods[0] {
             Method::Basic { users } => users[0].password_hash.clone(),
-            Method::SignedIn => panic!("it is Basic"),
+            Method::SignedIn(_) => panic!("it is Basic"),
         },
-        Access::Deny | Access::Public => panic!("it has methods"),
+        Access::Deny | Access::Public | Access::AllOf(_) => panic!("it has methods"),
     };
     let plain = PasswordDraft::Plain(Secret::new("correct horse".to_owned()));
     let made = control.create_service(&actor, with(plain)).await.unwrap();

@@ -11,6 +11,6 @@ pub(super) use people::{
     GroupDocument, InvitationDocument, MemberDocument, PermissionsDocument, SessionDocument, UserDocument,
     UserRoleDocument,
 };
-pub(super) use policy::PolicyDocument;
+pub(super) use policy::{AccessDocument, PolicyDocument, RuleDocument};
 pub use record::{RecordTextError, record_from_json, record_to_json};
 pub(super) use service::{KindDocument, LifetimeDocument};

@@ -11,6 +11,7 @@ pub(super) mod meta;
 pub(super) mod node;
 pub(super) mod organization;
 pub(super) mod people;
+pub(super) mod policy;
 pub(super) mod service;
 pub(super) mod site;
 pub(super) mod token;

@@ -3,6 +3,7 @@
 mod m0001_initial;
 mod m0002_usage_streams;
 mod m0003_people;
+mod m0003b_policy;
 
 use sea_orm::{DatabaseConnection, EntityTrait, SqliteTransactionMode, TransactionOptions, TransactionTrait};
 use sea_orm_migration::{MigrationTrait, MigratorTrait, seaql_migrations};
@@ -18,6 +19,7 @@ impl MigratorTrait for Steps {
             Box::new(m0001_initial::Step),
             Box::new(m0002_usage_streams::Step),
             Box::new(m0003_people::Step),
+            Box::new(m0003b_policy::Step),
         ]
     }
 }

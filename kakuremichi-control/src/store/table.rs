@@ -36,7 +36,7 @@ macro_rules! with_table {
         use $crate::store::entity::{
             api_key, node, organization,
             people::{group, invitation, member, role, session, user},
-            service, site, token,
+            policy, service, site, token,
         };
         match $kind {
             RecordKind::Organization => {
@@ -87,6 +87,10 @@ macro_rules! with_table {
                 type $table = session::Entity;
                 $body
             }
+            RecordKind::Policy => {
+                type $table = policy::Entity;
+                $body
+            }
         }
     }};
 }
@@ -99,7 +103,7 @@ macro_rules! with_record {
         use $crate::store::entity::{
             api_key, node, organization,
             people::{group, invitation, member, role, session, user},
-            service, site, token,
+            policy, service, site, token,
         };
         match $record {
             StoreRecord::Organization($entity) => {
@@ -148,6 +152,10 @@ macro_rules! with_record {
             }
             StoreRecord::Session($entity) => {
                 type $table = session::Entity;
+                $body
+            }
+            StoreRecord::Policy($entity) => {
+                type $table = policy::Entity;
                 $body
             }
         }

@@ -162,9 +162,11 @@ pub(crate) fn service(name: &str, agent: AgentId) -> ServiceDraft {
                     targets: vec![target],
                     health: None,
                 },
+                policies: Vec::new(),
             }],
         },
         policy: Policy::public().into(),
+        policies: Vec::new(),
     }
 }
 

@@ -42,6 +42,10 @@ permissions! {
     ServicesRead = "services.read";
     /// To publish, change and delete services.
     ServicesWrite = "services.write";
+    /// To see shared policies, and to try what services would decide.
+    PoliciesRead = "policies.read";
+    /// To make, change and delete shared policies.
+    PoliciesWrite = "policies.write";
     /// To see API keys, never their secrets.
     ApiKeysRead = "api-keys.read";
     /// To make and to delete API keys.

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
 
 use crate::{
-    id::{AgentId, OrganizationId, RouteId, ServiceId, SiteId, TargetId},
+    id::{AgentId, OrganizationId, PolicyId, RouteId, ServiceId, SiteId, TargetId},
     name::{HostPattern, Hostname, Label, PathPattern},
     net::Endpoint,
-    policy::Policy,
+    policy::{MAX_ATTACHED, Policy},
     time::Timestamp,
 };
 
@@ -35,6 +35,8 @@ pub struct Service {
     pub kind: ServiceKind,
     /// Who may reach it. Without a rule or a method it denies everybody.
     pub policy: Policy,
+    /// The shared policies that go before its own, in this order, at most [`MAX_ATTACHED`].
+    pub policies: Vec<PolicyId>,
     /// How long it lives.
     pub lifetime: Lifetime,
     /// When it was made.
@@ -98,6 +100,9 @@ pub struct Route {
     pub path: PathPattern,
     /// Where the requests go.
     pub pool: Pool,
+    /// The shared policies that go, for this route, between those of the service and the service's own, in
+    /// this order, at most [`MAX_ATTACHED`].
+    pub policies: Vec<PolicyId>,
 }
 
 /// Targets that serve the same thing. They are taken in turn, as long as their check passes.
@@ -276,6 +281,9 @@ pub enum ServiceError {
     /// A path stands twice.
     #[error("the path {0} stands twice")]
     DuplicatePath(PathPattern),
+    /// Too many policies, or one twice.
+    #[error("a service and each of its routes have at most {MAX_ATTACHED} policies, each of them once")]
+    Policies,
     /// A port that cannot be listened on.
     #[error("a TCP or UDP service needs a port from 1 to 65535")]
     Port,
@@ -318,11 +326,23 @@ impl Service {
         self.pools().flat_map(|pool| &pool.targets)
     }
 
+    /// Every shared policy that is attached to the service or to one of its routes, once.
+    #[must_use]
+    pub fn attached(&self) -> BTreeSet<PolicyId> {
+        let routes = match &self.kind {
+            ServiceKind::Http { routes, .. } => routes.as_slice(),
+            ServiceKind::Tcp { .. } | ServiceKind::Udp { .. } => &[],
+        };
+        let of_routes = routes.iter().flat_map(|route| &route.policies);
+        self.policies.iter().chain(of_routes).copied().collect()
+    }
+
     /// Checks what the types alone cannot hold.
     ///
     /// # Errors
     /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), ServiceError> {
+        validate_attached(&self.policies)?;
         match &self.kind {
             ServiceKind::Http { hosts, routes } => {
                 if hosts.is_empty() {
@@ -339,6 +359,9 @@ impl Service {
                 if let Some(route) = routes.iter().find(|route| !seen.insert(&route.path)) {
                     return Err(ServiceError::DuplicatePath(route.path.clone()));
                 }
+                routes
+                    .iter()
+                    .try_for_each(|route| validate_attached(&route.policies))?;
             }
             ServiceKind::Tcp { port: 0, .. } | ServiceKind::Udp { port: 0, .. } => {
                 return Err(ServiceError::Port);
@@ -348,6 +371,14 @@ impl Service {
         let transport = self.kind.transport();
         self.pools().try_for_each(|pool| pool.validate(transport))
     }
+}
+
+fn validate_attached(policies: &[PolicyId]) -> Result<(), ServiceError> {
+    let distinct: BTreeSet<_> = policies.iter().collect();
+    if policies.len() > MAX_ATTACHED || distinct.len() < policies.len() {
+        return Err(ServiceError::Policies);
+    }
+    Ok(())
 }
 
 impl ServiceKind {

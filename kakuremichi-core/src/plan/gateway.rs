@@ -4,12 +4,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Plan, Record};
 use crate::{
-    id::{AgentId, GatewayId, OrganizationId, PeerId, RouteId, ServiceId, SiteId, TargetId},
+    id::{AgentId, GatewayId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, SiteId, TargetId},
     key::{IdentityKey, WireGuardKey},
     model::{TargetScheme, VirtualPort},
     name::{HostPattern, Hostname, Label, PathPattern},
     net::{Cidr, Endpoint},
-    policy::Policy,
+    policy::{Access, Policy, Rule},
 };
 
 /// The desired state of one gateway.
@@ -26,6 +26,8 @@ pub enum GatewayRecord {
     Service(GatewayService),
     /// Another gateway.
     Sibling(GatewaySibling),
+    /// A policy that services share.
+    Policy(GatewayPolicy),
 }
 
 /// The key of a [`GatewayRecord`].
@@ -39,6 +41,8 @@ pub enum GatewayKey {
     Service(ServiceId),
     /// Another gateway.
     Sibling(GatewayId),
+    /// A policy.
+    Policy(PolicyId),
 }
 
 impl Record for GatewayRecord {
@@ -50,13 +54,14 @@ impl Record for GatewayRecord {
             Self::Peer(peer) => GatewayKey::Peer(peer.id),
             Self::Service(service) => GatewayKey::Service(service.id),
             Self::Sibling(sibling) => GatewayKey::Sibling(sibling.id),
+            Self::Policy(policy) => GatewayKey::Policy(policy.id),
         }
     }
 
     fn service(&self) -> Option<ServiceId> {
         match self {
             Self::Service(service) => Some(service.id),
-            Self::Node(_) | Self::Peer(_) | Self::Sibling(_) => None,
+            Self::Node(_) | Self::Peer(_) | Self::Sibling(_) | Self::Policy(_) => None,
         }
     }
 }
@@ -75,7 +80,7 @@ impl GatewayPlan {
     pub fn peers(&self) -> impl Iterator<Item = &GatewayPeer> {
         self.records().filter_map(|record| match record {
             GatewayRecord::Peer(peer) => Some(peer),
-            GatewayRecord::Node(_) | GatewayRecord::Service(_) | GatewayRecord::Sibling(_) => None,
+            _ => None,
         })
     }
 
@@ -83,7 +88,7 @@ impl GatewayPlan {
     pub fn services(&self) -> impl Iterator<Item = &GatewayService> {
         self.records().filter_map(|record| match record {
             GatewayRecord::Service(service) => Some(service),
-            GatewayRecord::Node(_) | GatewayRecord::Peer(_) | GatewayRecord::Sibling(_) => None,
+            _ => None,
         })
     }
 
@@ -91,7 +96,15 @@ impl GatewayPlan {
     pub fn siblings(&self) -> impl Iterator<Item = &GatewaySibling> {
         self.records().filter_map(|record| match record {
             GatewayRecord::Sibling(sibling) => Some(sibling),
-            GatewayRecord::Node(_) | GatewayRecord::Peer(_) | GatewayRecord::Service(_) => None,
+            _ => None,
+        })
+    }
+
+    /// The policies that services share, in the order of their identifiers.
+    pub fn policies(&self) -> impl Iterator<Item = &GatewayPolicy> {
+        self.records().filter_map(|record| match record {
+            GatewayRecord::Policy(policy) => Some(policy),
+            _ => None,
         })
     }
 
@@ -170,6 +183,20 @@ pub struct GatewayService {
     pub kind: PlannedKind,
     /// Who may reach it.
     pub policy: Policy,
+    /// The shared policies that go before its own. They are records of their own, so that a change of one
+    /// is one record however many services it is attached to; a service of which one is missing is denied.
+    pub policies: Vec<PolicyId>,
+}
+
+/// A policy that services share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayPolicy {
+    /// Its identifier.
+    pub id: PolicyId,
+    /// The rules.
+    pub rules: Vec<Rule>,
+    /// What is asked of visitors for whom no rule decides, if it says that.
+    pub access: Option<Access>,
 }
 
 /// What is published.
@@ -207,6 +234,8 @@ pub struct PlannedRoute {
     pub path: PathPattern,
     /// Where requests go.
     pub pool: PlannedPool,
+    /// The shared policies that go, for this route, between those of the service and the service's own.
+    pub policies: Vec<PolicyId>,
 }
 
 /// Targets that serve the same thing.

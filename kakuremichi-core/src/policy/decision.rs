@@ -2,12 +2,16 @@
 
 use std::net::IpAddr;
 
-use super::{Access, Effect, Method, Policy};
+use super::{
+    CompiledPolicy, CountryCode,
+    judge::{Ruling, judge},
+};
 use crate::{
-    auth::Principal,
+    auth::{Identity, Principal, Strength},
     id::{RouteId, ServiceId},
     name::Label,
     request::CanonicalRequest,
+    time::Timestamp,
 };
 
 /// What is asked for: the service and, in an HTTP service, the route that matched.
@@ -22,9 +26,17 @@ pub struct Subject {
 /// What is known about a visitor.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
+    /// The time.
+    pub now: Timestamp,
     /// The visitor's address.
     pub source: IpAddr,
-    /// The request; none at a TCP or UDP service.
+    /// The country of the address. `None` when it is not known: without a database, and for addresses
+    /// that are in none, such as private ones (behind a proxy that is not listed, everybody has one).
+    pub country: Option<CountryCode>,
+    /// The autonomous system of the address; `None` when it is not known.
+    pub asn: Option<u32>,
+    /// The request, in which the header fields are [noted](CanonicalRequest::note) that the policy looks
+    /// at; none at a TCP or UDP service.
     pub request: Option<&'a CanonicalRequest>,
     /// What the visitor has proven.
     pub proofs: &'a [Proof],
@@ -42,8 +54,8 @@ pub enum Proof {
         /// Who it is.
         principal: Principal,
     },
-    /// A principal that an [`Authenticator`](crate::auth::Authenticator) proved.
-    SignedIn(Principal),
+    /// What an [`Authenticator`](crate::auth::Authenticator) proved.
+    SignedIn(Identity),
 }
 
 impl Proof {
@@ -51,7 +63,8 @@ impl Proof {
     #[must_use]
     pub const fn principal(&self) -> &Principal {
         match self {
-            Self::Basic { principal, .. } | Self::SignedIn(principal) => principal,
+            Self::Basic { principal, .. } => principal,
+            Self::SignedIn(identity) => identity.principal(),
         }
     }
 }
@@ -100,8 +113,10 @@ impl Permit {
 pub struct Challenge {
     /// HTTP Basic is one of the methods.
     pub basic: bool,
-    /// Signing in is one of the methods.
+    /// Signing in is one of the methods, or what a rule wants to know.
     pub signed_in: bool,
+    /// How strongly, when it is by signing in.
+    pub strength: Strength,
 }
 
 /// Why a visitor may not pass.
@@ -110,6 +125,12 @@ pub enum Denial {
     /// The rule of this name denies.
     #[error("the rule {0:?} denies")]
     Rule(Label),
+    /// The rule of this name would deny if something held that is not known.
+    #[error("the rule {0:?} denies, since what it looks at is not known")]
+    Unknown(Label),
+    /// The visitor has signed in, as nobody whom a method takes.
+    #[error("the visitor has not the role, or is not in the group, that the policy asks for")]
+    Unqualified,
     /// The policy lets nobody in.
     #[error("the policy lets nobody in")]
     Default,
@@ -121,51 +142,27 @@ pub enum Denial {
     NoMethod,
 }
 
-/// Decides whether a visitor may reach `subject`. The same facts always get the same decision.
-#[must_use]
-pub fn evaluate(policy: &Policy, subject: Subject, facts: &Facts<'_>) -> Decision {
-    if facts.objection {
-        return Decision::Deny(Denial::Authorizer);
-    }
-    let permit = |principal: Option<&Principal>, rule: Option<&Label>| {
-        Decision::Permit(Permit {
-            subject,
-            principal: principal.cloned(),
-            rule: rule.cloned(),
-        })
-    };
-    if let Some(rule) = policy.rules.iter().find(|rule| rule.when.holds(facts)) {
-        return match rule.effect {
-            Effect::Allow => permit(facts.proofs.first().map(Proof::principal), Some(&rule.name)),
-            Effect::Deny => Decision::Deny(Denial::Rule(rule.name.clone())),
-        };
-    }
-    let methods = match &policy.access {
-        Access::Deny => return Decision::Deny(Denial::Default),
-        Access::Public => return permit(None, None),
-        Access::AnyOf(methods) => methods,
-    };
-    let proven = methods
-        .iter()
-        .find_map(|method| facts.proofs.iter().find(|proof| accepts(method, subject, proof)));
-    match proven {
-        Some(proof) => permit(Some(proof.principal()), None),
-        None if facts.request.is_none() => Decision::Deny(Denial::NoMethod),
-        None => Decision::Challenge(Challenge {
-            basic: methods
-                .iter()
-                .any(|method| matches!(method, Method::Basic { .. })),
-            signed_in: methods.contains(&Method::SignedIn),
-        }),
+impl Denial {
+    /// The rule that decided, if it was one.
+    #[must_use]
+    pub const fn rule(&self) -> Option<&Label> {
+        match self {
+            Self::Rule(rule) | Self::Unknown(rule) => Some(rule),
+            Self::Unqualified | Self::Default | Self::Authorizer | Self::NoMethod => None,
+        }
     }
 }
 
-fn accepts(method: &Method, subject: Subject, proof: &Proof) -> bool {
-    match (method, proof) {
-        (Method::Basic { users }, Proof::Basic { service, principal }) => {
-            *service == subject.service && users.iter().any(|user| user.name == principal.subject())
-        }
-        (Method::SignedIn, Proof::SignedIn(_)) => true,
-        (Method::Basic { .. }, Proof::SignedIn(_)) | (Method::SignedIn, Proof::Basic { .. }) => false,
+/// Decides whether a visitor may reach `subject`. The same facts always get the same decision.
+#[must_use]
+pub fn evaluate(policy: &CompiledPolicy, subject: Subject, facts: &Facts<'_>) -> Decision {
+    match judge(policy, subject, facts, &mut ()).ruling {
+        Ruling::Permit { principal, rule } => Decision::Permit(Permit {
+            subject,
+            principal: principal.cloned(),
+            rule: rule.cloned(),
+        }),
+        Ruling::Challenge(challenge) => Decision::Challenge(challenge),
+        Ruling::Deny(denial) => Decision::Deny(denial),
     }
 }

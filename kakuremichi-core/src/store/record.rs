@@ -6,7 +6,7 @@ use crate::{
     email::EmailAddress,
     id::{
         AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId, ParseIdError,
-        RoleId, ServiceId, SessionId, SiteId, TokenId, UserId,
+        PolicyId, RoleId, ServiceId, SessionId, SiteId, TokenId, UserId,
     },
     key::{IdentityKey, WireGuardKey},
     model::{
@@ -14,6 +14,7 @@ use crate::{
         ServiceKind, Session, Site, User, UserRole,
     },
     name::{HostPattern, Label},
+    policy::SharedPolicy,
 };
 
 /// Counts the changes of one record, from 1.
@@ -145,6 +146,8 @@ records! {
     Invitation(Invitation, InvitationId);
     /// A session of a user.
     Session(Session, SessionId);
+    /// A policy that services and routes share.
+    Policy(SharedPolicy, PolicyId);
 }
 
 impl From<AgentId> for RecordId {
@@ -184,6 +187,7 @@ impl FromStr for RecordId {
             .or_else(|_| of::<MemberId>(text))
             .or_else(|_| of::<InvitationId>(text))
             .or_else(|_| of::<SessionId>(text))
+            .or_else(|_| of::<PolicyId>(text))
     }
 }
 
@@ -205,6 +209,8 @@ pub enum UniqueKey {
     NodeName(OrganizationId, Label),
     /// The name of a service in its organization.
     ServiceName(OrganizationId, Label),
+    /// The name of a shared policy in its organization.
+    PolicyName(OrganizationId, Label),
     /// A host of an HTTP service.
     Host(HostPattern),
     /// The port of a TCP service. Gateways belong to one organization, so ports do too.
@@ -245,6 +251,7 @@ impl fmt::Display for UniqueKey {
             Self::OrganizationName(name) => write!(f, "organization/{name}"),
             Self::NodeName(organization, name) => write!(f, "node/{organization}/{name}"),
             Self::ServiceName(organization, name) => write!(f, "service/{organization}/{name}"),
+            Self::PolicyName(organization, name) => write!(f, "policy/{organization}/{name}"),
             Self::Host(host) => write!(f, "host/{host}"),
             Self::TcpPort(organization, port) => write!(f, "tcp/{organization}/{port}"),
             Self::UdpPort(organization, port) => write!(f, "udp/{organization}/{port}"),
@@ -280,6 +287,7 @@ impl StoreRecord {
             Self::Group(group) => group.organization,
             Self::Member(member) => member.organization,
             Self::Invitation(invitation) => invitation.organization,
+            Self::Policy(policy) => policy.organization,
             Self::User(_) | Self::Session(_) => return None,
         })
     }
@@ -300,7 +308,8 @@ impl StoreRecord {
             | Self::User(_)
             | Self::Role(_)
             | Self::Group(_)
-            | Self::Invitation(_) => None,
+            | Self::Invitation(_)
+            | Self::Policy(_) => None,
         }
     }
 
@@ -354,6 +363,9 @@ impl StoreRecord {
             Self::Member(member) => vec![UniqueKey::Membership(member.organization, member.user)],
             Self::Invitation(invitation) => vec![UniqueKey::InvitationSecret(invitation.secret_hash)],
             Self::Session(session) => vec![UniqueKey::SessionSecret(session.secret_hash)],
+            Self::Policy(policy) => {
+                vec![UniqueKey::PolicyName(policy.organization, policy.name.clone())]
+            }
         }
     }
 }

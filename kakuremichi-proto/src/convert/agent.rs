@@ -78,6 +78,8 @@ impl PlanRecord for AgentRecord {
                 | RecordTag::GatewayPeer
                 | RecordTag::GatewayService
                 | RecordTag::GatewaySibling
+                | RecordTag::GatewayPolicy
+                | RecordTag::GatewayGuardedService
                 | RecordTag::GatewayUdpService,
             )
             | None => return Ok(None),

@@ -15,7 +15,7 @@ use kakuremichi_core::{
 };
 
 use super::{
-    Cause, InField, Invalid, key, list, name,
+    Cause, InField, Invalid, guarded, key, list, name,
     net::{endpoints, write_endpoints},
 };
 use crate::{
@@ -35,23 +35,22 @@ impl PlanRecord for GatewayRecord {
                 let peer = record::GatewayPeer::try_from(peer)?;
                 (RecordTag::GatewayPeer, codec::encode(&peer))
             }
-            Self::Service(service) => match &service.kind {
-                PlannedKind::Udp { port, pool } => {
-                    let service = record::GatewayUdpService {
-                        id: *service.id.as_bytes(),
-                        organization: *service.organization.as_bytes(),
-                        name: service.name.as_str().to_owned(),
-                        port: *port,
-                        targets: write_pool(pool)?,
-                        policy: (&service.policy).try_into()?,
-                    };
-                    (RecordTag::GatewayUdpService, codec::encode(&service))
-                }
-                PlannedKind::Http { .. } | PlannedKind::Tcp { .. } => {
-                    let service = record::GatewayService::try_from(service)?;
+            Self::Service(service) if guarded::is_guarded(service) => {
+                let service = record::GatewayGuardedService::try_from(service)?;
+                (RecordTag::GatewayGuardedService, codec::encode(&service))
+            }
+            Self::Service(service) => match record::GatewayAnyService::try_from(service)? {
+                record::GatewayAnyService::Stream(service) => {
                     (RecordTag::GatewayService, codec::encode(&service))
                 }
+                record::GatewayAnyService::Datagram(service) => {
+                    (RecordTag::GatewayUdpService, codec::encode(&service))
+                }
             },
+            Self::Policy(policy) => {
+                let policy = record::GatewayPolicy::try_from(policy)?;
+                (RecordTag::GatewayPolicy, codec::encode(&policy))
+            }
             Self::Sibling(sibling) => {
                 let sibling = record::GatewaySibling::try_from(sibling)?;
                 (RecordTag::GatewaySibling, codec::encode(&sibling))
@@ -90,6 +89,16 @@ impl PlanRecord for GatewayRecord {
                 let service: record::GatewayUdpService = codec::decode(wire.body()).in_field("body")?;
                 Self::Service(service.try_into()?)
             }
+            Some(RecordTag::GatewayPolicy) => Self::Policy(
+                codec::decode::<record::GatewayPolicy>(wire.body())
+                    .in_field("body")?
+                    .try_into()?,
+            ),
+            Some(RecordTag::GatewayGuardedService) => Self::Service(
+                codec::decode::<record::GatewayGuardedService>(wire.body())
+                    .in_field("body")?
+                    .try_into()?,
+            ),
             Some(
                 RecordTag::AgentNode
                 | RecordTag::AgentGateway
@@ -107,7 +116,7 @@ impl PlanRecord for GatewayRecord {
     fn subject(&self) -> Option<NodeId> {
         match self {
             Self::Node(node) => Some(node.id.into()),
-            Self::Peer(_) | Self::Service(_) | Self::Sibling(_) => None,
+            Self::Peer(_) | Self::Service(_) | Self::Sibling(_) | Self::Policy(_) => None,
         }
     }
 }
@@ -206,6 +215,25 @@ impl TryFrom<record::GatewaySibling> for GatewaySibling {
     }
 }
 
+/// Without the attached policies.
+impl TryFrom<&GatewayService> for record::GatewayAnyService {
+    type Error = Invalid;
+
+    fn try_from(service: &GatewayService) -> Result<Self, Invalid> {
+        let PlannedKind::Udp { port, pool } = &service.kind else {
+            return record::GatewayService::try_from(service).map(Self::Stream);
+        };
+        Ok(Self::Datagram(record::GatewayUdpService {
+            id: *service.id.as_bytes(),
+            organization: *service.organization.as_bytes(),
+            name: service.name.as_str().to_owned(),
+            port: *port,
+            targets: write_pool(pool)?,
+            policy: (&service.policy).try_into()?,
+        }))
+    }
+}
+
 impl TryFrom<&GatewayService> for record::GatewayService {
     type Error = Invalid;
 
@@ -253,6 +281,7 @@ impl TryFrom<record::GatewayUdpService> for GatewayService {
                 pool: read_pool(service.targets)?,
             },
             policy: Policy::try_from(service.policy)?,
+            policies: Vec::new(),
         })
     }
 }
@@ -266,6 +295,7 @@ impl TryFrom<record::GatewayService> for GatewayService {
                 id: RouteId::from_bytes(route.id),
                 path: name(&route.path, "routes.path")?,
                 pool: read_pool(route.targets)?,
+                policies: Vec::new(),
             })
         };
         let kind = match service.kind {
@@ -295,6 +325,7 @@ impl TryFrom<record::GatewayService> for GatewayService {
             name: name(&service.name, "name")?,
             kind,
             policy: Policy::try_from(service.policy)?,
+            policies: Vec::new(),
         })
     }
 }

@@ -13,6 +13,7 @@ const AGENT_PEER: u8 = 1;
 const SITE_PEER: u8 = 2;
 const GATEWAY: u8 = 3;
 const SERVICE: u8 = 4;
+const POLICY: u8 = 5;
 
 pub(super) fn gateway(key: GatewayKey) -> Result<RecordKey, PlanError> {
     match key {
@@ -21,6 +22,7 @@ pub(super) fn gateway(key: GatewayKey) -> Result<RecordKey, PlanError> {
         GatewayKey::Peer(PeerId::Site(id)) => with(SITE_PEER, id.as_bytes()),
         GatewayKey::Service(id) => with(SERVICE, id.as_bytes()),
         GatewayKey::Sibling(id) => with(GATEWAY, id.as_bytes()),
+        GatewayKey::Policy(id) => with(POLICY, id.as_bytes()),
     }
 }
 

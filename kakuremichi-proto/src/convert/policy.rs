@@ -1,50 +1,23 @@
 //! Policies. A condition is a tree in the domain and a flat list on the wire.
 
+mod condition;
+
 use kakuremichi_core::{
-    net::Cidr,
-    policy::{
-        Access, BasicUser, Condition, ConditionError, Effect, MAX_CONDITION_DEPTH, Method, Policy, Rule,
-    },
+    auth::Strength,
+    policy::{Access, BasicUser, Effect, Method, Policy, Requirement, Rule},
 };
 
+use self::condition::{flatten, grow};
 use super::{InField, Invalid, list, name};
-use crate::message::{self, ConditionNode};
+use crate::{codec::List, message};
 
 impl TryFrom<&Policy> for message::Policy {
     type Error = Invalid;
 
     fn try_from(policy: &Policy) -> Result<Self, Invalid> {
         Ok(Self {
-            rules: list(&policy.rules, "policy.rules", |rule| {
-                let mut nodes = Vec::new();
-                flatten(&rule.when, &mut nodes);
-                Ok(message::Rule {
-                    name: rule.name.as_str().to_owned(),
-                    when: list(&nodes, "policy.rules.when", |node| Ok(node.clone()))?,
-                    effect: match rule.effect {
-                        Effect::Allow => message::Effect::Allow,
-                        Effect::Deny => message::Effect::Deny,
-                    },
-                })
-            })?,
-            access: match &policy.access {
-                Access::Deny => message::Access::Deny,
-                Access::Public => message::Access::Public,
-                Access::AnyOf(methods) => {
-                    message::Access::AnyOf(list(methods, "policy.access", |method| match method {
-                        Method::Basic { users } => {
-                            let users = list(users, "policy.access.users", |user| {
-                                Ok(message::BasicUser {
-                                    name: user.name.clone(),
-                                    password_hash: user.password_hash.clone(),
-                                })
-                            });
-                            users.map(message::Method::Basic)
-                        }
-                        Method::SignedIn => Ok(message::Method::SignedIn),
-                    })?)
-                }
-            },
+            rules: list(&policy.rules, "policy.rules", |rule| rule.try_into())?,
+            access: (&policy.access).try_into()?,
         })
     }
 }
@@ -53,23 +26,128 @@ impl TryFrom<message::Policy> for Policy {
     type Error = Invalid;
 
     fn try_from(policy: message::Policy) -> Result<Self, Invalid> {
-        let rule = |rule: message::Rule| {
-            let mut nodes = rule.when.into_vec().into_iter();
-            let when = grow(&mut nodes, 1)?;
-            if nodes.next().is_some() {
-                return Err(Invalid::mismatch("policy.rules.when"));
-            }
-            Ok(Rule {
-                name: name(&rule.name, "policy.rules.name")?,
-                when,
-                effect: match rule.effect {
-                    message::Effect::Allow => Effect::Allow,
-                    message::Effect::Deny => Effect::Deny,
-                },
-            })
+        let rules = policy.rules.into_vec().into_iter().map(Rule::try_from);
+        Ok(Self {
+            rules: rules.collect::<Result<_, _>>()?,
+            access: policy.access.try_into()?,
+        })
+    }
+}
+
+impl TryFrom<&Rule> for message::Rule {
+    type Error = Invalid;
+
+    fn try_from(rule: &Rule) -> Result<Self, Invalid> {
+        let mut nodes = Vec::new();
+        flatten(&rule.when, &mut nodes);
+        Ok(Self {
+            name: rule.name.as_str().to_owned(),
+            when: list(&nodes, "policy.rules.when", |node| Ok(node.clone()))?,
+            effect: match (rule.effect, rule.dry_run) {
+                (Effect::Allow, false) => message::Effect::Allow,
+                (Effect::Deny, false) => message::Effect::Deny,
+                (Effect::Continue, false) => message::Effect::Continue,
+                (Effect::Allow, true) => message::Effect::TryAllow,
+                (Effect::Deny, true) => message::Effect::TryDeny,
+                (Effect::Continue, true) => message::Effect::TryContinue,
+            },
+        })
+    }
+}
+
+impl TryFrom<message::Rule> for Rule {
+    type Error = Invalid;
+
+    fn try_from(rule: message::Rule) -> Result<Self, Invalid> {
+        let mut nodes = rule.when.into_vec().into_iter();
+        let when = grow(&mut nodes, 1)?;
+        if nodes.next().is_some() {
+            return Err(Invalid::mismatch("policy.rules.when"));
+        }
+        let (effect, dry_run) = match rule.effect {
+            message::Effect::Allow => (Effect::Allow, false),
+            message::Effect::Deny => (Effect::Deny, false),
+            message::Effect::Continue => (Effect::Continue, false),
+            message::Effect::TryAllow => (Effect::Allow, true),
+            message::Effect::TryDeny => (Effect::Deny, true),
+            message::Effect::TryContinue => (Effect::Continue, true),
         };
-        let method = |method| match method {
-            message::Method::Basic(users) => Method::Basic {
+        let rule = Self {
+            name: name(&rule.name, "policy.rules.name")?,
+            when,
+            effect,
+            dry_run,
+        };
+        rule.validate().in_field("policy.rules")?;
+        Ok(rule)
+    }
+}
+
+impl TryFrom<&Access> for message::Access {
+    type Error = Invalid;
+
+    fn try_from(access: &Access) -> Result<Self, Invalid> {
+        let all = |methods: &[Method]| list(methods, "policy.access", |method| method.try_into());
+        Ok(match access {
+            Access::Deny => Self::Deny,
+            Access::Public => Self::Public,
+            Access::AnyOf(methods) => Self::AnyOf(all(methods)?),
+            Access::AllOf(methods) => Self::AllOf(all(methods)?),
+        })
+    }
+}
+
+impl TryFrom<message::Access> for Access {
+    type Error = Invalid;
+
+    fn try_from(access: message::Access) -> Result<Self, Invalid> {
+        let all = |methods: List<message::Method, 16>| {
+            let methods = methods.into_vec().into_iter().map(Method::try_from);
+            methods.collect::<Result<_, _>>()
+        };
+        let access = match access {
+            message::Access::Deny => Self::Deny,
+            message::Access::Public => Self::Public,
+            message::Access::AnyOf(methods) => Self::AnyOf(all(methods)?),
+            message::Access::AllOf(methods) => Self::AllOf(all(methods)?),
+        };
+        access.validate().in_field("policy.access")?;
+        Ok(access)
+    }
+}
+
+impl TryFrom<&Method> for message::Method {
+    type Error = Invalid;
+
+    fn try_from(method: &Method) -> Result<Self, Invalid> {
+        Ok(match method {
+            Method::Basic { users } => Self::Basic(list(users, "policy.access.users", |user| {
+                Ok(message::BasicUser {
+                    name: user.name.clone(),
+                    password_hash: user.password_hash.clone(),
+                })
+            })?),
+            // The form that it had before there were requirements.
+            Method::SignedIn(requirement) if *requirement == Requirement::default() => Self::SignedIn,
+            Method::SignedIn(requirement) => Self::SignedInAs(message::Requirement {
+                roles: list(&requirement.roles, "policy.access.roles", |role| {
+                    Ok(role.as_str().to_owned())
+                })?,
+                groups: list(&requirement.groups, "policy.access.groups", |group| {
+                    Ok(group.clone())
+                })?,
+                strength: requirement.strength.into(),
+            }),
+        })
+    }
+}
+
+impl TryFrom<message::Method> for Method {
+    type Error = Invalid;
+
+    fn try_from(method: message::Method) -> Result<Self, Invalid> {
+        Ok(match method {
+            message::Method::Basic(users) => Self::Basic {
                 users: users
                     .into_vec()
                     .into_iter()
@@ -79,89 +157,51 @@ impl TryFrom<message::Policy> for Policy {
                     })
                     .collect(),
             },
-            message::Method::SignedIn => Method::SignedIn,
-        };
-        let policy = Self {
-            rules: policy
-                .rules
-                .into_vec()
-                .into_iter()
-                .map(rule)
-                .collect::<Result<_, _>>()?,
-            access: match policy.access {
-                message::Access::Deny => Access::Deny,
-                message::Access::Public => Access::Public,
-                message::Access::AnyOf(methods) => {
-                    Access::AnyOf(methods.into_vec().into_iter().map(method).collect())
-                }
-            },
-        };
-        policy.validate().in_field("policy")?;
-        Ok(policy)
+            message::Method::SignedIn => Self::signed_in(),
+            message::Method::SignedInAs(requirement) => {
+                let roles = requirement.roles.as_slice().iter();
+                Self::SignedIn(Requirement {
+                    roles: roles
+                        .map(|role| name(role, "policy.access.roles"))
+                        .collect::<Result<_, _>>()?,
+                    groups: requirement.groups.into_vec(),
+                    strength: requirement.strength.into(),
+                })
+            }
+        })
     }
 }
 
-/// Writes a tree, each node before its children.
-fn flatten(condition: &Condition, nodes: &mut Vec<ConditionNode>) {
-    // More children than this fit in no list of nodes anyway.
-    let count = |parts: &[Condition]| u16::try_from(parts.len()).unwrap_or(u16::MAX);
-    match condition {
-        Condition::All(parts) => {
-            nodes.push(ConditionNode::All(count(parts)));
-            parts.iter().for_each(|part| flatten(part, nodes));
+impl From<Strength> for message::Strength {
+    fn from(strength: Strength) -> Self {
+        match strength {
+            Strength::OneFactor => Self::OneFactor,
+            Strength::TwoFactors => Self::TwoFactors,
+            Strength::PhishingResistant => Self::PhishingResistant,
         }
-        Condition::Any(parts) => {
-            nodes.push(ConditionNode::Any(count(parts)));
-            parts.iter().for_each(|part| flatten(part, nodes));
-        }
-        Condition::Not(part) => {
-            nodes.push(ConditionNode::Not);
-            flatten(part, nodes);
-        }
-        Condition::Path(pattern) => nodes.push(ConditionNode::Path(pattern.to_string())),
-        Condition::Method(method) => nodes.push(ConditionNode::Method(method.clone())),
-        Condition::Source(network) => nodes.push(ConditionNode::Source((*network).into())),
-        Condition::Subject(subject) => nodes.push(ConditionNode::Subject(subject.clone())),
     }
 }
 
-/// Reads a tree. Its depth is checked on the way down, its size by the list that it came in.
-fn grow(nodes: &mut std::vec::IntoIter<ConditionNode>, depth: usize) -> Result<Condition, Invalid> {
-    const FIELD: &str = "policy.rules.when";
-    if depth > MAX_CONDITION_DEPTH {
-        return Err(Invalid::new(FIELD, ConditionError));
-    }
-    let node = nodes.next().ok_or_else(|| Invalid::mismatch(FIELD))?;
-    let mut parts = |count: u16| -> Result<Vec<_>, Invalid> {
-        let mut parts = Vec::new();
-        for _ in 0..count {
-            parts.push(grow(nodes, depth + 1)?);
+impl From<message::Strength> for Strength {
+    fn from(strength: message::Strength) -> Self {
+        match strength {
+            message::Strength::OneFactor => Self::OneFactor,
+            message::Strength::TwoFactors => Self::TwoFactors,
+            message::Strength::PhishingResistant => Self::PhishingResistant,
         }
-        Ok(parts)
-    };
-    Ok(match node {
-        ConditionNode::All(count) => Condition::All(parts(count)?),
-        ConditionNode::Any(count) => Condition::Any(parts(count)?),
-        ConditionNode::Not => Condition::Not(Box::new(grow(nodes, depth + 1)?)),
-        ConditionNode::Path(pattern) => Condition::Path(name(&pattern, FIELD)?),
-        ConditionNode::Method(method) => Condition::Method(method),
-        ConditionNode::Source(network) => Condition::Source(Cidr::try_from(network).in_field(FIELD)?),
-        ConditionNode::Subject(subject) => Condition::Subject(subject),
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use kakuremichi_core::policy::{Condition, HeaderTest};
+
     use super::*;
-    use crate::codec;
+    use crate::{codec, message::ConditionNode, testing::samples};
 
     fn rule(when: Condition) -> Policy {
         Policy {
-            rules: vec![Rule {
-                name: "office".parse().unwrap(),
-                when,
-                effect: Effect::Allow,
-            }],
+            rules: vec![Rule::new("office".parse().unwrap(), when, Effect::Allow)],
             access: Access::Deny,
         }
     }
@@ -188,12 +228,36 @@ mod tests {
     }
 
     #[test]
+    fn policies_round_trip() {
+        for policy in [samples::policy(), samples::guarding_policy()] {
+            let wire = message::Policy::try_from(&policy).unwrap();
+            let bytes = codec::encode(&wire);
+            let read = codec::decode::<message::Policy>(&bytes).unwrap();
+            assert_eq!(Policy::try_from(read), Ok(policy));
+        }
+    }
+
+    /// LESSONS, advisory 4: what would let somebody past because of a header is not a policy.
+    #[test]
+    fn a_rule_that_lets_past_by_a_header_is_refused() {
+        let when = Condition::Header {
+            name: "user-agent".parse().unwrap(),
+            is: HeaderTest::Present,
+        };
+        let wire = message::Policy::try_from(&rule(when)).unwrap();
+        assert_eq!(
+            Policy::try_from(wire).map_err(|invalid| invalid.field),
+            Err("policy.rules")
+        );
+    }
+
+    #[test]
     fn a_deep_or_broken_condition_is_refused() {
         let condition = |nodes: Vec<ConditionNode>| {
             let mut wire = message::Policy::try_from(&rule(Condition::All(vec![]))).unwrap();
             let mut rules = wire.rules.into_vec();
-            rules[0].when = codec::List::new(nodes).unwrap();
-            wire.rules = codec::List::new(rules).unwrap();
+            rules[0].when = List::new(nodes).unwrap();
+            wire.rules = List::new(rules).unwrap();
             Policy::try_from(wire)
                 .map(|_| ())
                 .map_err(|invalid| invalid.field)

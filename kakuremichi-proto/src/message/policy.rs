@@ -1,4 +1,7 @@
 //! Policies.
+//!
+//! The enumerations grow at their end, as registries of tags do: what is there keeps its bytes. A side
+//! that meets a variant it does not know cannot read the record, and denies the service it is of.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +35,14 @@ pub enum Effect {
     Allow,
     /// The visitor is denied.
     Deny,
+    /// The visitor goes on to the methods.
+    Continue,
+    /// What [`Allow`](Self::Allow) would do is only reported.
+    TryAllow,
+    /// What [`Deny`](Self::Deny) would do is only reported.
+    TryDeny,
+    /// What [`Continue`](Self::Continue) would do is only reported.
+    TryContinue,
 }
 
 /// A node of a condition. The tree is written flat, so that no depth of nesting reaches the decoder.
@@ -51,6 +62,61 @@ pub enum ConditionNode {
     Source(Cidr),
     /// The visitor has proven to be this subject.
     Subject(String),
+    /// A header field was sent.
+    HeaderPresent(String),
+    /// A line of the header field is this.
+    HeaderEqual(String, String),
+    /// A line of the header field begins with this.
+    HeaderPrefix(String, String),
+    /// A line of the header field has this in it.
+    HeaderContains(String, String),
+    /// The visitor's address is of this country.
+    Country(String),
+    /// The visitor's address is of this autonomous system.
+    Asn(u32),
+    /// It is this time of the week.
+    Time(TimeWindow),
+    /// The visitor has signed in as this principal.
+    User(Principal),
+    /// The visitor has this role.
+    Role(String),
+    /// The visitor is in this group.
+    Group(String),
+    /// The visitor has signed in at least as strongly.
+    Strength(Strength),
+}
+
+/// Hours of the week.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeWindow {
+    /// The days on which it begins, as bits; the lowest is Monday's.
+    pub days: u8,
+    /// The minute of the day at which it begins.
+    pub from: u16,
+    /// The minute of the day at which it is over.
+    pub to: u16,
+    /// The offset from UTC, in minutes.
+    pub offset: i16,
+}
+
+/// Somebody, by who vouches for them and the name they have there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Principal {
+    /// Who vouches.
+    pub authority: String,
+    /// The name.
+    pub subject: String,
+}
+
+/// How strongly somebody signed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Strength {
+    /// By one factor.
+    OneFactor,
+    /// By two.
+    TwoFactors,
+    /// By what no other site can pass on.
+    PhishingResistant,
 }
 
 /// What happens to visitors about whom no rule decided.
@@ -62,6 +128,8 @@ pub enum Access {
     Public,
     /// They pass once they have proven themselves by one of these.
     AnyOf(List<Method, 16>),
+    /// They pass once they have proven themselves by each of these.
+    AllOf(List<Method, 16>),
 }
 
 /// A way to prove who one is.
@@ -71,6 +139,19 @@ pub enum Method {
     Basic(List<BasicUser, 256>),
     /// Whatever the gateway's authenticators prove.
     SignedIn,
+    /// Whom the gateway's authenticators prove, if they meet this.
+    SignedInAs(Requirement),
+}
+
+/// What somebody who signed in must be, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requirement {
+    /// One of these roles, if there are any here.
+    pub roles: List<String, 64>,
+    /// In one of these groups, if there are any here.
+    pub groups: List<String, 64>,
+    /// At least this strongly proven.
+    pub strength: Strength,
 }
 
 /// A name and a password.

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::List,
-    message::{Cidr, Endpoint, HealthCheck, PeerId, Policy, SocketAddress, TargetAddress, TargetScheme},
+    message::{
+        Access, Cidr, Endpoint, HealthCheck, PeerId, Policy, Rule, SocketAddress, TargetAddress, TargetScheme,
+    },
 };
 
 macro_rules! record_tags {
@@ -62,6 +64,10 @@ record_tags! {
     GatewayUdpService = 0x0104;
     /// [`GatewaySibling`].
     GatewaySibling = 0x0105;
+    /// [`GatewayPolicy`].
+    GatewayPolicy = 0x0106;
+    /// [`GatewayGuardedService`], with the key of a [`GatewayService`].
+    GatewayGuardedService = 0x0107;
     /// [`AgentNode`].
     AgentNode = 0x0201;
     /// [`AgentGateway`].
@@ -161,6 +167,48 @@ pub struct GatewayUdpService {
     pub targets: List<GatewayTarget, 64>,
     /// Who may reach it.
     pub policy: Policy,
+}
+
+/// A policy that services share. It belongs to none of them: whoever cannot read it denies each service
+/// that is guarded by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayPolicy {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// The rules.
+    pub rules: List<Rule, 256>,
+    /// What is asked of whom no rule decided about, if it says that.
+    pub access: Option<Access>,
+}
+
+/// A service of a gateway to which shared policies are attached. Whoever does not know this record
+/// denies the service, and does not serve it without them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayGuardedService {
+    /// The service.
+    pub service: GatewayAnyService,
+    /// The policies that go before its own.
+    pub policies: List<[u8; 16], 16>,
+    /// The policies of its routes; a route without any is not here.
+    pub routes: List<GatewayRoutePolicies, 256>,
+}
+
+/// A service of whatever transport.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GatewayAnyService {
+    /// HTTP or raw TCP.
+    Stream(GatewayService),
+    /// Datagrams.
+    Datagram(GatewayUdpService),
+}
+
+/// The policies of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayRoutePolicies {
+    /// The route.
+    pub route: [u8; 16],
+    /// The policies.
+    pub policies: List<[u8; 16], 16>,
 }
 
 /// A route of an HTTP service.
@@ -323,6 +371,8 @@ mod tests {
                 (0x0103, "GatewayService"),
                 (0x0104, "GatewayUdpService"),
                 (0x0105, "GatewaySibling"),
+                (0x0106, "GatewayPolicy"),
+                (0x0107, "GatewayGuardedService"),
                 (0x0201, "AgentNode"),
                 (0x0202, "AgentGateway"),
                 (0x0203, "AgentService"),

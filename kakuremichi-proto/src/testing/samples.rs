@@ -3,16 +3,22 @@
 use std::time::Duration;
 
 use kakuremichi_core::{
-    id::{AgentId, GatewayId, NodeId, OrganizationId, PeerId, RouteId, ServiceId, SiteId, TargetId},
+    auth::{Principal, Strength},
+    id::{
+        AgentId, GatewayId, NodeId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, SiteId, TargetId,
+    },
     key::{IdentityKey, WireGuardKey},
     model::{Health, HealthCheck, TargetAddress, TargetScheme, Transport, VirtualPort},
     name::{HostPattern, Label},
     plan::{
         AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
-        GatewayPlan, GatewayRecord, GatewayService, GatewaySibling, PlannedKind, PlannedPool, PlannedRoute,
-        PlannedTarget, Revision, Via,
+        GatewayPlan, GatewayPolicy, GatewayRecord, GatewayService, GatewaySibling, PlannedKind, PlannedPool,
+        PlannedRoute, PlannedTarget, Revision, Via,
     },
-    policy::{Access, BasicUser, Condition, Effect, Method, Policy, Rule},
+    policy::{
+        Access, BasicUser, Condition, Effect, HeaderTest, Method, Policy, Requirement, Rule, TimeWindow,
+        Weekdays,
+    },
     secret::Secret,
     time::Timestamp,
 };
@@ -281,9 +287,9 @@ pub fn declaration(name: &str) -> Declaration {
 #[must_use]
 pub fn policy() -> Policy {
     Policy {
-        rules: vec![Rule {
-            name: parsed("office"),
-            when: Condition::All(vec![
+        rules: vec![Rule::new(
+            parsed("office"),
+            Condition::All(vec![
                 Condition::Any(vec![
                     Condition::Source(parsed("192.0.2.0/24")),
                     Condition::Source(parsed("2001:db8::/32")),
@@ -292,8 +298,8 @@ pub fn policy() -> Policy {
                 Condition::Path(parsed("/api")),
                 Condition::Subject("alice".to_owned()),
             ]),
-            effect: Effect::Allow,
-        }],
+            Effect::Allow,
+        )],
         access: Access::AnyOf(vec![
             Method::Basic {
                 users: vec![BasicUser {
@@ -301,9 +307,106 @@ pub fn policy() -> Policy {
                     password_hash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA".to_owned(),
                 }],
             },
-            Method::SignedIn,
+            Method::signed_in(),
         ]),
     }
+}
+
+/// A policy with one of each part that [`policy`] does not have.
+#[must_use]
+pub fn guarding_policy() -> Policy {
+    let header = |is| Condition::Header {
+        name: parsed("user-agent"),
+        is,
+    };
+    let night = TimeWindow::new(Weekdays::ALL, 22 * 60, 6 * 60, -90);
+    let rule = |name, when, effect| Rule::new(parsed(name), when, effect);
+    let tried = |name, effect| Rule {
+        dry_run: true,
+        ..rule(name, Condition::Asn(64_500), effect)
+    };
+    Policy {
+        rules: vec![
+            rule(
+                "robots",
+                Condition::Any(vec![
+                    header(HeaderTest::Present),
+                    header(HeaderTest::Equal("curl".to_owned())),
+                    header(HeaderTest::Prefix("wget/".to_owned())),
+                    header(HeaderTest::Contains("bot".to_owned())),
+                ]),
+                Effect::Deny,
+            ),
+            rule(
+                "abroad",
+                Condition::Any(vec![
+                    Condition::Not(Box::new(Condition::Country(parsed("JP")))),
+                    Condition::Time(sure(night)),
+                ]),
+                Effect::Continue,
+            ),
+            rule(
+                "staff",
+                Condition::Any(vec![
+                    Condition::User(Principal::new("directory", "ann")),
+                    Condition::Role(parsed("admin")),
+                    Condition::Group("CN=Ops,DC=example".to_owned()),
+                    Condition::Strength(Strength::PhishingResistant),
+                ]),
+                Effect::Allow,
+            ),
+            tried("try-allow", Effect::Allow),
+            tried("try-deny", Effect::Deny),
+            tried("try-continue", Effect::Continue),
+        ],
+        access: Access::AllOf(vec![
+            Method::SignedIn(Requirement {
+                roles: vec![parsed("staff")],
+                groups: vec!["Ops".to_owned()],
+                strength: Strength::TwoFactors,
+            }),
+            Method::signed_in(),
+        ]),
+    }
+}
+
+/// A service to which a policy is attached, another on one of its routes, and the two policies.
+#[must_use]
+pub fn guarded_service() -> [GatewayRecord; 4] {
+    let [service, route] = [[0xf0; 16], [0xf1; 16]].map(PolicyId::from_bytes);
+    let id = ServiceId::from_bytes([0xde; 16]);
+    let to = |number, policies| PlannedRoute {
+        id: RouteId::from_bytes([number; 16]),
+        path: parsed(&format!("/{number}")),
+        pool: PlannedPool::default(),
+        policies,
+    };
+    let http = GatewayService {
+        id,
+        organization: OrganizationId::from_bytes([9; 16]),
+        name: parsed("guarded"),
+        kind: PlannedKind::Http {
+            hosts: vec![parsed("guarded.example.net")],
+            routes: vec![to(1, Vec::new()), to(2, vec![route])],
+        },
+        policy: Policy::deny(),
+        policies: vec![service],
+    };
+    let (GatewayRecord::Service(udp), _) = udp_service() else {
+        return [(); 4].map(|()| GatewayRecord::Service(http.clone()));
+    };
+    let Policy { rules, access } = guarding_policy();
+    let policy = |id, rules, access| GatewayRecord::Policy(GatewayPolicy { id, rules, access });
+    [
+        GatewayRecord::Service(http),
+        GatewayRecord::Service(GatewayService {
+            id: ServiceId::from_bytes([0xdf; 16]),
+            policies: vec![service, route],
+            ..udp
+        }),
+        policy(service, rules, Some(access)),
+        policy(route, Vec::new(), None),
+    ]
 }
 
 /// The plan of a gateway, with `services` HTTP services besides one of each kind of record.
@@ -351,6 +454,7 @@ pub fn gateway_plan(revision: u64, services: u32) -> GatewayPlan {
             },
         },
         policy: policy(),
+        policies: Vec::new(),
     });
     let http = (0..services).map(|number| {
         let mut id = [0; 16];
@@ -367,9 +471,11 @@ pub fn gateway_plan(revision: u64, services: u32) -> GatewayPlan {
                     pool: PlannedPool {
                         targets: vec![target(via_agent)],
                     },
+                    policies: Vec::new(),
                 }],
             },
             policy: Policy::public(),
+            policies: Vec::new(),
         })
     });
     let node = GatewayRecord::Node(GatewayNode {
@@ -473,6 +579,7 @@ pub fn udp_service() -> (GatewayRecord, AgentRecord) {
             },
         },
         policy: Policy::public(),
+        policies: Vec::new(),
     };
     let agent = AgentService {
         id,
@@ -490,6 +597,11 @@ pub fn udp_service() -> (GatewayRecord, AgentRecord) {
         }],
     };
     (GatewayRecord::Service(gateway), AgentRecord::Service(agent))
+}
+
+#[expect(clippy::expect_used, reason = "it is a constant")]
+fn sure<T, E: std::fmt::Debug>(made: Result<T, E>) -> T {
+    made.expect("a constant that is valid")
 }
 
 #[expect(clippy::expect_used, reason = "the texts are constants")]

@@ -8,7 +8,7 @@ use kakuremichi_core::{
 use kakuremichi_proto::declare::{Declaration, DeclaredKind, DeclaredTarget};
 
 /// Why a [`Service`] cannot be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServiceError {
     /// A host that is neither a name nor a pattern.

@@ -18,19 +18,20 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use kakuremichi_core::{
     auth::{
         Authentication, AuthenticationRequest, Authenticator, AuthorizationRequest, Authorizer, Credential,
-        Principal,
+        Identity, Principal,
     },
     model::Transport,
-    policy::{Access, BasicUser, Challenge, Decision, Denial, Method, Permit, Policy, Proof, Subject},
+    policy::{BasicUser, Challenge, CompiledPolicy, Decision, Denial, Permit, Proof, Subject},
     request::CanonicalRequest,
     secret::Secret,
+    time::Timestamp,
 };
 
 use self::{
@@ -100,7 +101,7 @@ pub(crate) struct Admission {
 enum Proven {
     Nothing,
     Basic(Proof, String),
-    SignedIn(Principal),
+    SignedIn(Identity),
     Wrong,
     Throttled(Duration),
     Overloaded,
@@ -142,39 +143,49 @@ impl AccessControl {
         matched: &Matched,
     ) -> Verdict {
         let service = &*matched.service;
+        let policy = &*matched.route().policy;
+        let needs = policy.needs();
+        let mut request = request.clone();
+        for name in &needs.headers {
+            let lines = headers.get_all(name.as_str()).iter();
+            request = request.note(name.clone(), lines.map(HeaderValue::as_bytes));
+        }
         let mut facts = KnownFacts {
             subject: Subject {
                 service: service.id,
                 route: Some(matched.route().id),
             },
             source: source.to_canonical(),
+            country: None,
+            asn: None,
             asked: AskedFor::Http(request.clone()),
             proofs: Vec::new(),
             password_hash: None,
         };
         // The gateway's own password is never shown to a target, needed for this request or not.
-        let mut authorization_used = service.needs.basic && credential::is_basic(headers);
-        let mut decision = facts.decide(&service.policy, false);
+        let mut authorization_used = service.has_passwords && credential::is_basic(headers);
+        let mut decision = facts.decide(policy, false);
         // Where no proof can change the outcome, none is looked at: an address that a rule denies
         // cannot make the gateway verify passwords.
-        let open = matches!(decision, Decision::Challenge(_)) || service.needs.subject;
+        let open = matches!(decision, Decision::Challenge(_)) || needs.identity;
         if open && let Some(credential) = credential::read(headers) {
-            match self.prove(&facts, service, request, &credential).await {
+            match self.prove(&facts, policy, &request, &credential).await {
                 Proven::Nothing | Proven::Wrong => {}
                 Proven::Basic(proof, hash) => {
                     facts.proofs.push(proof);
                     facts.password_hash = Some(hash);
                 }
-                Proven::SignedIn(principal) => {
-                    facts.proofs.push(Proof::SignedIn(principal));
+                Proven::SignedIn(identity) => {
+                    facts.proofs.push(Proof::SignedIn(identity));
                     authorization_used = true;
                 }
                 Proven::Throttled(wait) => return Verdict::Throttled(wait),
                 Proven::Overloaded => return Verdict::Overloaded,
             }
-            decision = facts.decide(&service.policy, false);
+            decision = facts.decide(policy, false);
         }
-        let decision = self.second_opinion(decision, &facts, &service.policy).await;
+        let decision = self.second_opinion(decision, &facts, policy).await;
+        tell_of_trials(policy, &facts);
         self.verdict(decision, facts, authorization_used)
     }
 
@@ -192,12 +203,15 @@ impl AccessControl {
                 route: None,
             },
             source: source.to_canonical(),
+            country: None,
+            asn: None,
             asked: AskedFor::Port(transport, port),
             proofs: Vec::new(),
             password_hash: None,
         };
         let decision = facts.decide(&service.policy, false);
         let decision = self.second_opinion(decision, &facts, &service.policy).await;
+        tell_of_trials(&service.policy, &facts);
         self.verdict(decision, facts, false)
     }
 
@@ -223,7 +237,12 @@ impl AccessControl {
     }
 
     /// Asks the authorizer about whom the policy permits. An authorizer that fails objects.
-    async fn second_opinion(&self, decision: Decision, facts: &KnownFacts, policy: &Policy) -> Decision {
+    async fn second_opinion(
+        &self,
+        decision: Decision,
+        facts: &KnownFacts,
+        policy: &CompiledPolicy,
+    ) -> Decision {
         let (Decision::Permit(permit), Some(authorizer)) = (&decision, &self.hooks.authorizer) else {
             return decision;
         };
@@ -249,31 +268,32 @@ impl AccessControl {
     async fn prove(
         &self,
         facts: &KnownFacts,
-        service: &ServiceEntry,
+        policy: &CompiledPolicy,
         request: &CanonicalRequest,
         credential: &Credential,
     ) -> Proven {
         let now = Instant::now();
         if let Credential::Basic { name, password } = credential
-            && service.needs.basic
+            && policy.needs().basic
         {
-            let user = users(&service.policy).find(|user| user.name == *name);
+            let user = policy.access().basic_users().find(|user| user.name == *name);
             if user.is_some() || self.hooks.authenticator.is_none() {
-                return self.password(facts, service, user, name, password).await;
+                return self.password(facts, policy, user, name, password).await;
             }
         }
         let Some(authenticator) = &self.hooks.authenticator else {
             return Proven::Nothing;
         };
-        if !service.needs.signed_in && !service.needs.subject {
+        if !policy.needs().signed_in && !policy.needs().identity {
             return Proven::Nothing;
         }
         if let Err(wait) = lock(&self.attempts).admit(facts.source, now) {
             return Proven::Throttled(wait);
         }
-        let asked = AuthenticationRequest::new(facts.source, credential).at_service(service.id, request);
+        let asked =
+            AuthenticationRequest::new(facts.source, credential).at_service(facts.subject.service, request);
         match self.judgements.ask(authenticator.authenticate(asked)).await {
-            Ok(Authentication::Proven(principal)) => Proven::SignedIn(principal),
+            Ok(Authentication::Proven(identity)) => Proven::SignedIn(identity),
             Ok(Authentication::NotMine) => Proven::Nothing,
             Ok(Authentication::Refused) => self.wrong(facts.source),
             Err(error) => {
@@ -290,22 +310,25 @@ impl AccessControl {
     async fn password(
         &self,
         facts: &KnownFacts,
-        service: &ServiceEntry,
+        policy: &CompiledPolicy,
         user: Option<&BasicUser>,
         name: &str,
         password: &Secret<String>,
     ) -> Proven {
         // A name that does not exist costs as much as one that does.
-        let Some(tried) = user.or_else(|| users(&service.policy).next()) else {
+        let Some(tried) = user.or_else(|| policy.access().basic_users().next()) else {
             return Proven::Nothing;
         };
-        let id = self
-            .namer
-            .name(service.id, name, password.expose(), &tried.password_hash);
+        let id = self.namer.name(
+            facts.subject.service,
+            name,
+            password.expose(),
+            &tried.password_hash,
+        );
         let proven = |user: &BasicUser| {
             let principal = Principal::new("basic", user.name.clone());
             let proof = Proof::Basic {
-                service: service.id,
+                service: facts.subject.service,
                 principal,
             };
             Proven::Basic(proof, user.password_hash.clone())
@@ -347,15 +370,20 @@ fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn users(policy: &Policy) -> impl Iterator<Item = &BasicUser> {
-    let methods = match &policy.access {
-        Access::AnyOf(methods) => methods.as_slice(),
-        Access::Deny | Access::Public => &[],
-    };
-    methods.iter().flat_map(|method| match method {
-        Method::Basic { users } => users.as_slice(),
-        Method::SignedIn => &[],
-    })
+/// The time of day.
+pub(super) fn wall_clock() -> Timestamp {
+    SystemTime::now().into()
+}
+
+/// Logs the rules that are only tried out and would have acted on the visitor.
+fn tell_of_trials(policy: &CompiledPolicy, facts: &KnownFacts) {
+    if !policy.needs().dry_run {
+        return;
+    }
+    for step in facts.explain(policy).dry_runs() {
+        let (service, effect) = (facts.subject.service, step.effect);
+        tracing::info!(%service, rule = %step.rule, ?effect, "a rule that is tried out would have acted");
+    }
 }
 
 /// An error and what it was caused by, in one line.

@@ -18,12 +18,14 @@ use std::{
 use kakuremichi_core::{
     id::ServiceId,
     model::Transport,
-    policy::{Access, Decision, Denial, Facts, Method, Policy, Proof, Subject, evaluate},
+    policy::{
+        CompiledPolicy, CountryCode, Decision, Denial, Explanation, Facts, Proof, Subject, evaluate, explain,
+    },
     request::CanonicalRequest,
 };
 use slab::Slab;
 
-use super::table::{RouteTable, ServiceEntry};
+use super::{access::wall_clock, table::RouteTable};
 
 /// What a decision was made from.
 #[derive(Debug, Clone)]
@@ -32,6 +34,10 @@ pub(crate) struct KnownFacts {
     pub(crate) subject: Subject,
     /// The visitor's address.
     pub(crate) source: IpAddr,
+    /// The country of the address, if it is known.
+    pub(crate) country: Option<CountryCode>,
+    /// The autonomous system of the address, if it is known.
+    pub(crate) asn: Option<u32>,
     /// The request, or the port of a TCP or UDP service.
     pub(crate) asked: AskedFor,
     /// What the visitor proved.
@@ -50,56 +56,64 @@ pub(crate) enum AskedFor {
 }
 
 impl KnownFacts {
-    /// Decides by a policy, from these facts alone.
-    pub(crate) fn decide(&self, policy: &Policy, objection: bool) -> Decision {
-        let request = match &self.asked {
-            AskedFor::Http(request) => Some(request),
-            AskedFor::Port(..) => None,
-        };
-        let facts = Facts {
+    /// Decides by a policy, from these facts and the time alone.
+    pub(crate) fn decide(&self, policy: &CompiledPolicy, objection: bool) -> Decision {
+        evaluate(policy, self.subject, &self.facts(objection))
+    }
+
+    /// Says how [`decide`](Self::decide) comes to what it decides.
+    pub(crate) fn explain(&self, policy: &CompiledPolicy) -> Explanation {
+        explain(policy, self.subject, &self.facts(false))
+    }
+
+    fn facts(&self, objection: bool) -> Facts<'_> {
+        Facts {
+            now: wall_clock(),
             source: self.source,
-            request,
+            country: self.country,
+            asn: self.asn,
+            request: match &self.asked {
+                AskedFor::Http(request) => Some(request),
+                AskedFor::Port(..) => None,
+            },
             proofs: &self.proofs,
             objection,
-        };
-        evaluate(policy, self.subject, &facts)
+        }
     }
 
     /// Why the exchange is no longer permitted under `table`; `None` while it is.
     fn lapsed(&self, table: &RouteTable) -> Option<Lapse> {
-        let service = match &self.asked {
+        let found = match &self.asked {
             AskedFor::Http(request) => {
                 let found = table.find(request.host(), request.path()).ok();
                 let found = found.filter(|found| Some(found.route().id) == self.subject.route);
-                found.map(|found| found.service)
+                found.map(|found| (found.service.id, Arc::clone(&found.route().policy)))
             }
-            AskedFor::Port(transport, port) => table.port(*transport, *port).cloned(),
+            AskedFor::Port(transport, port) => {
+                let service = table.port(*transport, *port);
+                service.map(|service| (service.id, Arc::clone(&service.policy)))
+            }
         };
-        let Some(service) = service.filter(|service| service.id == self.subject.service) else {
+        let Some((_, policy)) = found.filter(|(service, _)| *service == self.subject.service) else {
             return Some(Lapse::Gone);
         };
         let mut facts = self.clone();
-        if !self.password_stands(&service) {
+        if !self.password_stands(&policy) {
             facts.proofs.retain(|proof| !matches!(proof, Proof::Basic { .. }));
         }
-        match facts.decide(&service.policy, false) {
+        match facts.decide(&policy, false) {
             Decision::Permit(_) => None,
             Decision::Challenge(_) => Some(Lapse::Unproven),
             Decision::Deny(denial) => Some(Lapse::Denied(denial)),
         }
     }
 
-    fn password_stands(&self, service: &ServiceEntry) -> bool {
+    fn password_stands(&self, policy: &CompiledPolicy) -> bool {
         let Some(hash) = &self.password_hash else {
             return true;
         };
-        let Access::AnyOf(methods) = &service.policy.access else {
-            return true;
-        };
-        methods.iter().any(|method| match method {
-            Method::Basic { users } => users.iter().any(|user| user.password_hash == *hash),
-            Method::SignedIn => false,
-        })
+        let access = policy.access();
+        access.methods().is_empty() || access.basic_users().any(|user| user.password_hash == *hash)
     }
 }
 
@@ -269,7 +283,7 @@ mod tests {
         plan::{
             GatewayPlan, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, Revision,
         },
-        policy::{BasicUser, Condition, Effect, Rule},
+        policy::{Access, BasicUser, Condition, Effect, Method, Policy, Rule, TimeWindow, Weekdays},
     };
 
     use super::*;
@@ -288,9 +302,11 @@ mod tests {
                     id: route,
                     path: "/".parse().unwrap(),
                     pool: PlannedPool::default(),
+                    policies: Vec::new(),
                 }],
             },
             policy,
+            policies: Vec::new(),
         };
         RouteTable::new(&GatewayPlan::new(Revision(1), [GatewayRecord::Service(service)]))
     }
@@ -313,6 +329,8 @@ mod tests {
                 route: Some(ROUTE),
             },
             source: "192.0.2.1".parse().unwrap(),
+            country: None,
+            asn: None,
             asked: AskedFor::Http(CanonicalRequest::parse("GET", "h.example", "/x").unwrap()),
             proofs,
             password_hash: hash.map(str::to_owned),
@@ -346,12 +364,35 @@ mod tests {
         ));
         assert!(revoked_by(open(), &RouteTable::default()));
         let mut banned = Policy::public();
-        banned.rules.push(Rule {
-            name: "banned".parse().unwrap(),
-            when: Condition::Source("192.0.2.0/24".parse().unwrap()),
-            effect: Effect::Deny,
-        });
+        banned.rules.push(Rule::new(
+            "banned".parse().unwrap(),
+            Condition::Source("192.0.2.0/24".parse().unwrap()),
+            Effect::Deny,
+        ));
         assert!(revoked_by(open(), &table("h.example", ROUTE, banned)));
+    }
+
+    /// What was opened in the hours of a rule ends with them, without another plan.
+    #[test]
+    fn what_is_permitted_at_one_time_is_revoked_at_another() {
+        let now = wall_clock().as_millis() / 60_000;
+        let minute = u16::try_from(now.rem_euclid(1440)).unwrap();
+        let hours = |from: u16, to: u16| {
+            let window = TimeWindow::new(Weekdays::ALL, from % 1440, to % 1440, 0).unwrap();
+            Policy {
+                rules: vec![Rule::new(
+                    "hours".parse().unwrap(),
+                    Condition::Time(window),
+                    Effect::Allow,
+                )],
+                access: Access::Deny,
+            }
+        };
+        let open = table("h.example", ROUTE, hours(minute + 1438, minute + 2));
+        let over = table("h.example", ROUTE, hours(minute + 2, minute + 1438));
+        assert!(open.depends_on_time() && !table("h.example", ROUTE, Policy::public()).depends_on_time());
+        assert!(!revoked_by(facts(Vec::new(), None), &open));
+        assert!(revoked_by(facts(Vec::new(), None), &over));
     }
 
     #[test]

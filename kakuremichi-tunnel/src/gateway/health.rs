@@ -141,6 +141,7 @@ mod tests {
                 },
             },
             policy: Policy::public(),
+            policies: Vec::new(),
         };
         GatewayPlan::new(Revision(1), [GatewayRecord::Service(service)])
     }

@@ -78,6 +78,7 @@ impl Member {
         let (passed, own) = (Rc::clone(&relays), local.clone());
         local.on_session(move |session| passed.take_session(session, &own));
         local.spawn(Rc::clone(&serving.draining).follow());
+        local.spawn(Serving::pass_time(Rc::downgrade(&serving)));
         let mut listeners = JoinSet::new();
         listeners.spawn_local(Rc::clone(&relays).drained());
         for (bound, spoken) in sockets {

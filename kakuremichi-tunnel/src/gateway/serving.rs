@@ -1,11 +1,12 @@
 //! What everything that serves visitors on one shard shares.
 
 use std::{
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -26,6 +27,10 @@ use super::{
     upstream::Upstream,
     usage::UsageBook,
 };
+
+/// How often what is open is decided about anew where that depends on the time: so much longer than a rule
+/// allows it, a flow can last.
+const TIME_PASSES: Duration = Duration::from_secs(15);
 
 /// What the visitors of one shard are served from. Only what is open there is the shard's own.
 #[derive(Debug)]
@@ -80,6 +85,21 @@ impl<U: Upstream> Serving<U> {
         let table = self.table.load_full();
         let revoked = self.flows.decide_anew(&table);
         self.counters.revoked.add(revoked as u64);
+    }
+
+    /// Closes what is no longer permitted at its time of the week, for as long as somebody serves.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the clock is looked at now and then: nothing else tells that hours are over"
+    )]
+    pub(crate) async fn pass_time(serving: Weak<Self>) {
+        loop {
+            tokio::time::sleep(TIME_PASSES).await;
+            let Some(serving) = serving.upgrade() else { return };
+            if serving.table.load().depends_on_time() {
+                serving.follow();
+            }
+        }
     }
 
     /// The targets of a pool to be tried, in order.

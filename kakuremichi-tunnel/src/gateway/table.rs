@@ -12,11 +12,11 @@ use std::{
 };
 
 use kakuremichi_core::{
-    id::{OrganizationId, RouteId, ServiceId},
+    id::{OrganizationId, PolicyId, RouteId, ServiceId},
     model::Transport,
     name::{HostPattern, Hostname, Label, PathPattern},
     plan::{GatewayPlan, GatewayService, PlannedKind, PlannedPool, PlannedTarget, Revision},
-    policy::{Access, Condition, Method, Policy},
+    policy::{CompiledPolicy, PolicySet},
 };
 use rustc_hash::FxHashMap;
 
@@ -28,6 +28,7 @@ pub(crate) struct RouteTable {
     wildcard: FxHashMap<String, Arc<ServiceEntry>>,
     ports: BTreeMap<(Transport, u16), Arc<ServiceEntry>>,
     conflicts: usize,
+    depends_on_time: bool,
 }
 
 /// A service.
@@ -39,23 +40,12 @@ pub(crate) struct ServiceEntry {
     pub(crate) organization: OrganizationId,
     /// Its name.
     pub(crate) name: Label,
-    /// Who may reach it.
-    pub(crate) policy: Policy,
-    /// What the policy can make use of.
-    pub(crate) needs: Needs,
+    /// Who may reach it, where no route says otherwise.
+    pub(crate) policy: Arc<CompiledPolicy>,
+    /// A password of the service is asked for at one of its routes: visitors show it at all of them.
+    pub(crate) has_passwords: bool,
     routes: Vec<RouteEntry>,
     pool: Option<Pool>,
-}
-
-/// Which proofs make a difference to a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Needs {
-    /// A password of the service.
-    pub(crate) basic: bool,
-    /// What an authenticator proves.
-    pub(crate) signed_in: bool,
-    /// A rule looks at who the visitor is.
-    pub(crate) subject: bool,
 }
 
 /// A route of an HTTP service.
@@ -64,6 +54,8 @@ pub(crate) struct RouteEntry {
     /// Its identifier.
     pub(crate) id: RouteId,
     path: PathPattern,
+    /// Who may reach it.
+    pub(crate) policy: Arc<CompiledPolicy>,
     /// Where its requests go.
     pub(crate) pool: Pool,
 }
@@ -101,8 +93,12 @@ impl RouteTable {
             revision: plan.revision(),
             ..Self::default()
         };
+        let mut policies = PolicySet::default();
+        for policy in plan.policies() {
+            policies.insert(policy.id, &policy.rules, policy.access.as_ref());
+        }
         for service in plan.services() {
-            table.add(service);
+            table.add(service, &policies);
         }
         table
     }
@@ -115,6 +111,11 @@ impl RouteTable {
     /// How many hosts and ports two services claim.
     pub(crate) const fn conflicts(&self) -> usize {
         self.conflicts
+    }
+
+    /// Whether what is decided now can be decided otherwise later, without another plan.
+    pub(crate) const fn depends_on_time(&self) -> bool {
+        self.depends_on_time
     }
 
     /// Finds service and route: the exact host before the wildcard, then the most specific path.
@@ -157,8 +158,10 @@ impl RouteTable {
         })
     }
 
-    fn add(&mut self, service: &GatewayService) {
-        let entry = Arc::new(ServiceEntry::new(service));
+    fn add(&mut self, service: &GatewayService, policies: &PolicySet) {
+        let entry = Arc::new(ServiceEntry::new(service, policies));
+        let of_routes = entry.routes.iter().map(|route| &route.policy);
+        self.depends_on_time |= of_routes.chain([&entry.policy]).any(|policy| policy.needs().time);
         match &service.kind {
             PlannedKind::Http { hosts, .. } => {
                 for host in hosts {
@@ -194,7 +197,15 @@ impl RouteTable {
 }
 
 impl ServiceEntry {
-    fn new(service: &GatewayService) -> Self {
+    fn new(service: &GatewayService, policies: &PolicySet) -> Self {
+        let compose = |of_route: &[PolicyId]| {
+            let composed = policies.compose(&service.policies, of_route, &service.policy);
+            Arc::new(composed.unwrap_or_else(|error| {
+                tracing::warn!(service = %service.id, %error, "the service is denied");
+                CompiledPolicy::default()
+            }))
+        };
+        let policy = compose(&[]);
         let (routes, pool) = match &service.kind {
             PlannedKind::Http { routes, .. } => {
                 let mut routes: Vec<RouteEntry> = routes
@@ -202,6 +213,10 @@ impl ServiceEntry {
                     .map(|route| RouteEntry {
                         id: route.id,
                         path: route.path.clone(),
+                        policy: match route.policies.as_slice() {
+                            [] => Arc::clone(&policy),
+                            of_route => compose(of_route),
+                        },
                         pool: Pool::new(&route.pool),
                     })
                     .collect();
@@ -216,8 +231,8 @@ impl ServiceEntry {
             id: service.id,
             organization: service.organization,
             name: service.name.clone(),
-            policy: service.policy.clone(),
-            needs: Needs::of(&service.policy),
+            has_passwords: policy.needs().basic || routes.iter().any(|route| route.policy.needs().basic),
+            policy,
             routes,
             pool,
         }
@@ -226,31 +241,6 @@ impl ServiceEntry {
     /// Where the connections of a TCP service, or the sessions of a UDP service, go.
     pub(crate) const fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
-    }
-}
-
-impl Needs {
-    fn of(policy: &Policy) -> Self {
-        let methods = match &policy.access {
-            Access::AnyOf(methods) => methods.as_slice(),
-            Access::Deny | Access::Public => &[],
-        };
-        Self {
-            basic: methods
-                .iter()
-                .any(|method| matches!(method, Method::Basic { .. })),
-            signed_in: methods.contains(&Method::SignedIn),
-            subject: policy.rules.iter().any(|rule| looks_at_subject(&rule.when)),
-        }
-    }
-}
-
-fn looks_at_subject(condition: &Condition) -> bool {
-    match condition {
-        Condition::All(parts) | Condition::Any(parts) => parts.iter().any(looks_at_subject),
-        Condition::Not(part) => looks_at_subject(part),
-        Condition::Subject(_) => true,
-        Condition::Path(_) | Condition::Method(_) | Condition::Source(_) => false,
     }
 }
 
@@ -277,7 +267,10 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use kakuremichi_core::plan::{GatewayRecord, PlannedRoute};
+    use kakuremichi_core::{
+        plan::{GatewayPolicy, GatewayRecord, PlannedRoute},
+        policy::{Access, Policy},
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -287,6 +280,7 @@ mod tests {
             id: RouteId::from_bytes([u8::try_from(number).unwrap(); 16]),
             path: path.parse().unwrap(),
             pool: PlannedPool::default(),
+            policies: Vec::new(),
         };
         GatewayRecord::Service(GatewayService {
             id: ServiceId::from_bytes([id; 16]),
@@ -297,6 +291,7 @@ mod tests {
                 routes: paths.iter().enumerate().map(route).collect(),
             },
             policy: Policy::public(),
+            policies: Vec::new(),
         })
     }
 
@@ -355,6 +350,46 @@ mod tests {
         assert_eq!(route("/api/v1/x"), "/api/v1/");
         assert_eq!(route("/apix"), "/apix");
         assert_eq!(route("/z"), "/");
+    }
+
+    /// LESSONS, advisory 5: what an attached policy would deny is not known without it.
+    #[test]
+    fn a_service_is_denied_without_a_policy_that_is_attached_to_it() {
+        let [of_service, of_route] = [1, 2].map(|id| PolicyId::from_bytes([id; 16]));
+        let GatewayRecord::Service(mut service) = http(1, &["h.example"], &["/", "/open"]) else {
+            panic!("it is a service");
+        };
+        service.policies = vec![of_service];
+        if let PlannedKind::Http { routes, .. } = &mut service.kind {
+            routes[1].policies = vec![of_route];
+        }
+        let policy = |id, access| {
+            let rules = Vec::new();
+            GatewayRecord::Policy(GatewayPolicy { id, rules, access })
+        };
+        let access = |records: Vec<GatewayRecord>| {
+            let table = table([records, vec![GatewayRecord::Service(service.clone())]].concat());
+            ["/", "/open"].map(|path| {
+                let found = table.find(&"h.example".parse().unwrap(), path).unwrap();
+                found.route().policy.access().clone()
+            })
+        };
+        let denies = policy(of_service, Some(Access::Deny));
+        let opens = policy(of_route, Some(Access::Public));
+        assert_eq!(access(vec![]), [Access::Deny, Access::Deny]);
+        assert_eq!(access(vec![opens.clone()]), [Access::Deny, Access::Deny]);
+        assert_eq!(
+            access(vec![denies.clone(), opens]),
+            [Access::Deny, Access::Public]
+        );
+        assert_eq!(
+            access(vec![policy(of_service, None)]),
+            [Access::Public, Access::Deny]
+        );
+        assert_eq!(
+            access(vec![denies, policy(of_route, None)]),
+            [Access::Deny, Access::Deny]
+        );
     }
 
     #[test]

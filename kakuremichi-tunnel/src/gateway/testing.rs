@@ -95,6 +95,7 @@ pub(crate) fn http_service(id: u8, host: &str, policy: Policy, targets: Vec<Plan
                 id: RouteId::from_bytes([id; 16]),
                 path: "/".parse().unwrap(),
                 pool: PlannedPool { targets },
+                policies: Vec::new(),
             }],
         },
         policy,
@@ -120,6 +121,7 @@ fn service(id: u8, kind: PlannedKind, policy: Policy) -> GatewayRecord {
         name: format!("service-{id}").parse().unwrap(),
         kind,
         policy,
+        policies: Vec::new(),
     })
 }
 
@@ -143,6 +145,8 @@ pub(crate) fn lease() -> (Lease, Rc<OpenFlows>) {
             route: Some(RouteId::from_bytes([1; 16])),
         },
         source: "192.0.2.1".parse().unwrap(),
+        country: None,
+        asn: None,
         asked: AskedFor::Http(CanonicalRequest::parse("GET", "h.example", "/").unwrap()),
         proofs: Vec::new(),
         password_hash: None,

@@ -167,10 +167,12 @@ impl Published {
                         id: RouteId::from_bytes([self.number; 16]),
                         path: "/".parse().unwrap(),
                         pool: self.pool(),
+                        policies: Vec::new(),
                     }],
                 },
             },
             policy: self.policy.clone(),
+            policies: Vec::new(),
         })
     }
 

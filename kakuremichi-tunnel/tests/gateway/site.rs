@@ -116,9 +116,11 @@ async fn a_target_behind_a_stock_device_is_served() {
                 pool: PlannedPool {
                     targets: vec![target],
                 },
+                policies: Vec::new(),
             }],
         },
         policy: Policy::public(),
+        policies: Vec::new(),
     };
     scene
         .publish_records([GatewayRecord::Peer(peer), GatewayRecord::Service(service)])

@@ -94,6 +94,7 @@ async fn addresses_are_let_in_and_shut_out_while_connected() {
                 name: "home".parse().unwrap(),
                 when: Condition::Source("127.0.0.0/8".parse().unwrap()),
                 effect,
+                dry_run: false,
             }],
             ..Policy::deny()
         };

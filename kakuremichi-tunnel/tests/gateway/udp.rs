@@ -110,6 +110,7 @@ async fn addresses_are_let_in_and_shut_out_of_sessions() {
                 name: "home".parse().unwrap(),
                 when: Condition::Source("127.0.0.0/8".parse().unwrap()),
                 effect,
+                dry_run: false,
             }],
             ..Policy::deny()
         };

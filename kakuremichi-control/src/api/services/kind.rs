@@ -15,7 +15,9 @@ use utoipa::ToSchema;
 use crate::{
     api::{
         problem::Problem,
-        text::{AgentText, EndpointText, HostPatternText, HostText, Named, SiteText},
+        text::{
+            AgentText, EndpointText, HostPatternText, HostText, Named, PolicyText, SiteText, policy_texts,
+        },
     },
     service::{FieldError, KindDraft, PlaceDraft, PoolDraft, Reference, RouteDraft, TargetDraft},
     text::Text,
@@ -45,6 +47,11 @@ pub(crate) struct RouteView {
     /// How agents check the targets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     health: Option<HealthView>,
+    /// The shared policies, by identifier or name, that go before the service's own for this route, and behind
+    /// those of the service.
+    #[schema(value_type = Vec<String>)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    policies: Vec<PolicyText>,
 }
 
 /// Raw TCP on a port of every gateway.
@@ -188,6 +195,7 @@ impl TryFrom<HttpView> for KindDraft {
             routes.push(RouteDraft {
                 path: route.path.0,
                 pool: pool(&at, route.targets, route.health, Transport::Tcp)?,
+                policies: route.policies.into_iter().map(|policy| policy.0.0).collect(),
             });
         }
         Ok(Self::Http {
@@ -347,6 +355,7 @@ pub(super) fn views(kind: &ServiceKind) -> Views {
                 path: Text(route.path.clone()),
                 targets: targets(&route.pool),
                 health: route.pool.health.as_ref().map(Into::into),
+                policies: policy_texts(&route.policies),
             });
             views.http = Some(HttpView {
                 hosts: hosts.iter().cloned().map(HostPatternText).collect(),

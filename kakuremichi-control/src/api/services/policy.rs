@@ -1,9 +1,12 @@
 //! Who may reach a service.
 
+mod condition;
+
+pub(crate) use condition::{ConditionView, PrincipalView, StrengthView};
+
 use kakuremichi_core::{
-    name::{Label, PathPattern},
-    net::Cidr,
-    policy::{Access, Condition, Effect, MAX_RULES, Method, Policy, Rule},
+    name::Label,
+    policy::{Access, Effect, MAX_RULES, Method, Policy, Requirement, Rule},
     secret::Secret,
 };
 use serde::{Deserialize, Serialize};
@@ -12,7 +15,7 @@ use utoipa::ToSchema;
 use crate::{
     api::problem::Problem,
     service::{AccessDraft, FieldError, MethodDraft, PasswordDraft, PolicyDraft, UserDraft},
-    text::Text,
+    text::{Text, texts, untexts},
 };
 
 /// Who may reach a service: rules first, in order; then, for whom no rule decided, the access.
@@ -36,6 +39,8 @@ pub(crate) enum AccessView {
     Public,
     /// They pass once they have proven themselves by one of these.
     AnyOf(Vec<MethodView>),
+    /// They pass once they have proven themselves by each of these.
+    AllOf(Vec<MethodView>),
 }
 
 /// A way to prove who one is.
@@ -46,6 +51,24 @@ pub(crate) enum MethodView {
     Basic(BasicView),
     /// Any principal that the gateway's authenticator proves.
     SignedIn,
+    /// A principal that the gateway's authenticator proves, and that meets this.
+    SignedInAs(RequirementView),
+}
+
+/// What somebody who signed in must be, too.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RequirementView {
+    /// One of these roles, if any are given.
+    #[schema(value_type = Vec<String>)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<Text<Label>>,
+    /// In one of these groups, if any are given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<String>,
+    /// At least this strongly proven.
+    #[serde(default)]
+    strength: StrengthView,
 }
 
 /// Names and passwords.
@@ -94,6 +117,9 @@ pub(crate) struct RuleView {
     when: ConditionView,
     /// What it does.
     effect: EffectView,
+    /// It is only tried out: what it would do is logged and shown by the simulator, and not done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
 }
 
 /// What a rule does.
@@ -104,70 +130,72 @@ pub(crate) enum EffectView {
     Allow,
     /// The visitor is denied.
     Deny,
-}
-
-/// A condition over what is known of a visitor and the request.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum ConditionView {
-    /// All of them hold.
-    #[schema(no_recursion)]
-    All(Vec<Self>),
-    /// One of them holds.
-    #[schema(no_recursion)]
-    Any(Vec<Self>),
-    /// The other does not hold.
-    #[schema(no_recursion)]
-    Not(Box<Self>),
-    /// The path matches: with all below it; with `=` before it, only the path itself.
-    #[schema(value_type = String)]
-    Path(Text<PathPattern>),
-    /// The method is this one.
-    Method(String),
-    /// The visitor's address lies in the network.
-    #[schema(value_type = String)]
-    Source(Text<Cidr>),
-    /// The visitor has proven to be this subject.
-    Subject(String),
+    /// The visitor goes on to the methods, past all rules behind this one.
+    Continue,
 }
 
 impl TryFrom<PolicyView> for PolicyDraft {
     type Error = Problem;
 
     fn try_from(view: PolicyView) -> Result<Self, Problem> {
-        if view.rules.len() > MAX_RULES {
-            let error = FieldError::new("policy.rules", format!("at most {MAX_RULES} rules"));
-            return Err(Problem::fields(vec![error]));
-        }
-        let rules = view.rules.into_iter().map(|rule| Rule {
-            name: rule.name.0,
-            when: rule.when.into(),
-            effect: match rule.effect {
-                EffectView::Allow => Effect::Allow,
-                EffectView::Deny => Effect::Deny,
-            },
-        });
         Ok(Self {
-            rules: rules.collect(),
-            access: match view.access {
-                AccessView::Deny => AccessDraft::Deny,
-                AccessView::Public => AccessDraft::Public,
-                AccessView::AnyOf(methods) => {
-                    let methods = methods.into_iter().enumerate();
-                    AccessDraft::AnyOf(
-                        methods
-                            .map(|(index, method)| draft(index, method))
-                            .collect::<Result<_, _>>()?,
-                    )
-                }
-            },
+            rules: rules(view.rules, "policy.rules")?,
+            access: view.access.draft("policy.access")?,
         })
     }
 }
 
-fn draft(method: usize, view: MethodView) -> Result<MethodDraft, Problem> {
-    let MethodView::Basic(basic) = view else {
-        return Ok(MethodDraft::SignedIn);
+/// Reads the rules at the field `at`.
+pub(crate) fn rules(views: Vec<RuleView>, at: &str) -> Result<Vec<Rule>, Problem> {
+    let wrong = |field: String, message: String| Problem::fields(vec![FieldError::new(field, message)]);
+    if views.len() > MAX_RULES {
+        return Err(wrong(at.to_owned(), format!("at most {MAX_RULES} rules")));
+    }
+    let rule = |(index, rule): (usize, RuleView)| {
+        let when = rule.when.try_into();
+        Ok(Rule {
+            name: rule.name.0,
+            when: when.map_err(|error: String| wrong(format!("{at}[{index}].when"), error))?,
+            effect: match rule.effect {
+                EffectView::Allow => Effect::Allow,
+                EffectView::Deny => Effect::Deny,
+                EffectView::Continue => Effect::Continue,
+            },
+            dry_run: rule.dry_run,
+        })
+    };
+    views.into_iter().enumerate().map(rule).collect()
+}
+
+impl AccessView {
+    /// Reads what is at the field `at`.
+    pub(crate) fn draft(self, at: &str) -> Result<AccessDraft, Problem> {
+        let all = |methods: Vec<MethodView>, name: &str| {
+            let methods = methods.into_iter().enumerate();
+            methods
+                .map(|(index, method)| draft(&format!("{at}.{name}[{index}]"), method))
+                .collect::<Result<_, _>>()
+        };
+        Ok(match self {
+            Self::Deny => AccessDraft::Deny,
+            Self::Public => AccessDraft::Public,
+            Self::AnyOf(methods) => AccessDraft::AnyOf(all(methods, "any_of")?),
+            Self::AllOf(methods) => AccessDraft::AllOf(all(methods, "all_of")?),
+        })
+    }
+}
+
+fn draft(method: &str, view: MethodView) -> Result<MethodDraft, Problem> {
+    let basic = match view {
+        MethodView::Basic(basic) => basic,
+        MethodView::SignedIn => return Ok(MethodDraft::SignedIn(Requirement::default())),
+        MethodView::SignedInAs(requirement) => {
+            return Ok(MethodDraft::SignedIn(Requirement {
+                roles: untexts(requirement.roles),
+                groups: requirement.groups,
+                strength: requirement.strength.into(),
+            }));
+        }
     };
     let user = |(index, user): (usize, UserView)| {
         let password = match (user.password, user.password_hash) {
@@ -175,7 +203,7 @@ fn draft(method: usize, view: MethodView) -> Result<MethodDraft, Problem> {
             (None, Some(hash)) => PasswordDraft::Hash(hash),
             (None, None) => PasswordDraft::Keep,
             (Some(_), Some(_)) => {
-                let at = format!("policy.access.any_of[{method}].basic.users[{index}].password");
+                let at = format!("{method}.basic.users[{index}].password");
                 let error = FieldError::new(at, "give either `password` or `password_hash`");
                 return Err(Problem::fields(vec![error]));
             }
@@ -189,40 +217,44 @@ fn draft(method: usize, view: MethodView) -> Result<MethodDraft, Problem> {
     Ok(MethodDraft::Basic(users.collect::<Result<_, _>>()?))
 }
 
-impl From<ConditionView> for Condition {
-    /// JSON is read at most 128 deep, so this recursion is bounded; how deep a condition may be, the policy
-    /// itself checks.
-    fn from(view: ConditionView) -> Self {
-        let all = |parts: Vec<ConditionView>| parts.into_iter().map(Into::into).collect();
-        match view {
-            ConditionView::All(parts) => Self::All(all(parts)),
-            ConditionView::Any(parts) => Self::Any(all(parts)),
-            ConditionView::Not(part) => Self::Not(Box::new((*part).into())),
-            ConditionView::Path(path) => Self::Path(path.0),
-            ConditionView::Method(method) => Self::Method(method),
-            ConditionView::Source(network) => Self::Source(network.0),
-            ConditionView::Subject(name) => Self::Subject(name),
+impl From<&Policy> for PolicyView {
+    fn from(policy: &Policy) -> Self {
+        Self {
+            rules: policy.rules.iter().map(Into::into).collect(),
+            access: (&policy.access).into(),
         }
     }
 }
 
-impl From<&Policy> for PolicyView {
-    fn from(policy: &Policy) -> Self {
-        let rules = policy.rules.iter().map(|rule| RuleView {
+impl From<&Rule> for RuleView {
+    fn from(rule: &Rule) -> Self {
+        Self {
             name: Text(rule.name.clone()),
             when: (&rule.when).into(),
-            effect: match rule.effect {
-                Effect::Allow => EffectView::Allow,
-                Effect::Deny => EffectView::Deny,
-            },
-        });
-        Self {
-            rules: rules.collect(),
-            access: match &policy.access {
-                Access::Deny => AccessView::Deny,
-                Access::Public => AccessView::Public,
-                Access::AnyOf(methods) => AccessView::AnyOf(methods.iter().map(Into::into).collect()),
-            },
+            effect: rule.effect.into(),
+            dry_run: rule.dry_run,
+        }
+    }
+}
+
+impl From<Effect> for EffectView {
+    fn from(effect: Effect) -> Self {
+        match effect {
+            Effect::Allow => Self::Allow,
+            Effect::Deny => Self::Deny,
+            Effect::Continue => Self::Continue,
+        }
+    }
+}
+
+impl From<&Access> for AccessView {
+    fn from(access: &Access) -> Self {
+        let all = |methods: &[Method]| methods.iter().map(Into::into).collect();
+        match access {
+            Access::Deny => Self::Deny,
+            Access::Public => Self::Public,
+            Access::AnyOf(methods) => Self::AnyOf(all(methods)),
+            Access::AllOf(methods) => Self::AllOf(all(methods)),
         }
     }
 }
@@ -230,7 +262,12 @@ impl From<&Policy> for PolicyView {
 impl From<&Method> for MethodView {
     fn from(method: &Method) -> Self {
         match method {
-            Method::SignedIn => Self::SignedIn,
+            Method::SignedIn(requirement) if *requirement == Requirement::default() => Self::SignedIn,
+            Method::SignedIn(requirement) => Self::SignedInAs(RequirementView {
+                roles: texts(&requirement.roles),
+                groups: requirement.groups.clone(),
+                strength: requirement.strength.into(),
+            }),
             Method::Basic { users } => {
                 let users = users.iter().map(|user| UserView {
                     name: user.name.clone(),
@@ -241,21 +278,6 @@ impl From<&Method> for MethodView {
                     users: users.collect(),
                 })
             }
-        }
-    }
-}
-
-impl From<&Condition> for ConditionView {
-    fn from(condition: &Condition) -> Self {
-        let all = |parts: &[Condition]| parts.iter().map(Into::into).collect();
-        match condition {
-            Condition::All(parts) => Self::All(all(parts)),
-            Condition::Any(parts) => Self::Any(all(parts)),
-            Condition::Not(part) => Self::Not(Box::new((&**part).into())),
-            Condition::Path(path) => Self::Path(Text(path.clone())),
-            Condition::Method(method) => Self::Method(method.clone()),
-            Condition::Source(network) => Self::Source(Text(*network)),
-            Condition::Subject(name) => Self::Subject(name.clone()),
         }
     }
 }

@@ -1,27 +1,36 @@
-//! Policies.
+//! Policies. What was added since the first version is optional, so that older rows stay readable.
+
+mod condition;
 
 use kakuremichi_core::{
-    name::{Label, PathPattern},
-    net::Cidr,
-    policy::{Access, BasicUser, Condition, Effect, Method, Policy, Rule},
+    auth::Strength,
+    id::PolicyId,
+    name::Label,
+    policy::{Access, BasicUser, Effect, Method, Policy, Requirement, Rule},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::text::Text;
+use self::condition::ConditionDocument;
+use crate::text::{Text, texts, untexts};
 
+/// The policy of a service, with what is attached to it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::store) struct PolicyDocument {
     rules: Vec<RuleDocument>,
     access: AccessDocument,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    attached: Vec<Text<PolicyId>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RuleDocument {
+pub(in crate::store) struct RuleDocument {
     name: Text<Label>,
     when: ConditionDocument,
     effect: EffectDocument,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,112 +38,117 @@ struct RuleDocument {
 enum EffectDocument {
     Allow,
     Deny,
+    Continue,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum ConditionDocument {
-    All(Vec<Self>),
-    Any(Vec<Self>),
-    Not(Box<Self>),
-    Path(Text<PathPattern>),
-    Method(String),
-    Source(Text<Cidr>),
-    Subject(String),
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum AccessDocument {
+pub(in crate::store) enum AccessDocument {
     Deny,
     Public,
     AnyOf(Vec<MethodDocument>),
+    AllOf(Vec<MethodDocument>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum MethodDocument {
+pub(in crate::store) enum MethodDocument {
     Basic(Vec<UserDocument>),
     SignedIn,
+    SignedInAs(RequirementDocument),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct UserDocument {
+pub(in crate::store) struct UserDocument {
     name: String,
     password_hash: String,
 }
 
-impl From<&Policy> for PolicyDocument {
-    fn from(policy: &Policy) -> Self {
-        let rule = |rule: &Rule| RuleDocument {
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct RequirementDocument {
+    roles: Vec<Text<Label>>,
+    groups: Vec<String>,
+    strength: StrengthDocument,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StrengthDocument {
+    OneFactor,
+    TwoFactors,
+    PhishingResistant,
+}
+
+impl PolicyDocument {
+    pub(in crate::store) fn new(policy: &Policy, attached: &[PolicyId]) -> Self {
+        Self {
+            rules: policy.rules.iter().map(Into::into).collect(),
+            access: (&policy.access).into(),
+            attached: texts(attached),
+        }
+    }
+
+    pub(in crate::store) fn into_parts(self) -> (Policy, Vec<PolicyId>) {
+        let policy = Policy {
+            rules: self.rules.into_iter().map(Into::into).collect(),
+            access: self.access.into(),
+        };
+        (policy, untexts(self.attached))
+    }
+}
+
+impl From<&Rule> for RuleDocument {
+    fn from(rule: &Rule) -> Self {
+        Self {
             name: Text(rule.name.clone()),
             when: (&rule.when).into(),
             effect: match rule.effect {
                 Effect::Allow => EffectDocument::Allow,
                 Effect::Deny => EffectDocument::Deny,
+                Effect::Continue => EffectDocument::Continue,
             },
-        };
-        Self {
-            rules: policy.rules.iter().map(rule).collect(),
-            access: match &policy.access {
-                Access::Deny => AccessDocument::Deny,
-                Access::Public => AccessDocument::Public,
-                Access::AnyOf(methods) => AccessDocument::AnyOf(methods.iter().map(Into::into).collect()),
-            },
+            dry_run: rule.dry_run,
         }
     }
 }
 
-impl From<PolicyDocument> for Policy {
-    fn from(document: PolicyDocument) -> Self {
-        let rule = |rule: RuleDocument| Rule {
-            name: rule.name.0,
-            when: rule.when.into(),
-            effect: match rule.effect {
+impl From<RuleDocument> for Rule {
+    fn from(document: RuleDocument) -> Self {
+        Self {
+            name: document.name.0,
+            when: document.when.into(),
+            effect: match document.effect {
                 EffectDocument::Allow => Effect::Allow,
                 EffectDocument::Deny => Effect::Deny,
+                EffectDocument::Continue => Effect::Continue,
             },
-        };
-        Self {
-            rules: document.rules.into_iter().map(rule).collect(),
-            access: match document.access {
-                AccessDocument::Deny => Access::Deny,
-                AccessDocument::Public => Access::Public,
-                AccessDocument::AnyOf(methods) => {
-                    Access::AnyOf(methods.into_iter().map(Into::into).collect())
-                }
-            },
+            dry_run: document.dry_run,
         }
     }
 }
 
-impl From<&Condition> for ConditionDocument {
-    fn from(condition: &Condition) -> Self {
-        let all = |parts: &[Condition]| parts.iter().map(Into::into).collect();
-        match condition {
-            Condition::All(parts) => Self::All(all(parts)),
-            Condition::Any(parts) => Self::Any(all(parts)),
-            Condition::Not(part) => Self::Not(Box::new((&**part).into())),
-            Condition::Path(path) => Self::Path(Text(path.clone())),
-            Condition::Method(method) => Self::Method(method.clone()),
-            Condition::Source(network) => Self::Source(Text(*network)),
-            Condition::Subject(name) => Self::Subject(name.clone()),
+impl From<&Access> for AccessDocument {
+    fn from(access: &Access) -> Self {
+        let all = |methods: &[Method]| methods.iter().map(Into::into).collect();
+        match access {
+            Access::Deny => Self::Deny,
+            Access::Public => Self::Public,
+            Access::AnyOf(methods) => Self::AnyOf(all(methods)),
+            Access::AllOf(methods) => Self::AllOf(all(methods)),
         }
     }
 }
 
-impl From<ConditionDocument> for Condition {
-    fn from(document: ConditionDocument) -> Self {
-        let all = |parts: Vec<ConditionDocument>| parts.into_iter().map(Into::into).collect();
+impl From<AccessDocument> for Access {
+    fn from(document: AccessDocument) -> Self {
+        let all = |methods: Vec<MethodDocument>| methods.into_iter().map(Into::into).collect();
         match document {
-            ConditionDocument::All(parts) => Self::All(all(parts)),
-            ConditionDocument::Any(parts) => Self::Any(all(parts)),
-            ConditionDocument::Not(part) => Self::Not(Box::new((*part).into())),
-            ConditionDocument::Path(path) => Self::Path(path.0),
-            ConditionDocument::Method(method) => Self::Method(method),
-            ConditionDocument::Source(network) => Self::Source(network.0),
-            ConditionDocument::Subject(name) => Self::Subject(name),
+            AccessDocument::Deny => Self::Deny,
+            AccessDocument::Public => Self::Public,
+            AccessDocument::AnyOf(methods) => Self::AnyOf(all(methods)),
+            AccessDocument::AllOf(methods) => Self::AllOf(all(methods)),
         }
     }
 }
@@ -147,7 +161,13 @@ impl From<&Method> for MethodDocument {
         };
         match method {
             Method::Basic { users } => Self::Basic(users.iter().map(user).collect()),
-            Method::SignedIn => Self::SignedIn,
+            // As before there were requirements.
+            Method::SignedIn(requirement) if *requirement == Requirement::default() => Self::SignedIn,
+            Method::SignedIn(requirement) => Self::SignedInAs(RequirementDocument {
+                roles: texts(&requirement.roles),
+                groups: requirement.groups.clone(),
+                strength: requirement.strength.into(),
+            }),
         }
     }
 }
@@ -162,7 +182,65 @@ impl From<MethodDocument> for Method {
             MethodDocument::Basic(users) => Self::Basic {
                 users: users.into_iter().map(user).collect(),
             },
-            MethodDocument::SignedIn => Self::SignedIn,
+            MethodDocument::SignedIn => Self::signed_in(),
+            MethodDocument::SignedInAs(requirement) => Self::SignedIn(Requirement {
+                roles: untexts(requirement.roles),
+                groups: requirement.groups,
+                strength: requirement.strength.into(),
+            }),
         }
+    }
+}
+
+impl From<Strength> for StrengthDocument {
+    fn from(strength: Strength) -> Self {
+        match strength {
+            Strength::OneFactor => Self::OneFactor,
+            Strength::TwoFactors => Self::TwoFactors,
+            Strength::PhishingResistant => Self::PhishingResistant,
+        }
+    }
+}
+
+impl From<StrengthDocument> for Strength {
+    fn from(document: StrengthDocument) -> Self {
+        match document {
+            StrengthDocument::OneFactor => Self::OneFactor,
+            StrengthDocument::TwoFactors => Self::TwoFactors,
+            StrengthDocument::PhishingResistant => Self::PhishingResistant,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row as the first version wrote it.
+    #[test]
+    fn an_older_row_is_readable_and_stays_what_it_was() {
+        let old = concat!(
+            r#"{"rules":[{"name":"office","when":{"all":[{"source":"192.0.2.0/24"},{"not":{"method":"POST"}},"#,
+            r#"{"any":[{"path":"/a"},{"subject":"ann"}]}]},"effect":"allow"}],"#,
+            r#""access":{"any_of":["signed_in",{"basic":[{"name":"ann","password_hash":"x"}]}]}}"#,
+        );
+        let (policy, attached) = serde_json::from_str::<PolicyDocument>(old).unwrap().into_parts();
+        assert_eq!(
+            (policy.rules.len(), policy.rules[0].dry_run, attached.len()),
+            (1, false, 0)
+        );
+        assert_eq!(policy.access.methods()[0], Method::signed_in());
+        let again = serde_json::to_string(&PolicyDocument::new(&policy, &attached)).unwrap();
+        assert_eq!(again, old);
+    }
+
+    #[test]
+    fn hours_that_cannot_be_are_no_row() {
+        let row = |to: u16| {
+            let time = format!(r#"{{"time":{{"days":127,"from":0,"to":{to},"offset":0}}}}"#);
+            let rule = format!(r#"{{"name":"a","when":{time},"effect":"deny"}}"#);
+            serde_json::from_str::<RuleDocument>(&rule)
+        };
+        assert!(row(1440).is_ok() && row(1441).is_err());
     }
 }

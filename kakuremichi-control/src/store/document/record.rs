@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use kakuremichi_core::{
-    id::{ApiKeyId, NodeId, OrganizationId, ServiceId, SiteId, TokenId},
+    id::{ApiKeyId, NodeId, OrganizationId, PolicyId, ServiceId, SiteId, TokenId},
     key::{IdentityKey, WireGuardKey},
     model::{
         ApiKey, EnrolmentToken, Group, Invitation, Member, Node, Organization, Permissions, Role, Service,
@@ -11,14 +11,16 @@ use kakuremichi_core::{
     },
     name::Label,
     net::{Cidr, Endpoint},
+    policy::SharedPolicy,
     store::StoreRecord,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    GroupDocument, InvitationDocument, KindDocument, LifetimeDocument, MemberDocument, NodeDocument,
-    PermissionsDocument, PolicyDocument, ScopeDocument, SessionDocument, UserDocument, UserRoleDocument,
+    AccessDocument, GroupDocument, InvitationDocument, KindDocument, LifetimeDocument, MemberDocument,
+    NodeDocument, PermissionsDocument, PolicyDocument, RuleDocument, ScopeDocument, SessionDocument,
+    UserDocument, UserRoleDocument,
 };
 use crate::text::{Text, texts, untexts};
 
@@ -111,6 +113,14 @@ enum RecordDocument {
     Member(MemberDocument),
     Invitation(InvitationDocument),
     Session(SessionDocument),
+    Policy {
+        id: Text<PolicyId>,
+        organization: Text<OrganizationId>,
+        name: Text<Label>,
+        rules: Vec<RuleDocument>,
+        access: Option<AccessDocument>,
+        created: i64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -155,7 +165,7 @@ impl From<&StoreRecord> for RecordDocument {
                 organization: Text(service.organization),
                 name: Text(service.name.clone()),
                 kind: (&service.kind).into(),
-                policy: (&service.policy).into(),
+                policy: PolicyDocument::new(&service.policy, &service.policies),
                 lifetime: service.lifetime.into(),
                 created: service.created.as_millis(),
             },
@@ -189,6 +199,14 @@ impl From<&StoreRecord> for RecordDocument {
             StoreRecord::Member(member) => Self::Member(member.into()),
             StoreRecord::Invitation(invitation) => Self::Invitation(invitation.into()),
             StoreRecord::Session(session) => Self::Session(session.into()),
+            StoreRecord::Policy(policy) => Self::Policy {
+                id: Text(policy.id),
+                organization: Text(policy.organization),
+                name: Text(policy.name.clone()),
+                rules: policy.rules.iter().map(Into::into).collect(),
+                access: policy.access.as_ref().map(Into::into),
+                created: policy.created.as_millis(),
+            },
         }
     }
 }
@@ -253,16 +271,20 @@ impl From<RecordDocument> for StoreRecord {
                 policy,
                 lifetime,
                 created,
-            } => Service {
-                id: id.0,
-                organization: organization.0,
-                name: name.0,
-                kind: kind.into(),
-                policy: policy.into(),
-                lifetime: lifetime.into(),
-                created: Timestamp::from_millis(created),
+            } => {
+                let (policy, policies) = policy.into_parts();
+                Service {
+                    id: id.0,
+                    organization: organization.0,
+                    name: name.0,
+                    kind: kind.into(),
+                    policy,
+                    policies,
+                    lifetime: lifetime.into(),
+                    created: Timestamp::from_millis(created),
+                }
+                .into()
             }
-            .into(),
             RecordDocument::Token {
                 id,
                 organization,
@@ -314,6 +336,22 @@ impl From<RecordDocument> for StoreRecord {
             RecordDocument::Member(document) => Member::from(document).into(),
             RecordDocument::Invitation(document) => Invitation::from(document).into(),
             RecordDocument::Session(document) => Session::from(document).into(),
+            RecordDocument::Policy {
+                id,
+                organization,
+                name,
+                rules,
+                access,
+                created,
+            } => SharedPolicy {
+                id: id.0,
+                organization: organization.0,
+                name: name.0,
+                rules: rules.into_iter().map(Into::into).collect(),
+                access: access.map(Into::into),
+                created: Timestamp::from_millis(created),
+            }
+            .into(),
         }
     }
 }
@@ -326,7 +364,7 @@ mod tests {
 
     #[test]
     fn every_record_has_a_text() {
-        let records: [StoreRecord; 14] = [
+        let records: [StoreRecord; 16] = [
             sample::organization(0).into(),
             sample::agent(0, 1).into(),
             sample::gateway(0, 1).into(),
@@ -341,6 +379,8 @@ mod tests {
             sample::member(0, 1).into(),
             sample::invitation(0, 1).into(),
             sample::session(1, 1).into(),
+            sample::shared_policy(0, 1).into(),
+            sample::shared_policy(0, 2).into(),
         ];
         for record in records {
             let text = record_to_json(&record).unwrap();

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use kakuremichi_core::{
-    id::{AgentId, RouteId, SiteId, TargetId},
+    id::{AgentId, PolicyId, RouteId, SiteId, TargetId},
     model::{
         Health, HealthCheck, Lifetime, Pool, Route, ServiceKind, Target, TargetAddress, TargetPlace,
         TargetScheme,
@@ -47,6 +47,8 @@ pub(in crate::store) struct RouteDocument {
     id: Text<RouteId>,
     path: Text<PathPattern>,
     pool: PoolDocument,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    policies: Vec<Text<PolicyId>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -168,6 +170,7 @@ impl From<&ServiceKind> for KindDocument {
             id: Text(route.id),
             path: Text(route.path.clone()),
             pool: (&route.pool).into(),
+            policies: texts(&route.policies),
         };
         match kind {
             ServiceKind::Http { hosts, routes } => Self::Http {
@@ -192,6 +195,7 @@ impl From<KindDocument> for ServiceKind {
             id: route.id.0,
             path: route.path.0,
             pool: route.pool.into(),
+            policies: untexts(route.policies),
         };
         match document {
             KindDocument::Http { hosts, routes } => Self::Http {

@@ -43,7 +43,10 @@ impl Table for Entity {
             version: Set(row::count(version.0)),
             name: Set(domain.name.to_string()),
             kind: Set(row::to_json("kind", &KindDocument::from(&domain.kind))?),
-            policy: Set(row::to_json("policy", &PolicyDocument::from(&domain.policy))?),
+            policy: Set(row::to_json(
+                "policy",
+                &PolicyDocument::new(&domain.policy, &domain.policies),
+            )?),
             lifetime: Set(row::to_json(
                 "lifetime",
                 &LifetimeDocument::from(domain.lifetime),
@@ -56,13 +59,15 @@ impl Table for Entity {
     fn read(row: Model) -> Result<(Service, Version), RowError> {
         let kind: KindDocument = row::json("kind", &row.kind)?;
         let policy: PolicyDocument = row::json("policy", &row.policy)?;
+        let (policy, policies) = policy.into_parts();
         let lifetime: LifetimeDocument = row::json("lifetime", &row.lifetime)?;
         let service = Service {
             id: ServiceId::from_bytes(row::bytes("id", &row.id)?),
             organization: row::organization(&row.organization)?,
             name: row::text("name", &row.name)?,
             kind: kind.into(),
-            policy: policy.into(),
+            policy,
+            policies,
             lifetime: lifetime.into(),
             created: row::time(row.created),
         };

@@ -4,10 +4,10 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use crate::{
     audit::AuditEntry,
-    auth::Principal,
+    auth::{Principal, Strength},
     id::{
-        AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, OrganizationId, RoleId, RouteId,
-        ServiceId, SessionId, SiteId, TargetId, TokenId, UserId,
+        AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, OrganizationId, PolicyId, RoleId,
+        RouteId, ServiceId, SessionId, SiteId, TargetId, TokenId, UserId,
     },
     key::{IdentityKey, WireGuardKey},
     model::{
@@ -18,7 +18,10 @@ use crate::{
     },
     name::{Hostname, Label},
     net::{Cidr, Endpoint},
-    policy::{Access, BasicUser, Condition, Effect, Method, Policy, Rule},
+    policy::{
+        Access, BasicUser, Condition, Effect, HeaderTest, Method, Policy, Requirement, Rule, SharedPolicy,
+        TimeWindow, Weekdays,
+    },
     time::Timestamp,
 };
 
@@ -295,6 +298,7 @@ pub fn tcp_service(organization: u8, n: u8) -> Service {
             },
         },
         policy: Policy::public(),
+        policies: Vec::new(),
         lifetime: Lifetime::Ephemeral(AgentId::from_bytes(bytes(n))),
         created: NOW,
     }
@@ -324,6 +328,7 @@ pub fn http_service(organization: u8, n: u8) -> Service {
         id: RouteId::from_bytes(bytes(k)),
         path: path.parse().expect("a valid path"),
         pool: Pool { targets, health },
+        policies: vec![PolicyId::from_bytes(bytes(k)), PolicyId::from_bytes(bytes(9))],
     };
     let everything = vec![
         at_agent(
@@ -367,12 +372,30 @@ pub fn http_service(organization: u8, n: u8) -> Service {
             ],
         },
         policy: policy(),
+        policies: vec![PolicyId::from_bytes(bytes(n))],
         lifetime: Lifetime::Configured,
         created: NOW,
     }
 }
 
-fn policy() -> Policy {
+/// A shared policy of [`organization`]`(organization)`.
+#[must_use]
+pub fn shared_policy(organization: u8, n: u8) -> SharedPolicy {
+    let Policy { rules, access } = policy();
+    let methods = access.methods().to_vec();
+    SharedPolicy {
+        id: PolicyId::from_bytes(bytes(n)),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        name: label(&format!("policy-{n}")),
+        rules,
+        access: n.is_multiple_of(2).then_some(Access::AllOf(methods)),
+        created: NOW,
+    }
+}
+
+/// A policy that uses everything a policy can have.
+#[must_use]
+pub fn policy() -> Policy {
     let office = Condition::All(vec![
         Condition::Source(cidr("192.0.2.0/24")),
         Condition::Not(Box::new(Condition::Any(vec![
@@ -380,10 +403,34 @@ fn policy() -> Policy {
             Condition::Path("/admin".parse().expect("a valid path")),
         ]))),
     ]);
-    let rule = |name, when, effect| Rule {
-        name: label(name),
-        when,
-        effect,
+    let header = |name: &str, is| Condition::Header {
+        name: name.parse().expect("a valid name"),
+        is,
+    };
+    let robots = Condition::Any(vec![
+        header("user-agent", HeaderTest::Contains("bot".to_owned())),
+        header("user-agent", HeaderTest::Prefix("curl/".to_owned())),
+        header("x-purpose", HeaderTest::Equal("prefetch".to_owned())),
+        header("x-probe", HeaderTest::Present),
+    ]);
+    let night = TimeWindow::new(Weekdays::ALL, 22 * 60, 6 * 60, -90).expect("a valid window");
+    let abroad = Condition::All(vec![
+        Condition::Not(Box::new(Condition::Country(
+            "JP".parse().expect("a valid country"),
+        ))),
+        Condition::Asn(64_500),
+        Condition::Time(night),
+    ]);
+    let staff = Condition::Any(vec![
+        Condition::User(Principal::new("directory", "ann")),
+        Condition::Role(label("admin")),
+        Condition::Group("CN=Ops,DC=example".to_owned()),
+        Condition::Strength(Strength::PhishingResistant),
+    ]);
+    let rule = |name, when, effect| Rule::new(label(name), when, effect);
+    let trial = Rule {
+        dry_run: true,
+        ..rule("trial", Condition::All(Vec::new()), Effect::Deny)
     };
     Policy {
         rules: vec![
@@ -393,15 +440,24 @@ fn policy() -> Policy {
                 Condition::Subject("mallory \"quoted\" 悪".to_owned()),
                 Effect::Deny,
             ),
+            rule("robots", robots, Effect::Deny),
+            trial,
+            rule("abroad", abroad, Effect::Continue),
+            rule("staff", staff, Effect::Allow),
         ],
         access: Access::AnyOf(vec![
-            Method::SignedIn,
+            Method::signed_in(),
             Method::Basic {
                 users: vec![BasicUser {
                     name: "alice".to_owned(),
                     password_hash: "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned(),
                 }],
             },
+            Method::SignedIn(Requirement {
+                roles: vec![label("staff")],
+                groups: vec!["Ops".to_owned()],
+                strength: Strength::TwoFactors,
+            }),
         ]),
     }
 }

@@ -89,6 +89,10 @@ pub struct Resumed {
 }
 
 /// What the caller has to know, or to decide.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an event is taken apart where it comes out: nothing keeps many of them"
+)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServerEvent {
     /// A node that is not known asks to be let in: answer with [`Server::accept`](super::Server::accept) or

@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use http::{HeaderValue, header};
 use kakuremichi_core::{
     auth::{AuthenticationError, AuthorizationError},
-    policy::{Condition, Effect, Rule},
+    policy::{Access, Condition, Effect, HeaderTest, Method, Policy, Rule},
 };
 
 use super::*;
@@ -108,14 +108,62 @@ fn an_address_that_a_rule_denies_costs_no_verification() {
     local(async {
         let control = control(Hooks::default());
         let mut policy = basic_policy("ann", &argon2id("sesame"));
-        policy.rules.push(Rule {
-            name: "banned".parse().unwrap(),
-            when: Condition::Source("192.0.2.0/24".parse().unwrap()),
-            effect: Effect::Deny,
-        });
+        policy.rules.push(Rule::new(
+            "banned".parse().unwrap(),
+            Condition::Source("192.0.2.0/24".parse().unwrap()),
+            Effect::Deny,
+        ));
         let verdict = decide(&control, &policy, &password("ann", "sesame")).await;
         assert!(matches!(verdict, Verdict::Denied(Denial::Rule(_))));
         assert_eq!(control.counters.verifications.get(), 0);
+    });
+}
+
+#[test]
+fn a_rule_sees_the_fields_that_it_looks_at() {
+    local(async {
+        let control = control(Hooks::default());
+        let mut policy = Policy::public();
+        policy.rules.push(Rule::new(
+            "robots".parse().unwrap(),
+            Condition::Header {
+                name: "user-agent".parse().unwrap(),
+                is: HeaderTest::Contains("bot".to_owned()),
+            },
+            Effect::Deny,
+        ));
+        let by = |agent: &'static str| {
+            [(header::USER_AGENT, HeaderValue::from_static(agent))]
+                .into_iter()
+                .collect()
+        };
+        let robot = decide(&control, &policy, &by("Some-Bot/1")).await;
+        assert!(matches!(robot, Verdict::Denied(Denial::Rule(_))), "{robot:?}");
+        for headers in [by("Mozilla/5.0"), HeaderMap::new()] {
+            let verdict = decide(&control, &policy, &headers).await;
+            assert!(matches!(verdict, Verdict::Admitted(_)), "{verdict:?}");
+        }
+    });
+}
+
+/// LESSONS, advisory 5: a missing GeoIP database is a denial.
+#[test]
+fn without_a_database_a_rule_about_countries_denies() {
+    local(async {
+        let control = control(Hooks::default());
+        let mut policy = Policy::public();
+        let abroad = Condition::Country("XX".parse().unwrap());
+        policy
+            .rules
+            .push(Rule::new("abroad".parse().unwrap(), abroad, Effect::Deny));
+        let verdict = decide(&control, &policy, &HeaderMap::new()).await;
+        assert!(
+            matches!(verdict, Verdict::Denied(Denial::Unknown(_))),
+            "{verdict:?}"
+        );
+        policy.rules[0].dry_run = true;
+        let verdict = decide(&control, &policy, &HeaderMap::new()).await;
+        assert!(matches!(verdict, Verdict::Admitted(_)), "{verdict:?}");
     });
 }
 
@@ -145,7 +193,7 @@ impl Authenticator for Tokens {
     ) -> Result<Authentication, AuthenticationError> {
         match request.credential {
             Credential::Bearer(token) => match token.expose().as_str() {
-                "good" => Ok(Authentication::Proven(Principal::new("tokens", "ci"))),
+                "good" => Ok(Authentication::Proven(Principal::new("tokens", "ci").into())),
                 "broken" => Err(AuthenticationError {
                     authenticator: "tokens",
                     source: Box::<dyn Error + Send + Sync>::from("the directory is away"),
@@ -166,7 +214,7 @@ fn an_authenticator_proves_and_its_failure_is_no_proof() {
         });
         let policy = Policy {
             rules: Vec::new(),
-            access: Access::AnyOf(vec![Method::SignedIn]),
+            access: Access::AnyOf(vec![Method::signed_in()]),
         };
         let verdict = decide(&control, &policy, &shows("Bearer good")).await;
         assert!(matches!(verdict, Verdict::Admitted(admission) if admission.authorization_used));
@@ -237,7 +285,7 @@ fn a_judgement_has_a_deadline_and_there_are_only_so_many_at_once() {
     local(async {
         let signed_in = Policy {
             rules: Vec::new(),
-            access: Access::AnyOf(vec![Method::SignedIn]),
+            access: Access::AnyOf(vec![Method::signed_in()]),
         };
         let asks = impatient(
             Hooks {

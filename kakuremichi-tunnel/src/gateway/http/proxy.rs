@@ -172,11 +172,7 @@ async fn route<U: Upstream>(
             });
         }
         Verdict::Denied(denial) => {
-            let rule = match &denial {
-                kakuremichi_core::policy::Denial::Rule(rule) => Some(rule),
-                _ => None,
-            };
-            exchange.decided(Decided::Deny, rule);
+            exchange.decided(Decided::Deny, denial.rule());
             return Err(Problem::Denied);
         }
         Verdict::Throttled(wait) => {

@@ -19,7 +19,7 @@ use kakuremichi_core::{
     id::{GatewayId, TargetId},
     model::{TargetScheme, Transport},
     plan::PlannedTarget,
-    policy::{Denial, Permit},
+    policy::Permit,
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -260,7 +260,7 @@ async fn serve<U: Upstream>(
     let Admission { permit, facts, .. } = match verdict {
         Verdict::Admitted(admission) => *admission,
         Verdict::Denied(denial) => {
-            if let Denial::Rule(rule) = denial {
+            if let Some(rule) = denial.rule() {
                 outcome.rule = Some(rule.to_string());
             }
             outcome.code = Some(Code::DENIED);

@@ -9,7 +9,6 @@ use kakuremichi_core::{
     id::{GatewayId, TargetId},
     model::Transport,
     plan::PlannedTarget,
-    policy::Denial,
 };
 use tokio::time::{Instant, sleep};
 
@@ -137,7 +136,7 @@ impl<U: Upstream> Begun<U> {
         let admission = match verdict {
             Verdict::Admitted(admission) => *admission,
             Verdict::Denied(denial) => {
-                if let Denial::Rule(rule) = denial {
+                if let Some(rule) = denial.rule() {
                     outcome.rule = Some(rule.to_string());
                 }
                 return Some(Code::DENIED);
