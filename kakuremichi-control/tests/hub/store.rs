@@ -28,6 +28,12 @@ pub(crate) async fn sql() -> (Arc<dyn Store>, Option<TempDir>) {
     (Arc::new(SqlStore::connect(&url).await.unwrap()), Some(directory))
 }
 
+/// A store in a database of a PostgreSQL server.
+pub(crate) async fn postgres() -> (Arc<dyn Store>, Option<TempDir>) {
+    let url = kakuremichi_tests::Postgres::shared().database();
+    (Arc::new(SqlStore::connect(&url).await.unwrap()), None)
+}
+
 /// Runs each of these tests, which take a store, on each store.
 macro_rules! on_each_store {
     ($($test:ident)*) => {
@@ -46,6 +52,16 @@ macro_rules! on_each_store {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
                     let (store, _directory) = $crate::hub::store::sql().await;
+                    super::$test(store).await;
+                }
+            )*
+        }
+
+        mod on_postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let (store, _directory) = $crate::hub::store::postgres().await;
                     super::$test(store).await;
                 }
             )*
