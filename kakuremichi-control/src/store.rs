@@ -16,6 +16,7 @@ mod order;
 mod row;
 mod table;
 mod transaction;
+mod transfer;
 mod wake;
 mod write;
 
