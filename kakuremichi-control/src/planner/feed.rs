@@ -220,7 +220,7 @@ mod tests {
             .unwrap();
         // Once it is told, the board forgets the node.
         let mut gone = board.subscribe(gateway);
-        use_cases.delete_node(&actor, gateway).await.unwrap();
+        use_cases.delete_node(&actor, gateway, None).await.unwrap();
         gone.wait_for(|planned| matches!(planned, Planned::Deleted))
             .await
             .unwrap();
