@@ -68,7 +68,9 @@ impl ControlRole {
             Security::OwnAuthority => Some(files.authority()?),
             Security::Given { .. } | Security::BehindProxy { .. } | Security::Loopback => None,
         };
-        let control = files.control(&config.public_url, ca.as_ref()).await?;
+        let control = files
+            .control(&config.public_url, ca.as_ref(), config.database.as_ref())
+            .await?;
         let unusable =
             |error: tls::ConfigError| Failure::because("Control's certificate cannot be used", &error);
         let tls = match (&config.security, ca) {
