@@ -28,6 +28,8 @@ pub struct ControlRole {
     ca: Option<PathBuf>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
+    /// Nobody else uses the data directory meanwhile.
+    _files: Files,
 }
 
 impl ControlRole {
@@ -99,6 +101,7 @@ impl ControlRole {
             ca,
             stop,
             server,
+            _files: files,
         })
     }
 
