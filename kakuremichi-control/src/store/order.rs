@@ -38,7 +38,7 @@ const PLACE_BITS: u32 = 20;
 pub(super) const BASE: &str = "feed_base";
 /// How long a read waits for transactions under way whose rows would come first. After that it returns nothing.
 const HELD_BACK: Duration = Duration::from_secs(1);
-/// The pause between two looks at them.
+/// The pause between two looks at them; one more of it each time.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The transactions below this have ended.
@@ -166,7 +166,7 @@ impl Order {
                 return Ok(None);
             }
             _ => {
-                sleep(PAUSE).await;
+                sleep(PAUSE * looks.count).await;
                 self.nearest_bound(database).await?
             }
         };
