@@ -147,7 +147,9 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_sql_store_conforms_on_postgresql() {
-        let server = kakuremichi_tests::Postgres::shared();
+        let Some(server) = kakuremichi_tests::Postgres::shared() else {
+            return;
+        };
         conformance::run(async || {
             let store = SqlStore::connect(&server.database()).await.unwrap();
             Arc::new(store) as Arc<dyn Store>

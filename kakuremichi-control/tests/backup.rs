@@ -23,8 +23,9 @@ async fn sqlite() -> (SqlStore, TempDir) {
     (store, directory)
 }
 
-async fn postgres() -> SqlStore {
-    SqlStore::connect(&Postgres::shared().database()).await.unwrap()
+async fn postgres() -> Option<SqlStore> {
+    let url = Postgres::shared()?.database();
+    Some(SqlStore::connect(&url).await.unwrap())
 }
 
 fn passphrase(text: &str) -> Secret<String> {
@@ -185,12 +186,13 @@ async fn moves(from: &SqlStore, to: &mut SqlStore) {
 async fn a_control_moves_from_sqlite_to_postgresql() {
     let (from, _directory) = sqlite().await;
     fill(&from).await;
-    moves(&from, &mut postgres().await).await;
+    let Some(mut to) = postgres().await else { return };
+    moves(&from, &mut to).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_control_moves_from_postgresql_to_sqlite() {
-    let from = postgres().await;
+    let Some(from) = postgres().await else { return };
     fill(&from).await;
     let (mut to, _directory) = sqlite().await;
     moves(&from, &mut to).await;
@@ -202,7 +204,7 @@ async fn a_database_that_is_in_use_is_replaced_only_when_told() {
     fill(&from).await;
     let made = backed_up(&from).await;
     let (one, _directory) = sqlite().await;
-    for mut to in [one, postgres().await] {
+    for mut to in [Some(one), postgres().await].into_iter().flatten() {
         to.commit(batch(vec![Mutation::Create(sample::organization(9).into())]))
             .await
             .unwrap();

@@ -165,7 +165,7 @@ async fn every_released_sqlite_database_is_brought_up_to_date() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_released_postgresql_database_is_brought_up_to_date() {
-    let server = Postgres::shared();
+    let Some(server) = Postgres::shared() else { return };
     for (_, _, dump) in RELEASED {
         let url = server.database();
         server.sql(&url, dump);

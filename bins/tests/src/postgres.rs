@@ -27,6 +27,7 @@ const KEEPER: &str = r#"
 read -r _ignored
 kill -QUIT "$server" 2>/dev/null
 wait "$server"
+[ -z "$REMOVE" ] || rm -rf "$REMOVE"
 "#;
 
 /// A server that listens on a socket in a directory of its own. It ends when dropped, and with the test process.
@@ -36,21 +37,23 @@ pub struct Postgres {
     owner: Option<(u32, u32)>,
     keeper: Option<Child>,
     databases: AtomicU32,
-    /// Removed when the server is dropped; one that [`shared`](Self::shared) made lies until the system clears
-    /// its temporary files.
+    /// Nobody drops it, so its keeper removes the directory.
+    shared: bool,
+    /// Removed when the server is dropped.
     _directory: TempDir,
 }
 
 impl Postgres {
-    /// The server that all tests of a binary share, each with a database of its own.
+    /// The server that all tests of a binary share, each with a database of its own. `None` when the test was asked
+    /// to do without one.
     ///
     /// # Panics
     ///
     /// It cannot be started.
     #[must_use]
-    pub fn shared() -> &'static Self {
+    pub fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
-        SHARED.get_or_init(Self::start)
+        component::have(&[component::POSTGRESQL]).then(|| SHARED.get_or_init(|| Self::make(true)))
     }
 
     /// Starts a server of one's own. It writes as durably as one in production.
@@ -60,6 +63,10 @@ impl Postgres {
     /// It cannot be started.
     #[must_use]
     pub fn start() -> Self {
+        Self::make(false)
+    }
+
+    fn make(shared: bool) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("kakuremichi-postgres-")
             .tempdir()
@@ -73,6 +80,7 @@ impl Postgres {
             owner,
             keeper: None,
             databases: AtomicU32::new(0),
+            shared,
             _directory: directory,
         };
         let mut initdb = server.command(&program("initdb"));
@@ -155,10 +163,9 @@ impl Postgres {
     }
 
     fn try_sql(&self, database: &str, statements: &str) -> Result<String, String> {
-        let name = database.rsplit('/').next().unwrap_or(database);
         let name = match database.split_once("localhost/") {
             Some((_, rest)) => rest.split('?').next().unwrap_or(rest),
-            None => name,
+            None => database,
         };
         let mut psql = self.command(&program("psql"));
         psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
@@ -186,6 +193,12 @@ impl Postgres {
         keeper.arg("-D").arg(self.data());
         keeper.arg("-k").arg(&self.directory);
         keeper.args(["-c", "listen_addresses="]);
+        let remove = if self.shared {
+            self.directory.as_path()
+        } else {
+            Path::new("")
+        };
+        keeper.env("REMOVE", remove);
         let log = fs::File::create(self.directory.join("log")).unwrap();
         keeper
             .stdin(Stdio::piped())
