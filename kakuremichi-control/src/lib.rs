@@ -10,10 +10,12 @@
 //! - [`hub`]: where nodes connect.
 //! - [`api`]: the REST API, and its OpenAPI document.
 //! - [`store`]: the model in an SQL database.
+//! - [`backup`]: all of it in one file.
 //! - [`serve`] and [`tls`]: a listener for those who have none.
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod backup;
 pub mod hub;
 pub mod planner;
 pub mod serve;

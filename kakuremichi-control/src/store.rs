@@ -1,7 +1,7 @@
 //! The model in an SQL database.
 //!
-//! [`SqlStore`] implements core's [`Store`] on SQLite through sea-orm: a table for each kind of record, one
-//! for unique values, and the feeds. Rows are no domain types: they are converted at this edge, and what
+//! [`SqlStore`] implements core's [`Store`] on SQLite and PostgreSQL through sea-orm: a table for each kind of
+//! record, one for unique values, and the feeds. Rows are no domain types: they are converted at this edge, and what
 //! cannot be understood is an error that names the record.
 //!
 //! Whoever writes a store of their own that keeps text finds the text of a record here:
@@ -12,11 +12,15 @@ mod document;
 mod entity;
 mod feed;
 mod migration;
+mod order;
 mod row;
 mod table;
+mod transaction;
+mod transfer;
+mod wake;
 mod write;
 
-pub use connect::{ConnectError, MAX_READERS};
+pub use connect::{ConnectError, MAX_CONNECTIONS, MAX_READERS};
 pub use document::{RecordTextError, record_from_json, record_to_json};
 
 use std::fmt;
@@ -31,14 +35,22 @@ use kakuremichi_core::{
         StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport,
     },
 };
+use order::Order;
 use sea_orm::{DatabaseConnection, DbErr};
+use wake::Wake;
 
-/// Keeps the model in an SQLite database. Clones share its connections.
+/// Keeps the model in an SQLite or PostgreSQL database. Clones share its connections.
+///
+/// An SQLite database belongs to one process, and to commands that work beside it for a moment. On one
+/// PostgreSQL database any number of processes may work at once.
 #[derive(Clone)]
 pub struct SqlStore {
-    /// One connection, so that writes queue here and not at the file's lock.
+    /// On SQLite one connection, so that writes queue here and not at the file's lock; on PostgreSQL the same
+    /// pool as `readers`.
     writer: DatabaseConnection,
     readers: DatabaseConnection,
+    order: Order,
+    wake: Wake,
 }
 
 impl fmt::Debug for SqlStore {
@@ -66,15 +78,19 @@ impl Store for SqlStore {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
-        write::commit(&self.writer, batch).await
+        write::commit(&self.writer, self.order, batch).await
     }
 
     async fn changes(&self, after: Sequence) -> Result<Vec<Change>, StoreError> {
-        feed::changes(&self.readers, after).await
+        feed::changes(&self.readers, self.order, after).await
     }
 
     async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError> {
-        feed::audit(&self.readers, after).await
+        feed::audit(&self.readers, self.order, after).await
+    }
+
+    async fn wake(&self, after: Sequence) {
+        self.wake.behind(after).await;
     }
 
     async fn record_usage(
@@ -124,6 +140,18 @@ mod tests {
         conformance::run(async || {
             let name = format!("{}.db", number.fetch_add(1, Ordering::Relaxed));
             let store = SqlStore::open(directory.path().join(name)).await.unwrap();
+            Arc::new(store) as Arc<dyn Store>
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_sql_store_conforms_on_postgresql() {
+        let Some(server) = kakuremichi_tests::Postgres::shared() else {
+            return;
+        };
+        conformance::run(async || {
+            let store = SqlStore::connect(&server.database()).await.unwrap();
             Arc::new(store) as Arc<dyn Store>
         })
         .await;
@@ -230,14 +258,14 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_database_is_refused() {
         for url in [
-            "postgres://host/db",
+            "mysql://host/db",
             "sqlite::memory:",
             "sqlite://",
             "sqlite://:memory:",
             "x.db",
         ] {
             assert!(
-                matches!(SqlStore::connect(url).await, Err(ConnectError::Url(_))),
+                matches!(SqlStore::connect(url).await, Err(ConnectError::Url)),
                 "{url}"
             );
         }

@@ -80,6 +80,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// When the storage fails.
     async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError>;
 
+    /// Returns when there are changes behind `after` that somebody else may have written: another process
+    /// on the same storage. It is only a hint to read the feed sooner than one would anyway. A store that
+    /// hears of nobody never returns, and nothing is lost when the wait is given up.
+    async fn wake(&self, after: Sequence) {
+        let _ = after;
+        std::future::pending().await
+    }
+
     /// Adds what `node` counted to the totals, once: a report that was [noted](UsageReports::note) before
     /// changes nothing. Returns the last recorded report of its stream, up to which the node may forget.
     ///

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod backup;
+
 use std::{
     path::PathBuf,
     time::{Duration, SystemTime},
@@ -16,6 +18,7 @@ use kakuremichi_core::{
     model::{DeclareScope, Permission, Permissions, Role as NodeRole},
     name::{HostPattern, Label},
     net::PortRange,
+    secret::Secret,
     time::Timestamp,
 };
 
@@ -40,8 +43,10 @@ pub(crate) fn run() -> Result<(), Failure> {
             Some(("create", matches)) => run::runtime()?.block_on(create_api_key(matches)),
             _ => Err(Failure::usage("`api-key` is followed by `create`")),
         },
+        Some(("backup", matches)) => run::runtime()?.block_on(backup::make(matches, data(matches)?)),
+        Some(("restore", matches)) => run::runtime()?.block_on(backup::restore(matches, data(matches)?)),
         _ => Err(Failure::usage(
-            "a command is missing: run, token create, api-key create or user recover",
+            "a command is missing: run, token create, api-key create, user recover, backup or restore",
         )),
     }
 }
@@ -52,7 +57,20 @@ fn command(layers: &Layers) -> Command {
         .value_name("DIR")
         .required(true)
         .value_parser(value_parser!(PathBuf))
-        .help("Control's data directory; Control may be running");
+        .help("Control's data directory");
+    let database = [
+        Arg::new("database")
+            .long("database")
+            .value_name("URL")
+            .env("KAKUREMICHI_DATABASE")
+            .hide_env_values(true)
+            .help("Control's database, when it is a PostgreSQL server's"),
+        Arg::new("database-file")
+            .long("database-file")
+            .value_name("FILE")
+            .env("KAKUREMICHI_DATABASE_FILE")
+            .help("A file that holds it, instead of --database"),
+    ];
     let name = |default: &'static str| {
         Arg::new("name")
             .long("name")
@@ -72,9 +90,11 @@ fn command(layers: &Layers) -> Command {
             .action(ArgAction::Append)
             .help(help)
     };
+    let place = [std::slice::from_ref(&data), database.as_slice()].concat();
     let token = Command::new("create")
         .about("Make an enrolment token, and print it this once")
         .arg(data.clone())
+        .args(database.clone())
         .arg(
             Arg::new("role")
                 .long("role")
@@ -112,6 +132,7 @@ fn command(layers: &Layers) -> Command {
     let recover = Command::new("recover")
         .about("Print a link with which a user sets a new password; it is good once, for an hour")
         .arg(data.clone())
+        .args(database.clone())
         .arg(
             Arg::new("email")
                 .value_name("ADDRESS")
@@ -126,6 +147,7 @@ fn command(layers: &Layers) -> Command {
             "PERMISSION",
             "What it may do, such as services.read; everything when left out",
         ))
+        .args(database)
         .arg(expires)
         .arg(name("api-key"));
     let group = |name: &'static str, about: &'static str| {
@@ -143,6 +165,7 @@ fn command(layers: &Layers) -> Command {
         .subcommand(group("token", "Enrolment tokens").subcommand(token))
         .subcommand(group("api-key", "Credentials for the REST API").subcommand(key))
         .subcommand(group("user", "People with accounts").subcommand(recover))
+        .subcommands(backup::commands(&place))
 }
 
 async fn create_token(matches: &ArgMatches) -> Result<(), Failure> {
@@ -216,11 +239,31 @@ async fn recover_user(matches: &ArgMatches) -> Result<(), Failure> {
 
 /// Control on its database, without its listener: beside a Control that runs, or after one that ran.
 async fn offline(matches: &ArgMatches) -> Result<Control, Failure> {
-    let data = matches
-        .get_one::<PathBuf>("data")
-        .ok_or_else(|| Failure::usage("--data is missing"))?;
+    let data = data(matches)?;
     let files = Files::new(DataDir::visit(data)?);
-    files.offline_control().await
+    files
+        .offline_control(secret(matches, "database", "database-file")?.as_ref())
+        .await
+}
+
+fn data(matches: &ArgMatches) -> Result<&PathBuf, Failure> {
+    matches
+        .get_one("data")
+        .ok_or_else(|| Failure::usage("--data is missing"))
+}
+
+/// A secret that is given as `name` or in a file that `file` names; the first one wins.
+fn secret(matches: &ArgMatches, name: &str, file: &str) -> Result<Option<Secret<String>>, Failure> {
+    let given = matches.get_one::<String>(name).filter(|text| !text.is_empty());
+    if let Some(text) = given {
+        return Ok(Some(Secret::new(text.clone())));
+    }
+    let Some(path) = matches.get_one::<String>(file).filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::because(&format!("--{file}: cannot read {path}"), &error))?;
+    Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())))
 }
 
 fn label(matches: &ArgMatches) -> Result<Label, Failure> {

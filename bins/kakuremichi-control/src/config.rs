@@ -21,6 +21,12 @@ pub const SETTINGS: &[Setting] = &[
         "DIR",
         "Where the database and the keys are; made when missing",
     ),
+    Setting::secret(
+        "database",
+        "database-file",
+        "URL",
+        "A PostgreSQL database, postgres://USER:PASSWORD@HOST/DATABASE; a file in --data when left out",
+    ),
     Setting::text("listen", "ADDR", "Where nodes and API clients connect").or("[::]:7443"),
     Setting::text(
         "public-url",
@@ -61,6 +67,8 @@ pub const SETTINGS: &[Setting] = &[
 #[serde(rename_all = "kebab-case")]
 pub struct Settings {
     data: PathBuf,
+    #[serde(default, deserialize_with = "settings::optional_secret")]
+    database: Option<Secret<String>>,
     listen: SocketAddr,
     public_url: String,
     tls_cert: Option<PathBuf>,
@@ -79,6 +87,8 @@ pub struct Settings {
 pub struct Config {
     /// Where the database and the keys are.
     pub data: PathBuf,
+    /// The URL of the database, when it is not a file in `data`.
+    pub database: Option<Secret<String>>,
     /// Where it listens.
     pub listen: SocketAddr,
     /// How it is reached.
@@ -166,6 +176,7 @@ impl TryFrom<Settings> for Config {
         };
         Ok(Self {
             data: settings.data,
+            database: settings.database,
             listen: settings.listen,
             public_url,
             security,
@@ -218,6 +229,7 @@ mod tests {
     fn settings(public_url: &str) -> Settings {
         Settings {
             data: "/data".into(),
+            database: None,
             listen: "[::1]:7443".parse().unwrap(),
             public_url: public_url.to_owned(),
             tls_cert: None,

@@ -7,7 +7,9 @@ use std::{
 
 use kakuremichi_bins_common::{DataDir, Failure};
 use kakuremichi_control::{
-    Control, Mailer, identity_key,
+    Control, Mailer,
+    backup::File,
+    identity_key,
     store::{ConnectError, SqlStore},
     tls::LocalCa,
 };
@@ -22,13 +24,20 @@ const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";
 /// The database.
 const DATABASE: &str = "control.db";
-/// How Control served last: its public URL, and whether its certificate was from its own authority. Commands
-/// that make tokens beside it read this.
+/// How Control served last: its public URL, whether its certificate was from its own authority, and on which
+/// database. Commands that make tokens beside it read this.
 const SERVING: &str = "serving";
 /// The second line of [`SERVING`] when nodes have to trust Control's own authority.
 const OWN_AUTHORITY: &str = "own-authority";
 /// The second line otherwise.
 const PUBLIC_TRUST: &str = "public-trust";
+/// The third line of [`SERVING`] when the database is a server's. Its URL is a secret, which is not kept here.
+const ON_SERVER: &str = "database-server";
+/// The third line otherwise.
+const ON_FILE: &str = "database-file";
+
+/// What a backup holds beside the database.
+const BACKED_UP: [&str; 4] = [IDENTITY, CA_CERTIFICATE, CA_KEY, SERVING];
 
 /// Control's data directory.
 #[derive(Debug)]
@@ -99,14 +108,15 @@ impl Files {
         &self,
         public_url: &CanonicalUrl,
         ca: Option<&LocalCa>,
+        database: Option<&Secret<String>>,
         mail: Option<Mailer>,
     ) -> Result<Control, Failure> {
-        let path = self.dir.file(DATABASE);
-        let store = SqlStore::open(&path).await.map_err(cannot_open(&path))?;
+        let store = self.store(database).await?;
         let control = build(store, public_url, &self.identity()?, ca, mail)?;
         let trust = if ca.is_some() { OWN_AUTHORITY } else { PUBLIC_TRUST };
-        self.dir
-            .write_secret(SERVING, format!("{public_url}\n{trust}\n").as_bytes())?;
+        let kind = if database.is_some() { ON_SERVER } else { ON_FILE };
+        let serving = format!("{public_url}\n{trust}\n{kind}\n");
+        self.dir.write_secret(SERVING, serving.as_bytes())?;
         Ok(control)
     }
 
@@ -116,7 +126,7 @@ impl Files {
     /// # Errors
     /// When Control never ran here, what it left cannot be used, or its database has another schema than this
     /// version's.
-    pub async fn offline_control(&self) -> Result<Control, Failure> {
+    pub async fn offline_control(&self, database: Option<&Secret<String>>) -> Result<Control, Failure> {
         let never = || {
             Failure::refused(
                 "Control has not run in this data directory yet: start `kakuremichi-control run` first",
@@ -135,9 +145,83 @@ impl Files {
             None
         };
         let identity = Secret::new(self.dir.read(IDENTITY)?.ok_or_else(never)?);
-        let path = self.dir.file(DATABASE);
-        let store = SqlStore::visit(&path).await.map_err(cannot_open(&path))?;
+        let store = self.visit_store(database).await?;
         build(store, &public_url, &identity, ca.as_ref(), None)
+    }
+
+    /// The database, made and brought to its newest form when needed.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub async fn store(&self, database: Option<&Secret<String>>) -> Result<SqlStore, Failure> {
+        if let Some(url) = database {
+            return SqlStore::connect(url.expose())
+                .await
+                .map_err(cannot_use("--database"));
+        }
+        let path = self.dir.file(DATABASE);
+        SqlStore::open(&path).await.map_err(cannot_open(&path))
+    }
+
+    /// The files that a backup holds beside the database.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn to_back_up(&self) -> Result<Vec<File>, Failure> {
+        let mut files = Vec::new();
+        for name in BACKED_UP {
+            if let Some(contents) = self.dir.read(name)? {
+                files.push(File {
+                    name: name.to_owned(),
+                    contents: Secret::new(contents),
+                });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Puts the files of a backup where they belong. `on_server` says whether the database is a server's now.
+    ///
+    /// # Errors
+    /// When one cannot be written.
+    pub fn put_back(&self, files: &[File], on_server: bool) -> Result<(), Failure> {
+        for file in files {
+            let contents = file.contents.expose();
+            match file.name.as_str() {
+                CA_CERTIFICATE => self.dir.write_public(CA_CERTIFICATE, contents)?,
+                SERVING => {
+                    let text = String::from_utf8_lossy(contents);
+                    let mut lines: Vec<&str> = text.lines().take(2).collect();
+                    lines.push(if on_server { ON_SERVER } else { ON_FILE });
+                    let text = lines.join("\n") + "\n";
+                    self.dir.write_secret(SERVING, text.as_bytes())?;
+                }
+                // Only what is known: a name could lead elsewhere.
+                name if BACKED_UP.contains(&name) => self.dir.write_secret(name, contents)?,
+                name => tracing::warn!(name, "the backup holds a file that this version does not know"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The database that Control serves from, for a command beside it.
+    ///
+    /// # Errors
+    /// When it cannot be used, or is on a server and nobody said on which.
+    pub async fn visit_store(&self, database: Option<&Secret<String>>) -> Result<SqlStore, Failure> {
+        if let Some(url) = database {
+            return SqlStore::visit_url(url.expose())
+                .await
+                .map_err(cannot_use("--database"));
+        }
+        let serving = self.dir.read(SERVING)?.unwrap_or_default();
+        if String::from_utf8_lossy(&serving).lines().nth(2) == Some(ON_SERVER) {
+            return Err(Failure::refused(
+                "Control's database is on a server: give its URL, by --database-file or KAKUREMICHI_DATABASE",
+            ));
+        }
+        let path = self.dir.file(DATABASE);
+        SqlStore::visit(&path).await.map_err(cannot_open(&path))
     }
 }
 
@@ -158,6 +242,10 @@ fn build(
     control
         .build()
         .map_err(|error| Failure::because("Control cannot be built", &error))
+}
+
+fn cannot_use(setting: &'static str) -> impl Fn(ConnectError) -> Failure {
+    move |error| Failure::because(setting, &error)
 }
 
 fn cannot_open(path: &Path) -> impl Fn(ConnectError) -> Failure {

@@ -29,6 +29,8 @@ pub struct ControlRole {
     ca: Option<PathBuf>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
+    /// Nobody else uses the data directory meanwhile.
+    _files: Files,
 }
 
 impl ControlRole {
@@ -76,7 +78,12 @@ impl ControlRole {
             Security::Given { .. } | Security::BehindProxy { .. } | Security::Loopback => None,
         };
         let control = files
-            .control(&config.public_url, ca.as_ref(), config.mail.clone())
+            .control(
+                &config.public_url,
+                ca.as_ref(),
+                config.database.as_ref(),
+                config.mail.clone(),
+            )
             .await?;
         let unusable =
             |error: tls::ConfigError| Failure::because("Control's certificate cannot be used", &error);
@@ -106,6 +113,7 @@ impl ControlRole {
             ca,
             stop,
             server,
+            _files: files,
         })
     }
 

@@ -1,7 +1,8 @@
 //! Programs that tests need and that are not ours; `cargo xtask setup` installs them.
 
-use std::env;
+use std::cmp::Reverse;
 use std::path::PathBuf;
+use std::{env, fs};
 
 /// Names of components to do without, separated by commas; set by `cargo xtask test --without NAME`.
 pub const WITHOUT: &str = "KAKUREMICHI_TEST_WITHOUT";
@@ -39,6 +40,11 @@ pub const AIOSMTPD: Component = Component {
     name: "aiosmtpd",
     program: "aiosmtpd",
 };
+/// A PostgreSQL server, which Debian keeps out of PATH.
+pub const POSTGRESQL: Component = Component {
+    name: "postgresql",
+    program: "postgres",
+};
 
 /// True when a test can have all of these; false when it was asked to do without one, which is said on stderr: then
 /// the test returns at once.
@@ -63,13 +69,31 @@ pub fn have(components: &[Component]) -> bool {
     true
 }
 
-/// Where a program is. Directories of administrators count, though they are not always in PATH.
+/// Where a program is. Directories of administrators, and of PostgreSQL's programs, count, though they are not
+/// always in PATH.
 #[must_use]
 pub fn path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path)
         .chain(sbin)
+        .chain(postgresql())
         .map(|directory| directory.join(program))
         .find(|file| file.is_file())
+}
+
+/// The directories of the PostgreSQL releases that are installed, the newest first.
+fn postgresql() -> Vec<PathBuf> {
+    let releases = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let mut releases: Vec<(u32, PathBuf)> = releases
+        .flatten()
+        .filter_map(|entry| {
+            Some((
+                entry.file_name().to_str()?.parse().ok()?,
+                entry.path().join("bin"),
+            ))
+        })
+        .collect();
+    releases.sort_by_key(|(release, _)| Reverse(*release));
+    releases.into_iter().map(|(_, directory)| directory).collect()
 }

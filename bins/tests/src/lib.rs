@@ -7,6 +7,7 @@
 //! - [`traffic`]: a visitor that asks again and again, and counts.
 //! - [`deployment`]: Control, gateways and an agent behind NAT, enrolled and running.
 //! - [`stock`]: a WireGuard device that is not ours.
+//! - [`postgres`]: a PostgreSQL server.
 //!
 //! Tests wait for conditions ([`wait`]), never for time. Without root, or without a component, they fail and name
 //! it, unless `KAKUREMICHI_TEST_WITHOUT` says to do without ([`component`]).
@@ -25,6 +26,7 @@ pub mod deployment;
 pub mod net;
 pub mod origin;
 pub mod pattern;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod stock;
@@ -37,6 +39,7 @@ pub use deployment::Deployment;
 pub use net::{Families, Host, Namespace, Network};
 pub use origin::{Echo, Origin};
 pub use pattern::Pattern;
+pub use postgres::Postgres;
 pub use process::{Process, Program};
 pub use proxy::Proxy;
 pub use stock::StockPeer;

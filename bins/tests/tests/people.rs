@@ -145,7 +145,9 @@ impl Mails {
             let new = fs::read_dir(self.directory.join("new")).ok()?;
             let mut new = new.flatten().map(|entry| entry.path());
             new.find_map(|path| {
+                // Long lines are cut, in quoted-printable (RFC 2045, section 6.7).
                 let text = fs::read_to_string(&path).unwrap();
+                let text = text.replace("=\n", "").replace("=3D", "=");
                 let wanted = text.contains(&format!("To: {address}")) && !self.read.contains(&path);
                 wanted.then(|| {
                     self.read.insert(path);

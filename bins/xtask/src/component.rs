@@ -1,7 +1,7 @@
 //! What the project needs besides the Rust toolchain and a C compiler.
 
-use std::env;
 use std::path::Path;
+use std::{env, fs};
 
 use crate::workspace;
 
@@ -87,6 +87,13 @@ pub(crate) const ALL: &[Component] = &[
         source: Source::Apt("python3-aiosmtpd"),
         need: Need::Tests,
         purpose: "a mail server that keeps what it gets",
+    },
+    Component {
+        name: "postgresql",
+        programs: &["postgres"],
+        source: Source::Apt("postgresql"),
+        need: Need::Tests,
+        purpose: "a PostgreSQL server for the store",
     },
     Component {
         name: "cargo-deny",
@@ -219,14 +226,17 @@ impl Component {
     }
 }
 
-/// Looks through PATH, through the directories of administrators, which are not always in it, and among the
-/// peers. A whole path is found where it says.
+/// Looks through PATH, through the directories of administrators and of PostgreSQL's programs, which are not
+/// always in it, and among the peers. A whole path is found where it says.
 fn found(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(Into::into);
     let peers = workspace::root().join(PEERS).join("bin");
+    let postgresql = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let postgresql = postgresql.flatten().map(|release| release.path().join("bin"));
     env::split_paths(&path)
         .chain(sbin)
+        .chain(postgresql)
         .chain([peers])
         .any(|directory| is_file(&directory, program))
 }

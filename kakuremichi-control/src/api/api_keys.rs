@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{
     App,
-    extract::{Body, Id, etag},
+    extract::{Body, Id, IfMatch, etag},
     page::{Page, Part},
     problem::Problem,
     text::{PermissionsText, TimeText, expiry},
@@ -120,14 +120,17 @@ pub(super) async fn get(
 }
 
 /// Deletes an API key: it opens nothing any more.
-#[utoipa::path(delete, path = "/api/v1/api-keys/{id}", tag = "api-keys", params(("id" = String, Path)),
-    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem)))]
+#[utoipa::path(delete, path = "/api/v1/api-keys/{id}", tag = "api-keys",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem),
+              (status = 412, body = Problem)))]
 pub(super) async fn delete(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
     Id(id): Id<ApiKeyId>,
+    IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    app.use_cases.delete_api_key(&actor, id).await?;
+    app.use_cases.delete_api_key(&actor, id, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

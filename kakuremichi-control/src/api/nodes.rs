@@ -160,15 +160,18 @@ pub(super) async fn revoke(
 }
 
 /// Deletes a node, and the services that it declared.
-#[utoipa::path(delete, path = "/api/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
+#[utoipa::path(delete, path = "/api/v1/nodes/{id}", tag = "nodes",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
     responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem),
-              (status = 409, description = "Services have targets at it", body = Problem)))]
+              (status = 409, description = "Services have targets at it", body = Problem),
+              (status = 412, body = Problem)))]
 pub(super) async fn delete(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
     Id(id): Id<NodeId>,
+    IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    app.use_cases.delete_node(&actor, id).await?;
+    app.use_cases.delete_node(&actor, id, expected).await?;
     app.hub.forget(id);
     Ok(StatusCode::NO_CONTENT)
 }

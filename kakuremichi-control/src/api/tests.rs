@@ -234,6 +234,30 @@ async fn no_route_is_without_a_permission() {
     assert!(documented.is_empty(), "documented, but not there: {documented:?}");
 }
 
+/// Whatever can be changed or deleted can be so only as it was read.
+#[tokio::test]
+async fn every_deletion_can_be_made_conditional() {
+    let api = Api::start().await;
+    let agent = api.agent("a").await;
+    let token = api.post("/tokens", json!({"name": "t", "role": "agent"})).await;
+    let key = api.post("/api-keys", json!({"name": "k"})).await;
+    let id = |made: &Answer| made.body["id"].as_str().unwrap().to_owned();
+    for path in [
+        format!("/api/v1/nodes/{agent}"),
+        format!("/api/v1/tokens/{}", id(&token)),
+        format!("/api/v1/api-keys/{}", id(&key)),
+    ] {
+        let read = api.send("GET", &path, &[], None).await;
+        let etag = read.header(header::ETAG).to_owned();
+        api.send("DELETE", &path, &[("if-match", "\"99\"")], None)
+            .await
+            .is(412, "KKM-A006");
+        api.send("DELETE", &path, &[("if-match", &etag)], None)
+            .await
+            .is(204, "");
+    }
+}
+
 /// The document is committed, so that a change of the API is seen when it is made. To make it anew:
 /// `KAKUREMICHI_WRITE_OPENAPI=1 cargo test -p kakuremichi-control openapi`.
 #[test]

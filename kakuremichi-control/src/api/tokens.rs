@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::{
     App,
-    extract::{Body, Id, etag},
+    extract::{Body, Id, IfMatch, etag},
     page::{Page, Part},
     problem::Problem,
     text::{HostPatternText, TimeText, expiry},
@@ -180,14 +180,17 @@ pub(super) async fn revoke(
 }
 
 /// Deletes an enrolment token: nobody enrols with it any more. Nodes that did stay.
-#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path)),
-    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem)))]
+#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem),
+              (status = 412, body = Problem)))]
 pub(super) async fn delete(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
     Id(id): Id<TokenId>,
+    IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    app.use_cases.delete_token(&actor, id).await?;
+    app.use_cases.delete_token(&actor, id, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -15,7 +15,7 @@ use tokio::{sync::watch, time::timeout};
 use super::{PlanBoard, plans::Plans};
 use crate::service::{UseCaseError, UseCases};
 
-/// How long a change of another process (the command line) may go unnoticed.
+/// How long a change of another process (the command line) may go unnoticed where the store hears of none.
 const POLL: Duration = Duration::from_secs(2);
 /// The pause after the store failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -38,8 +38,11 @@ pub(crate) async fn run(use_cases: UseCases, board: Arc<PlanBoard>, ready: watch
         match feed.follow(use_cases.store()).await {
             Ok(true) => feed.publish(&use_cases, &board),
             Ok(false) => {
-                // Either way it is time to look: somebody wrote here, or perhaps elsewhere.
-                let _ = timeout(POLL, commits.changed()).await;
+                // In each case it is time to look: somebody wrote here, or elsewhere, or perhaps did.
+                tokio::select! {
+                    _ = timeout(POLL, commits.changed()) => {}
+                    () = use_cases.store().wake(feed.sequence) => {}
+                }
             }
             Err(error) => {
                 tracing::error!(
@@ -219,7 +222,7 @@ mod tests {
             .unwrap();
         // Once it is told, the board forgets the node.
         let mut gone = board.subscribe(gateway);
-        use_cases.delete_node(&actor, gateway).await.unwrap();
+        use_cases.delete_node(&actor, gateway, None).await.unwrap();
         gone.wait_for(|planned| matches!(planned, Planned::Deleted))
             .await
             .unwrap();

@@ -5,12 +5,12 @@ use kakuremichi_core::{
     model::{ApiKey, Permissions},
     name::Label,
     secret::Secret,
-    store::{Mutation, Stored, UniqueKey},
+    store::{Mutation, Stored, UniqueKey, Version},
     time::Timestamp,
 };
 use kakuremichi_proto::identity::{ApiKeyText, constant_time_eq};
 
-use super::{Actor, UseCaseError, UseCases, now, random, written};
+use super::{Actor, UseCaseError, UseCases, at_version, now, random, written};
 
 /// An API key to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,9 +72,15 @@ impl UseCases {
     /// Deletes an API key: it opens nothing any more.
     ///
     /// # Errors
-    /// When it is not there or the storage fails.
-    pub async fn delete_api_key(&self, actor: &Actor, id: ApiKeyId) -> Result<(), UseCaseError> {
+    /// When it is not there, is not at the version that is expected, or the storage fails.
+    pub async fn delete_api_key(
+        &self,
+        actor: &Actor,
+        id: ApiKeyId,
+        expected: Option<Version>,
+    ) -> Result<(), UseCaseError> {
         let stored = self.api_key(actor, id).await?;
+        at_version(&stored, expected)?;
         let delete = vec![Mutation::Delete(id.into(), Some(stored.version))];
         self.commit(actor, "api_key.delete", id, delete).await?;
         Ok(())

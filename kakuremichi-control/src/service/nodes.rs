@@ -53,12 +53,19 @@ impl UseCases {
     /// Deletes a node, and what it declared. Its identity can enrol anew.
     ///
     /// # Errors
-    /// When it is not there, services that others made have targets at it, or the storage fails.
-    pub async fn delete_node(&self, actor: &Actor, id: NodeId) -> Result<(), UseCaseError> {
+    /// When it is not there, is not at the version that is expected, services that others made have targets at
+    /// it, or the storage fails.
+    pub async fn delete_node(
+        &self,
+        actor: &Actor,
+        id: NodeId,
+        expected: Option<Version>,
+    ) -> Result<(), UseCaseError> {
         for _ in 0..ATTEMPTS {
             // Read first: whoever gives the node a target after this has to write it, and then the
             // version is another.
             let node = self.node(actor, id).await?;
+            at_version(&node, expected)?;
             let mut write = Vec::new();
             if let NodeId::Agent(agent) = id {
                 let (own, others) = self.services_at(actor, agent).await?;

@@ -241,7 +241,7 @@ async fn a_revoked_node_is_out_and_a_node_is_its_key() {
         login(keys(1).0, keys(7).1).await.unwrap_err().code(),
         Code::NODE_REVOKED
     );
-    control.delete_node(&actor, id.into()).await.unwrap();
+    control.delete_node(&actor, id.into(), None).await.unwrap();
     assert_eq!(
         login(keys(1).0, keys(7).1).await.unwrap_err().code(),
         Code::NODE_UNKNOWN
@@ -511,7 +511,11 @@ async fn what_services_use_cannot_be_deleted() {
     );
     let service = control.create_service(&actor, draft_service).await.unwrap();
     assert_eq!(
-        control.delete_node(&actor, id.into()).await.unwrap_err().code(),
+        control
+            .delete_node(&actor, id.into(), None)
+            .await
+            .unwrap_err()
+            .code(),
         Code::IN_USE
     );
     assert_eq!(
@@ -535,7 +539,7 @@ async fn what_services_use_cannot_be_deleted() {
         .delete_service(&actor, service.value.id, None)
         .await
         .unwrap();
-    control.delete_node(&actor, id.into()).await.unwrap();
+    control.delete_node(&actor, id.into(), None).await.unwrap();
     control.delete_site(&actor, site.value.id, None).await.unwrap();
 
     let overlay = SiteDraft {
@@ -687,7 +691,10 @@ async fn an_api_key_opens_until_it_is_deleted() {
     assert_eq!(who.organization, actor.organization);
     assert_eq!(who.principal.unwrap().subject(), made.key.value.id.to_string());
     assert_eq!(control.actor_of("kkm_api_nonsense").await.unwrap(), None);
-    control.delete_api_key(&actor, made.key.value.id).await.unwrap();
+    control
+        .delete_api_key(&actor, made.key.value.id, None)
+        .await
+        .unwrap();
     assert_eq!(control.actor_of(text).await.unwrap(), None);
 }
 

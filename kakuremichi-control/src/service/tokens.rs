@@ -5,12 +5,12 @@ use kakuremichi_core::{
     model::{DeclareScope, EnrolmentToken, Role},
     name::Label,
     secret::Secret,
-    store::{Mutation, Stored},
+    store::{Mutation, Stored, Version},
     time::Timestamp,
 };
 use kakuremichi_proto::identity::TokenText;
 
-use super::{ATTEMPTS, Actor, UseCaseError, UseCases, now, random, update, written};
+use super::{ATTEMPTS, Actor, UseCaseError, UseCases, at_version, now, random, update, written};
 
 /// The most hosts, and the most ranges of ports, of one scope.
 pub const MAX_SCOPE: usize = 256;
@@ -99,10 +99,16 @@ impl UseCases {
     /// Deletes a token: it enrols nobody any more, and is listed no longer. Nodes that enrolled with it stay.
     ///
     /// # Errors
-    /// When it is not there or the storage fails.
-    pub async fn delete_token(&self, actor: &Actor, id: TokenId) -> Result<(), UseCaseError> {
+    /// When it is not there, is not at the version that is expected, or the storage fails.
+    pub async fn delete_token(
+        &self,
+        actor: &Actor,
+        id: TokenId,
+        expected: Option<Version>,
+    ) -> Result<(), UseCaseError> {
         for _ in 0..ATTEMPTS {
             let stored = self.token(actor, id).await?;
+            at_version(&stored, expected)?;
             let delete = vec![Mutation::Delete(id.into(), Some(stored.version))];
             match self
                 .commit(actor, "token.delete", id, delete)

@@ -1,4 +1,9 @@
-//! Opening a database: its file, its connections, its schema.
+//! Opening a database: its file or its server, its connections, its schema.
+
+mod copy;
+mod postgres;
+
+pub use postgres::MAX_CONNECTIONS;
 
 use std::{
     fs, io,
@@ -9,7 +14,7 @@ use std::{
 
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
 
-use super::{SqlStore, migration};
+use super::{SqlStore, migration, order::Order, wake::Wake};
 
 /// The most connections that read at once. Who finds all of them taken waits, for as long as
 /// `ACQUIRE_TIMEOUT`; then reading fails.
@@ -24,12 +29,26 @@ const BUSY_TIMEOUT_MS: u64 = 10_000;
 #[non_exhaustive]
 pub enum ConnectError {
     /// The URL is not of a database that is supported.
-    #[error("a database URL is `sqlite://` and the path of a file, not {0:?}")]
-    Url(String),
+    #[error(
+        "a database URL is `sqlite://` and the path of a file, or `postgres://USER:PASSWORD@HOST/DATABASE`"
+    )]
+    Url,
+    /// The PostgreSQL server cannot be reached, or does not let us in.
+    #[error("the PostgreSQL database cannot be reached")]
+    Postgres(#[source] sqlx::Error),
     /// The file cannot be created or opened.
     #[error("the database file {} cannot be opened", .path.display())]
     File {
         /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The database cannot be copied before its schema is brought up to date, so it was not.
+    #[error("the database cannot be copied to {} before it is brought up to date", .path.display())]
+    Copy {
+        /// The copy.
         path: PathBuf,
         /// Why.
         #[source]
@@ -55,21 +74,39 @@ pub enum ConnectError {
 }
 
 impl SqlStore {
-    /// Opens the database at `url`: `sqlite://` and a path. The file is created, readable by its owner
-    /// only, if it is not there, and its schema is brought up to date.
+    /// Opens the database at `url`, and brings its schema up to date: `sqlite://` and a path, whose file is
+    /// created when it is not there, readable by its owner only; or `postgres://USER:PASSWORD@HOST/DATABASE`.
+    /// What a PostgreSQL URL leaves out is as libpq has it: `sslmode` is `prefer`, and the variables `PGHOST`,
+    /// `PGUSER` and their like count.
     ///
     /// # Errors
-    /// When the URL is of another kind, the file cannot be opened, or its schema is newer than this
-    /// version.
+    /// When the URL is of another kind, the file or the server cannot be opened, or the schema is newer than
+    /// this version.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        let path = url
-            .strip_prefix("sqlite://")
-            .filter(|path| !path.is_empty() && !path.starts_with(':') && !path.contains('?'))
-            .ok_or_else(|| ConnectError::Url(url.to_owned()))?;
-        Self::open(path).await
+        if !postgres::accepts(url) {
+            return Self::open(sqlite_path(url)?).await;
+        }
+        let pool = postgres::pool(url).await?;
+        let order = migration::run(&pool).await?;
+        Ok(Self::new(pool.clone(), pool, order))
     }
 
-    /// Opens the database in the file at `path`; see [`connect`](Self::connect).
+    /// Opens the database at `url` as [`visit`](Self::visit) does.
+    ///
+    /// # Errors
+    /// When the file or the server cannot be opened, or the schema is older or newer than this version.
+    pub async fn visit_url(url: &str) -> Result<Self, ConnectError> {
+        if !postgres::accepts(url) {
+            return Self::visit(sqlite_path(url)?).await;
+        }
+        let pool = postgres::pool(url).await?;
+        migration::check(&pool).await?;
+        let order = Order::read(&pool).await?;
+        Ok(Self::new(pool.clone(), pool, order))
+    }
+
+    /// Opens the database in the file at `path`; see [`connect`](Self::connect). Before an older schema is
+    /// brought up to date, the database is copied to a file beside it, which is named after that schema.
     ///
     /// # Errors
     /// As for [`connect`](Self::connect).
@@ -87,8 +124,12 @@ impl SqlStore {
                 source,
             })?;
         let writer = pool(path, 1, false).await?;
-        migration::run(&writer).await?;
-        Self::with_writer(path, writer).await
+        if let Some(schema) = migration::outdated(&writer).await? {
+            copy::keep(&writer, path, &schema).await?;
+        }
+        let order = migration::run(&writer).await?;
+        let readers = pool(path, MAX_READERS, true).await?;
+        Ok(Self::new(writer, readers, order))
     }
 
     /// Opens the database in the file at `path` for a command that works beside the process which owns it:
@@ -104,12 +145,19 @@ impl SqlStore {
         })?;
         let writer = pool(path, 1, false).await?;
         migration::check(&writer).await?;
-        Self::with_writer(path, writer).await
+        let order = Order::read(&writer).await?;
+        let readers = pool(path, MAX_READERS, true).await?;
+        Ok(Self::new(writer, readers, order))
     }
 
-    async fn with_writer(path: &Path, writer: DatabaseConnection) -> Result<Self, ConnectError> {
-        let readers = pool(path, MAX_READERS, true).await?;
-        Ok(Self { writer, readers })
+    fn new(writer: DatabaseConnection, readers: DatabaseConnection, order: Order) -> Self {
+        let wake = Wake::new(&writer);
+        Self {
+            writer,
+            readers,
+            order,
+            wake,
+        }
     }
 
     /// Closes the connections, after what runs on them has ended.
@@ -120,6 +168,13 @@ impl SqlStore {
         self.readers.close_by_ref().await?;
         Ok(self.writer.close_by_ref().await?)
     }
+}
+
+/// The path in an SQLite URL. Others are not repeated: they could hold a password.
+fn sqlite_path(url: &str) -> Result<&str, ConnectError> {
+    url.strip_prefix("sqlite://")
+        .filter(|path| !path.is_empty() && !path.starts_with(':') && !path.contains('?'))
+        .ok_or(ConnectError::Url)
 }
 
 async fn pool(path: &Path, connections: u32, read_only: bool) -> Result<DatabaseConnection, DbErr> {

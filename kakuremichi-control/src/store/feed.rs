@@ -1,48 +1,102 @@
 //! The change feed, the audit, and usage.
 
+use std::collections::BTreeMap;
+
 use kakuremichi_core::{
     audit::AuditEntry,
     auth::Principal,
     id::{NodeId, ServiceId},
     store::{
-        Change, MAX_PAGE, RecordId, Sequence, StoreError, UsageCounts, UsageEntry, UsageReport, UsageReports,
+        Change, MAX_FEED, MAX_PAGE, RecordId, Sequence, StoreError, UsageCounts, UsageEntry, UsageReport,
+        UsageReports,
     },
 };
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, IntoActiveModel,
-    QueryFilter, QueryOrder, QuerySelect, TransactionTrait, sea_query::OnConflict,
+    ActiveValue::{Set, Unchanged},
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect, Statement,
+    sea_query::OnConflict,
 };
 
 use super::{
     backend,
     entity::{audit, change, usage_report, usage_total},
-    migration::immediate,
+    order::{self, Looks, Order},
     row::{self, RowError},
+    transaction::{self, Attempts},
 };
+
+/// Rows of the change feed are counted at one of so many transactions.
+const FORGET_EVERY: i64 = 64;
 
 pub(super) async fn changes(
     database: &impl ConnectionTrait,
+    order: Order,
     after: Sequence,
 ) -> Result<Vec<Change>, StoreError> {
-    let rows = change::Entity::find()
-        .filter(change::Column::Sequence.gt(row::count(after.0)))
-        .order_by_asc(change::Column::Sequence)
-        .limit(MAX_PAGE as u64)
-        .all(database)
-        .await
-        .map_err(backend)?;
-    rows.into_iter()
-        .map(|row| read_change(&row).map_err(unreadable))
-        .collect()
+    let mut looks = Looks::default();
+    while let Some(bound) = order.next_bound(database, &mut looks).await? {
+        let rows = change::Entity::find()
+            .filter(change::Column::Sequence.gt(row::count(after.0)))
+            .order_by_asc(change::Column::Sequence)
+            .limit(MAX_PAGE as u64)
+            .all(database)
+            .await
+            .map_err(backend)?;
+        let read = rows.len();
+        let rows = rows.into_iter().take_while(|row| bound.allows(row.sequence));
+        let found: Result<Vec<_>, _> = rows.map(|row| read_change(&row).map_err(unreadable)).collect();
+        match found {
+            Ok(found) if looks.look_again(found.len(), read) => {}
+            outcome => return outcome,
+        }
+    }
+    Ok(Vec::new())
 }
 
-pub(super) async fn last_change(database: &impl ConnectionTrait) -> Result<Sequence, StoreError> {
-    let last = change::Entity::find()
+/// The last row in front of which nothing will appear.
+pub(super) async fn last_change(
+    database: &impl ConnectionTrait,
+    order: Order,
+) -> Result<Sequence, StoreError> {
+    let mut select = change::Entity::find().order_by_desc(change::Column::Sequence);
+    if let Some(bound) = order.nearest_bound(database).await? {
+        select = select.filter(change::Column::Sequence.lt(bound));
+    }
+    let last = select.one(database).await.map_err(backend)?;
+    Ok(last.map_or(Sequence::START, |row| Sequence(row::number(row.sequence))))
+}
+
+/// Forgets all rows but the newest [`MAX_FEED`], now and then. `last` was just written.
+pub(super) async fn forget_changes(database: &impl ConnectionTrait, last: i64) -> Result<(), StoreError> {
+    if database.get_database_backend() != DbBackend::Postgres {
+        let end = last.saturating_sub(row::count(MAX_FEED as u64));
+        return forget_up_to(database, end).await;
+    }
+    // The numbers of transactions have gaps, so rows have to be counted.
+    if order::transaction(last) % FORGET_EVERY != 0 {
+        return Ok(());
+    }
+    let oldest = change::Entity::find()
         .order_by_desc(change::Column::Sequence)
+        .offset(MAX_FEED as u64)
+        .limit(1)
         .one(database)
         .await
         .map_err(backend)?;
-    Ok(last.map_or(Sequence::START, |row| Sequence(row::number(row.sequence))))
+    match oldest {
+        Some(oldest) => forget_up_to(database, oldest.sequence).await,
+        None => Ok(()),
+    }
+}
+
+async fn forget_up_to(database: &impl ConnectionTrait, number: i64) -> Result<(), StoreError> {
+    change::Entity::delete_many()
+        .filter(change::Column::Sequence.lte(number))
+        .exec(database)
+        .await
+        .map_err(backend)?;
+    Ok(())
 }
 
 fn read_change(row: &change::Model) -> Result<Change, RowError> {
@@ -59,18 +113,27 @@ fn read_change(row: &change::Model) -> Result<Change, RowError> {
 
 pub(super) async fn audit(
     database: &impl ConnectionTrait,
+    order: Order,
     after: Sequence,
 ) -> Result<Vec<(Sequence, AuditEntry)>, StoreError> {
-    let rows = audit::Entity::find()
-        .filter(audit::Column::Sequence.gt(row::count(after.0)))
-        .order_by_asc(audit::Column::Sequence)
-        .limit(MAX_PAGE as u64)
-        .all(database)
-        .await
-        .map_err(backend)?;
-    rows.into_iter()
-        .map(|row| read_audit(row).map_err(unreadable))
-        .collect()
+    let mut looks = Looks::default();
+    while let Some(bound) = order.next_bound(database, &mut looks).await? {
+        let rows = audit::Entity::find()
+            .filter(audit::Column::Sequence.gt(row::count(after.0)))
+            .order_by_asc(audit::Column::Sequence)
+            .limit(MAX_PAGE as u64)
+            .all(database)
+            .await
+            .map_err(backend)?;
+        let read = rows.len();
+        let rows = rows.into_iter().take_while(|row| bound.allows(row.sequence));
+        let found: Result<Vec<_>, _> = rows.map(|row| read_audit(row).map_err(unreadable)).collect();
+        match found {
+            Ok(found) if looks.look_again(found.len(), read) => {}
+            outcome => return outcome,
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn read_audit(row: audit::Model) -> Result<(Sequence, AuditEntry), RowError> {
@@ -99,8 +162,29 @@ pub(super) async fn record_usage(
     report: UsageReport,
     entries: &[UsageEntry],
 ) -> Result<UsageReport, StoreError> {
-    let transaction = database.begin_with_options(immediate()).await.map_err(backend)?;
+    let mut counted: BTreeMap<ServiceId, UsageCounts> = BTreeMap::new();
+    for entry in entries {
+        let counts = counted.entry(entry.service).or_default();
+        *counts = counts.plus(entry.counts);
+    }
+    let mut attempts = Attempts::default();
+    loop {
+        match attempt_usage(database, node, report, &counted).await {
+            Err(error) if attempts.again(&error).await => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn attempt_usage(
+    database: &DatabaseConnection,
+    node: NodeId,
+    report: UsageReport,
+    counted: &BTreeMap<ServiceId, UsageCounts>,
+) -> Result<UsageReport, StoreError> {
+    let transaction = transaction::begin(database).await.map_err(backend)?;
     let node = node.to_string();
+    one_report_at_once(&transaction, &node).await?;
     let stored = usage_report::Entity::find_by_id(node.as_str())
         .one(&transaction)
         .await
@@ -128,34 +212,75 @@ pub(super) async fn record_usage(
         .exec_without_returning(&transaction)
         .await
         .map_err(backend)?;
-    for entry in entries {
-        let total = usage_totals(&transaction, entry.service)
-            .await?
-            .plus(entry.counts);
-        let row = usage_total::Model {
-            service: row::key(entry.service.into()),
-            connections: row::count(total.connections),
-            requests: row::count(total.requests),
-            bytes_in: row::count(total.bytes_in),
-            bytes_out: row::count(total.bytes_out),
-        };
-        usage_total::Entity::insert(row.into_active_model())
-            .on_conflict(
-                OnConflict::column(usage_total::Column::Service)
-                    .update_columns([
-                        usage_total::Column::Connections,
-                        usage_total::Column::Requests,
-                        usage_total::Column::BytesIn,
-                        usage_total::Column::BytesOut,
-                    ])
-                    .to_owned(),
-            )
-            .exec_without_returning(&transaction)
-            .await
-            .map_err(backend)?;
+    // In the order of the services, so that two nodes never wait for each other's.
+    for (service, counts) in counted {
+        add(&transaction, *service, *counts).await?;
     }
     transaction.commit().await.map_err(backend)?;
     Ok(report)
+}
+
+/// Holds up whoever reports for the same node through another instance. There may be no row yet to be locked.
+async fn one_report_at_once(transaction: &impl ConnectionTrait, node: &str) -> Result<(), StoreError> {
+    let backend_kind = transaction.get_database_backend();
+    if backend_kind != DbBackend::Postgres {
+        return Ok(());
+    }
+    let lock = Statement::from_sql_and_values(
+        backend_kind,
+        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+        [node.into()],
+    );
+    transaction.execute_raw(lock).await.map_err(backend)?;
+    Ok(())
+}
+
+async fn add(
+    transaction: &impl ConnectionTrait,
+    service: ServiceId,
+    counts: UsageCounts,
+) -> Result<(), StoreError> {
+    let nothing = usage_total::Model {
+        service: row::key(service.into()),
+        connections: 0,
+        requests: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+    };
+    // A row that is there can be locked.
+    usage_total::Entity::insert(nothing.into_active_model())
+        .on_conflict_do_nothing()
+        .exec_without_returning(transaction)
+        .await
+        .map_err(backend)?;
+    let row = usage_total::Entity::find_by_id(row::key(service.into()))
+        .lock_exclusive()
+        .one(transaction)
+        .await
+        .map_err(backend)?
+        .ok_or_else(transaction::vanished)?;
+    let total = read_total(&row).plus(counts);
+    let row = usage_total::ActiveModel {
+        service: Unchanged(row.service),
+        connections: Set(row::count(total.connections)),
+        requests: Set(row::count(total.requests)),
+        bytes_in: Set(row::count(total.bytes_in)),
+        bytes_out: Set(row::count(total.bytes_out)),
+    };
+    usage_total::Entity::update(row)
+        .exec(transaction)
+        .await
+        .map_err(backend)?;
+    Ok(())
+}
+
+fn read_total(row: &usage_total::Model) -> UsageCounts {
+    UsageCounts {
+        connections: row::number(row.connections),
+        requests: row::number(row.requests),
+        bytes_in: row::number(row.bytes_in),
+        bytes_out: row::number(row.bytes_out),
+    }
 }
 
 fn read_reports(row: &usage_report::Model) -> UsageReports {
@@ -205,10 +330,5 @@ pub(super) async fn usage_totals(
         .one(database)
         .await
         .map_err(backend)?;
-    Ok(row.map_or_else(UsageCounts::default, |row| UsageCounts {
-        connections: row::number(row.connections),
-        requests: row::number(row.requests),
-        bytes_in: row::number(row.bytes_in),
-        bytes_out: row::number(row.bytes_out),
-    }))
+    Ok(row.map_or_else(UsageCounts::default, |row| read_total(&row)))
 }

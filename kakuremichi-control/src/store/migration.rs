@@ -5,10 +5,10 @@ mod m0002_usage_streams;
 mod m0003_people;
 mod m0003b_policy;
 
-use sea_orm::{DatabaseConnection, EntityTrait, SqliteTransactionMode, TransactionOptions, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement};
 use sea_orm_migration::{MigrationTrait, MigratorTrait, seaql_migrations};
 
-use super::ConnectError;
+use super::{ConnectError, order::Order, transaction};
 
 /// All steps, oldest first.
 struct Steps;
@@ -24,13 +24,43 @@ impl MigratorTrait for Steps {
     }
 }
 
-/// Brings the schema up to date in one transaction, which keeps other processes out meanwhile.
-pub(super) async fn run(database: &DatabaseConnection) -> Result<(), ConnectError> {
-    let transaction = database.begin_with_options(immediate()).await?;
+/// Which two instances that start at once take on PostgreSQL, so that one waits for the other.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('kakuremichi.migration', 0))";
+/// How long it waits: longer than any step takes.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10min'";
+
+/// Brings the schema up to date in one transaction, which keeps other processes out meanwhile. Returns how
+/// feeds are numbered.
+pub(super) async fn run(database: &DatabaseConnection) -> Result<Order, ConnectError> {
+    let transaction = transaction::begin(database).await?;
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        transaction.execute_unprepared(LOCK_TIMEOUT).await?;
+        transaction.execute_unprepared(LOCK).await?;
+    }
     let applied = Steps::get_migration_models(&transaction).await?;
     known(&applied.into_iter().map(|row| row.version).collect::<Vec<_>>())?;
     Steps::up(&transaction, None).await?;
-    Ok(transaction.commit().await?)
+    let order = Order::settle(&transaction).await?;
+    transaction.commit().await?;
+    Ok(order)
+}
+
+/// The newest step of an SQLite database that is older than this version; nothing for a new one, or one that
+/// is up to date.
+pub(super) async fn outdated(database: &DatabaseConnection) -> Result<Option<String>, ConnectError> {
+    let statement = Statement::from_string(
+        DbBackend::Sqlite,
+        "SELECT name FROM sqlite_master WHERE name = 'seaql_migrations'",
+    );
+    if database.query_one_raw(statement).await?.is_none() {
+        return Ok(None);
+    }
+    let applied = seaql_migrations::Entity::find().all(database).await?;
+    let mut applied: Vec<_> = applied.into_iter().map(|row| row.version).collect();
+    known(&applied)?;
+    applied.sort();
+    let pending = Steps::migrations().len() > applied.len();
+    Ok(applied.pop().filter(|_| pending))
 }
 
 /// Checks that the schema is what this version makes it, and changes nothing.
@@ -54,14 +84,5 @@ fn known(applied: &[String]) -> Result<(), ConnectError> {
             migration: migration.clone(),
         }),
         None => Ok(()),
-    }
-}
-
-/// A transaction that takes the write lock at its start. One that begins by reading could find, when it
-/// comes to write, that somebody else wrote meanwhile; SQLite does not let it wait then.
-pub(super) fn immediate() -> TransactionOptions {
-    TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
     }
 }

@@ -167,7 +167,15 @@ pub(super) async fn get(
     database: &impl ConnectionTrait,
     id: RecordId,
 ) -> Result<Option<Stored<StoreRecord>>, StoreError> {
-    with_table!(id.kind(), T => get_from::<T>(database, id).await)
+    with_table!(id.kind(), T => get_from::<T>(database, id, false).await)
+}
+
+/// Reads a record that the transaction is about to change: nobody else changes it meanwhile.
+pub(super) async fn get_locked(
+    database: &impl ConnectionTrait,
+    id: RecordId,
+) -> Result<Option<Stored<StoreRecord>>, StoreError> {
+    with_table!(id.kind(), T => get_from::<T>(database, id, true).await)
 }
 
 pub(super) async fn find(
@@ -209,12 +217,11 @@ pub(super) async fn list(database: &impl ConnectionTrait, query: Query) -> Resul
 async fn get_from<T: Table>(
     database: &impl ConnectionTrait,
     id: RecordId,
+    lock: bool,
 ) -> Result<Option<Stored<StoreRecord>>, StoreError> {
-    let row = T::find()
-        .filter(T::ID.eq(row::key(id)))
-        .one(database)
-        .await
-        .map_err(backend)?;
+    let select = T::find().filter(T::ID.eq(row::key(id)));
+    let select = if lock { select.lock_exclusive() } else { select };
+    let row = select.one(database).await.map_err(backend)?;
     row.map(|row| read::<T>(row).map_err(|error| error.of(id)))
         .transpose()
 }

@@ -6,25 +6,25 @@ use kakuremichi_core::{
     model::{EnrolmentToken, Role, TokenUnusable},
     net::{Cidr, Overlay},
     store::{
-        Batch, CommitError, Committed, MAX_FEED, Mutation, RecordId, Sequence, StoreError, StoreRecord,
-        Stored, UniqueKey, Version,
+        Batch, CommitError, Committed, Mutation, RecordId, Sequence, StoreError, StoreRecord, Stored,
+        UniqueKey, Version,
     },
     time::Timestamp,
 };
 use sea_orm::{
-    ActiveValue::{NotSet, Set},
-    ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait, ExprTrait,
-    QueryFilter, TransactionTrait, TryInsertResult,
-    sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DatabaseTransaction,
+    EntityTrait, ExprTrait, QueryFilter, TryInsertResult, sea_query::Expr,
 };
 
 use super::{
     backend,
     entity::{audit, change, meta, token, unique_key},
     feed,
-    migration::immediate,
+    order::{Numbers, Order},
     row,
     table::{self, Table, with_record, with_table},
+    transaction::{self, Attempts},
+    wake,
 };
 
 /// The key of the overlay in `meta`.
@@ -53,20 +53,40 @@ fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> StoreErr
     StoreError::Backend(Box::new(error))
 }
 
-pub(super) async fn commit(database: &DatabaseConnection, batch: Batch) -> Result<Committed, CommitError> {
-    let transaction = database.begin_with_options(immediate()).await.map_err(backend)?;
-    // An error returns here, and the transaction is rolled back when it is dropped.
-    let mut sequence = None;
-    for mutation in batch.mutations {
-        let record = mutation.record();
-        let organization = apply(&transaction, mutation).await?;
-        sequence = Some(feed_change(&transaction, record, organization).await?);
+pub(super) async fn commit(
+    database: &DatabaseConnection,
+    order: Order,
+    batch: Batch,
+) -> Result<Committed, CommitError> {
+    let mut attempts = Attempts::default();
+    loop {
+        match attempt(database, order, &batch).await {
+            Err(CommitError::Store(error)) if attempts.again(&error).await => {}
+            outcome => return outcome,
+        }
     }
-    write_audit(&transaction, batch.audit).await?;
+}
+
+async fn attempt(
+    database: &DatabaseConnection,
+    order: Order,
+    batch: &Batch,
+) -> Result<Committed, CommitError> {
+    let transaction = transaction::begin(database).await.map_err(backend)?;
+    // An error returns here, and the transaction is rolled back when it is dropped.
+    let mut changed = Vec::new();
+    for mutation in &batch.mutations {
+        let organization = apply(&transaction, mutation.clone()).await?;
+        changed.push((mutation.record(), organization));
+    }
+    let numbers = order.numbers(&transaction).await?;
+    let sequence = feed_changes(&transaction, numbers.clone(), changed).await?;
+    write_audit(&transaction, numbers, batch.audit.clone()).await?;
     let sequence = match sequence {
         Some(sequence) => sequence,
-        None => feed::last_change(&transaction).await?,
+        None => feed::last_change(&transaction, order).await?,
     };
+    wake::notify(&transaction).await.map_err(backend)?;
     transaction.commit().await.map_err(backend)?;
     Ok(Committed { sequence })
 }
@@ -144,7 +164,7 @@ async fn at_version(
     id: RecordId,
     expected: Option<Version>,
 ) -> Result<Stored<StoreRecord>, CommitError> {
-    let old = table::get(transaction, id)
+    let old = table::get_locked(transaction, id)
         .await?
         .ok_or(CommitError::Missing(id))?;
     match expected {
@@ -188,7 +208,10 @@ async fn consume(
     Ok(Some(token.value.organization))
 }
 
-async fn take_unique(transaction: &DatabaseTransaction, record: &StoreRecord) -> Result<(), CommitError> {
+pub(super) async fn take_unique(
+    transaction: &DatabaseTransaction,
+    record: &StoreRecord,
+) -> Result<(), CommitError> {
     for key in record.unique_keys() {
         let row = unique_key::ActiveModel {
             key: Set(key.to_string()),
@@ -200,19 +223,17 @@ async fn take_unique(transaction: &DatabaseTransaction, record: &StoreRecord) ->
             .await
             .map_err(backend)?;
         if !matches!(outcome, TryInsertResult::Inserted(1)) {
-            return Err(taken(transaction, key, record.id()).await?);
+            return Err(taken(transaction, key).await?);
         }
     }
     Ok(())
 }
 
-async fn taken(
-    transaction: &DatabaseTransaction,
-    key: UniqueKey,
-    record: RecordId,
-) -> Result<CommitError, StoreError> {
-    let holder = table::holder(transaction, &key).await?.unwrap_or(record);
-    Ok(CommitError::Taken { key, holder })
+async fn taken(transaction: &DatabaseTransaction, key: UniqueKey) -> Result<CommitError, StoreError> {
+    match table::holder(transaction, &key).await? {
+        Some(holder) => Ok(CommitError::Taken { key, holder }),
+        None => Err(transaction::vanished()),
+    }
 }
 
 async fn free_unique(transaction: &DatabaseTransaction, id: RecordId) -> Result<(), StoreError> {
@@ -224,36 +245,42 @@ async fn free_unique(transaction: &DatabaseTransaction, id: RecordId) -> Result<
     Ok(())
 }
 
-async fn feed_change(
+/// Writes the rows of the change feed; returns the number of the last.
+async fn feed_changes(
     transaction: &DatabaseTransaction,
-    record: RecordId,
-    organization: Option<OrganizationId>,
-) -> Result<Sequence, StoreError> {
-    let row = change::ActiveModel {
-        sequence: NotSet,
-        record: Set(record.to_string()),
-        organization: Set(organization.map(|id| row::key(id.into())).unwrap_or_default()),
-    };
-    let last = change::Entity::insert(row)
-        .exec(transaction)
-        .await
-        .map_err(backend)?
-        .last_insert_id;
-    change::Entity::delete_many()
-        .filter(change::Column::Sequence.lte(last.saturating_sub(row::count(MAX_FEED as u64))))
-        .exec(transaction)
-        .await
-        .map_err(backend)?;
-    Ok(Sequence(row::number(last)))
+    mut numbers: Numbers,
+    changed: Vec<(RecordId, Option<OrganizationId>)>,
+) -> Result<Option<Sequence>, StoreError> {
+    let mut last = None;
+    for (record, organization) in changed {
+        let row = change::ActiveModel {
+            sequence: numbers.next()?,
+            record: Set(record.to_string()),
+            organization: Set(organization.map(|id| row::key(id.into())).unwrap_or_default()),
+        };
+        let inserted = change::Entity::insert(row)
+            .exec(transaction)
+            .await
+            .map_err(backend)?;
+        last = Some(inserted.last_insert_id);
+    }
+    if let Some(last) = last {
+        feed::forget_changes(transaction, last).await?;
+    }
+    Ok(last.map(|last| Sequence(row::number(last))))
 }
 
-async fn write_audit(transaction: &impl ConnectionTrait, entry: AuditEntry) -> Result<(), StoreError> {
+async fn write_audit(
+    transaction: &impl ConnectionTrait,
+    mut numbers: Numbers,
+    entry: AuditEntry,
+) -> Result<(), StoreError> {
     let (authority, actor) = entry
         .actor
         .map(|actor| (actor.authority().to_owned(), actor.subject().to_owned()))
         .unzip();
     let row = audit::ActiveModel {
-        sequence: NotSet,
+        sequence: numbers.next()?,
         at: Set(entry.at.as_millis()),
         authority: Set(authority),
         actor: Set(actor),

@@ -177,7 +177,11 @@ async fn a_revoked_or_deleted_node_is_cut_off_at_once(store: Arc<dyn Store>) {
     assert!(reason.permanent && reason.refusal.code() == Some(Code::NODE_REVOKED));
 
     let mut deleted = Node::enrolled(&world, Role::Agent, "deleted").await;
-    world.use_cases().delete_node(&actor, deleted.id()).await.unwrap();
+    world
+        .use_cases()
+        .delete_node(&actor, deleted.id(), None)
+        .await
+        .unwrap();
     let reason = deleted.closed().await;
     assert!(reason.permanent && reason.refusal.code() == Some(Code::NODE_UNKNOWN));
     let reason = deleted.join(&world).await.unwrap_err();

@@ -28,6 +28,12 @@ pub(crate) async fn sql() -> (Arc<dyn Store>, Option<TempDir>) {
     (Arc::new(SqlStore::connect(&url).await.unwrap()), Some(directory))
 }
 
+/// A store in a database of a PostgreSQL server, unless the tests are to do without one.
+pub(crate) async fn postgres() -> Option<Arc<dyn Store>> {
+    let url = kakuremichi_tests::Postgres::shared()?.database();
+    Some(Arc::new(SqlStore::connect(&url).await.unwrap()))
+}
+
 /// Runs each of these tests, which take a store, on each store.
 macro_rules! on_each_store {
     ($($test:ident)*) => {
@@ -47,6 +53,17 @@ macro_rules! on_each_store {
                 async fn $test() {
                     let (store, _directory) = $crate::hub::store::sql().await;
                     super::$test(store).await;
+                }
+            )*
+        }
+
+        mod on_postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    if let Some(store) = $crate::hub::store::postgres().await {
+                        super::$test(store).await;
+                    }
                 }
             )*
         }

@@ -147,6 +147,7 @@ async fn start_control(config: &Config, data: &DataDir) -> Result<(ControlRole, 
         .map_err(|error| Failure::because("--control", &error))?;
     let config = control_bin::Config {
         data: data.file("control"),
+        database: None,
         listen: address,
         public_url,
         security: Security::OwnAuthority,

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 
 use super::{everywhere, logged};
-use crate::client::{Reply, Version, Visitor, request_with};
+use crate::client::{Reply, Version, Visitor, VisitorError, request_with};
 use crate::net::{Host, Namespace};
 use crate::process::{Process, Program};
 
@@ -26,6 +26,8 @@ pub struct Control {
     data: PathBuf,
     url: String,
     key: String,
+    /// The flags of `run` that its commands need too.
+    database: Vec<String>,
     host: Host,
 }
 
@@ -37,7 +39,17 @@ impl Control {
     /// It does not come up.
     #[must_use]
     pub fn start(host: Host, data: &Path) -> Self {
-        Self::start_at(host, data, NAME)
+        Self::start_at(host, data, NAME, &[])
+    }
+
+    /// Starts one whose database is a PostgreSQL server's.
+    ///
+    /// # Panics
+    ///
+    /// It does not come up.
+    #[must_use]
+    pub fn start_on_database(host: Host, data: &Path, url: &str) -> Self {
+        Self::start_at(host, data, NAME, &["--database", url])
     }
 
     /// Starts one that is reached by its host's address: for those who cannot resolve names.
@@ -49,14 +61,14 @@ impl Control {
     pub fn start_by_address(host: Host, data: &Path) -> Self {
         let address = host.at(PORT).to_string();
         let address = address.rsplit_once(':').map_or("", |(host, _)| host).to_owned();
-        Self::start_at(host, data, &address)
+        Self::start_at(host, data, &address, &[])
     }
 
-    fn start_at(host: Host, data: &Path, name: &str) -> Self {
+    fn start_at(host: Host, data: &Path, name: &str, database: &[&str]) -> Self {
         let url = format!("https://{name}:{PORT}");
         let program = Program::ours("kakuremichi-control").arg("run").on(&host);
         let program = program.args(["--public-url", &url, "--listen", &everywhere(&host, PORT)]);
-        let program = logged(program.arg("--data").arg(data));
+        let program = logged(program.arg("--data").arg(data).args(database));
         let mut process = program.start();
         process.ready(ADMIN);
         let mut control = Self {
@@ -64,6 +76,7 @@ impl Control {
             data: data.to_owned(),
             url,
             key: String::new(),
+            database: database.iter().map(|&flag| flag.to_owned()).collect(),
             host,
         };
         control.key = control.command(&["api-key", "create"]);
@@ -145,7 +158,8 @@ impl Control {
     #[track_caller]
     fn command(&self, words: &[&str]) -> String {
         let program = Program::ours("kakuremichi-control").args(words);
-        let said = program.arg("--data").arg(&self.data).finish();
+        let program = program.arg("--data").arg(&self.data).args(&self.database);
+        let said = program.finish();
         assert!(said.status.success(), "{words:?}: {}", said.err);
         assert_eq!(
             said.out.lines().count(),
@@ -175,6 +189,16 @@ impl Rest {
     #[must_use]
     #[track_caller]
     pub fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
+        self.try_send(method, path, body)
+            .unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// The same while Control may be away.
+    ///
+    /// # Errors
+    ///
+    /// There is no answer.
+    pub fn try_send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Reply, VisitorError> {
         let url = format!("{}/api/v1/{path}", self.url);
         let text = body.map(Value::to_string).unwrap_or_default();
         let mut request = request_with(method, &url, text);
@@ -184,10 +208,8 @@ impl Rest {
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(CONTENT_TYPE, json);
         }
-        let reply = self
-            .namespace
-            .block_on(async || self.visitor.send(Version::Http1, request).await);
-        reply.unwrap_or_else(|error| panic!("{url}: {error}"))
+        self.namespace
+            .block_on(async || self.visitor.send(Version::Http1, request).await)
     }
 
     /// What is at a path.

@@ -1,0 +1,183 @@
+//! Databases of every schema that was ever released become today's, and lose nothing.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
+use kakuremichi_control::store::{ConnectError, SqlStore};
+use kakuremichi_core::{
+    net::Overlay,
+    store::{
+        Batch, Mutation, Sequence, Store, StoreRecord, UsageCounts, UsageEntry, UsageReport, Version,
+        conformance::sample,
+    },
+};
+use kakuremichi_tests::Postgres;
+use sea_orm::{ConnectionTrait, Database};
+
+/// The released schemas, oldest first, with a database of each as text.
+const RELEASED: [(&str, &str, &str); 2] = [
+    (
+        "m0001_initial",
+        include_str!("schemas/m0001_initial.sqlite.sql"),
+        include_str!("schemas/m0001_initial.postgresql.sql"),
+    ),
+    (
+        "m0002_usage_streams",
+        include_str!("schemas/m0002_usage_streams.sqlite.sql"),
+        include_str!("schemas/m0002_usage_streams.postgresql.sql"),
+    ),
+];
+
+const COUNTS: UsageCounts = UsageCounts {
+    connections: 1,
+    requests: 20,
+    bytes_in: 300,
+    bytes_out: 1 << 53,
+};
+
+fn records() -> [StoreRecord; 8] {
+    [
+        sample::organization(0).into(),
+        sample::agent(0, 1).into(),
+        sample::gateway(0, 2).into(),
+        sample::site(0, 3).into(),
+        sample::http_service(0, 4).into(),
+        sample::tcp_service(0, 5).into(),
+        sample::token(0, 6).into(),
+        sample::api_key(0, 7).into(),
+    ]
+}
+
+fn overlay() -> Overlay {
+    Overlay::from_global_id([1, 2, 3, 4, 5])
+}
+
+/// Fills a store with what is in the databases of [`RELEASED`].
+async fn fill(store: &SqlStore) {
+    store.overlay(overlay()).await.unwrap();
+    let commit = async |mutations| {
+        let audit = sample::audit("test.write");
+        store.commit(Batch { mutations, audit }).await.unwrap();
+    };
+    commit(records().map(Mutation::Create).to_vec()).await;
+    commit(vec![Mutation::Update(
+        sample::tcp_service(0, 5).into(),
+        Version(1),
+    )])
+    .await;
+    let report = UsageReport {
+        epoch: u64::MAX,
+        sequence: 3,
+    };
+    let entry = UsageEntry {
+        service: sample::http_service(0, 4).id,
+        counts: COUNTS,
+    };
+    store
+        .record_usage(sample::gateway(0, 2).id, report, &[entry])
+        .await
+        .unwrap();
+}
+
+/// Checks that nothing of it is missing, and that it can be worked with.
+async fn check(store: &SqlStore) {
+    assert_eq!(
+        store.overlay(Overlay::from_global_id([9; 5])).await.unwrap(),
+        overlay()
+    );
+    for record in records() {
+        let stored = store.get(record.id()).await.unwrap().unwrap();
+        let twice = record.id() == sample::tcp_service(0, 5).id.into();
+        assert_eq!(stored.version, Version(if twice { 2 } else { 1 }));
+        for key in record.unique_keys() {
+            assert_eq!(store.find(&key).await.unwrap().as_ref(), Some(&stored));
+        }
+        assert_eq!(stored.value, record);
+    }
+    let audit = store.audit(Sequence::START).await.unwrap();
+    assert_eq!(audit.len(), 2);
+    assert!(
+        audit
+            .iter()
+            .all(|(_, entry)| *entry == sample::audit("test.write"))
+    );
+    let changes = store.changes(Sequence::START).await.unwrap();
+    assert_eq!(changes.len(), 9);
+
+    // A report that was recorded is known; the next one counts.
+    let (node, service) = (sample::gateway(0, 2).id, sample::http_service(0, 4).id);
+    let entry = UsageEntry {
+        service,
+        counts: COUNTS,
+    };
+    for sequence in [3, 4] {
+        let report = UsageReport {
+            epoch: u64::MAX,
+            sequence,
+        };
+        assert_eq!(store.record_usage(node, report, &[entry]).await.unwrap(), report);
+    }
+    assert_eq!(store.usage_totals(service).await.unwrap(), COUNTS.plus(COUNTS));
+
+    // What is written now comes behind what is there.
+    let mutation = Mutation::Update(sample::tcp_service(0, 5).into(), Version(2));
+    let batch = Batch {
+        mutations: vec![mutation],
+        audit: sample::audit("test.later"),
+    };
+    let committed = store.commit(batch).await.unwrap();
+    let last = changes.last().unwrap().sequence;
+    assert!(committed.sequence > last);
+    assert_eq!(store.changes(last).await.unwrap().len(), 1);
+    assert_eq!(store.audit(audit[1].0).await.unwrap().len(), 1);
+}
+
+async fn load(path: &Path, dump: &str) {
+    let url = format!("sqlite://{}?mode=rwc", path.display());
+    let database = Database::connect(url).await.unwrap();
+    database.execute_unprepared(dump).await.unwrap();
+    database.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_released_sqlite_database_is_brought_up_to_date() {
+    for (schema, dump, _) in RELEASED {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.db");
+        load(&path, dump).await;
+        let old = matches!(SqlStore::visit(&path).await, Err(ConnectError::Older));
+        let store = SqlStore::open(&path).await.unwrap();
+        check(&store).await;
+        store.close().await.unwrap();
+
+        // It was copied as it was, if it was to be changed.
+        let copy = directory.path().join(format!("control.db.{schema}"));
+        assert_eq!(copy.exists(), old, "{schema}");
+        if old {
+            assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            assert!(matches!(SqlStore::visit(&copy).await, Err(ConnectError::Older)));
+            check(&SqlStore::open(&copy).await.unwrap()).await;
+        }
+        let partial = directory.path().join(format!("control.db.{schema}.partial"));
+        assert!(!partial.exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_released_postgresql_database_is_brought_up_to_date() {
+    let Some(server) = Postgres::shared() else { return };
+    for (_, _, dump) in RELEASED {
+        let url = server.database();
+        server.sql(&url, dump);
+        check(&SqlStore::connect(&url).await.unwrap()).await;
+    }
+}
+
+/// The newest schema is among them, or whoever released it forgot to add it: fill a database of it, and dump it.
+#[tokio::test]
+async fn a_new_database_is_filled_as_those_were() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(directory.path().join("control.db")).await.unwrap();
+    fill(&store).await;
+    check(&store).await;
+}
