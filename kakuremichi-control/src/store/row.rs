@@ -78,6 +78,11 @@ pub(super) fn organization(value: &[u8]) -> Result<OrganizationId, RowError> {
     bytes("organization", value).map(OrganizationId::from_bytes)
 }
 
+/// The organization of a change; empty for what is of the whole Control.
+pub(super) fn owner_of_change(organization: Option<OrganizationId>) -> Vec<u8> {
+    organization.map(|id| key(id.into())).unwrap_or_default()
+}
+
 pub(super) fn text<T>(column: &'static str, value: &str) -> Result<T, RowError>
 where
     T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,

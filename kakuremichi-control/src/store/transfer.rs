@@ -73,7 +73,7 @@ impl SqlStore {
             let row = change::ActiveModel {
                 sequence: Set(last.saturating_add(LEAP)),
                 record: Set(id.to_string()),
-                organization: Set(row::key(organization.into())),
+                organization: Set(row::owner_of_change(organization)),
             };
             change::Entity::insert(row)
                 .exec_without_returning(&transaction)
@@ -252,7 +252,7 @@ async fn import_record(
     transaction: &DatabaseTransaction,
     text: &str,
     version: u64,
-) -> Result<(RecordId, OrganizationId), RestoreError> {
+) -> Result<(RecordId, Option<OrganizationId>), RestoreError> {
     let record = record_from_json(text).map_err(|error| StoreError::Backend(Box::new(error)))?;
     let id = record.id();
     write::take_unique(transaction, &record)

@@ -256,7 +256,7 @@ async fn feed_changes(
         let row = change::ActiveModel {
             sequence: numbers.next()?,
             record: Set(record.to_string()),
-            organization: Set(organization.map(|id| row::key(id.into())).unwrap_or_default()),
+            organization: Set(row::owner_of_change(organization)),
         };
         let inserted = change::Entity::insert(row)
             .exec(transaction)
