@@ -5,7 +5,9 @@ use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use kakuremichi_control::store::{ConnectError, SqlStore};
 use kakuremichi_core::{
+    model::{ApiKey, Permissions, Service, ServiceKind},
     net::Overlay,
+    policy::Access,
     store::{
         Batch, Mutation, Sequence, Store, StoreRecord, UsageCounts, UsageEntry, UsageReport, Version,
         conformance::sample,
@@ -35,16 +37,35 @@ const COUNTS: UsageCounts = UsageCounts {
     bytes_out: 1 << 53,
 };
 
+/// A service with what a policy could have at the time: two rules and two methods, and nothing that is shared.
+fn service() -> Service {
+    let mut service = sample::http_service(0, 4);
+    service.policies = Vec::new();
+    if let ServiceKind::Http { routes, .. } = &mut service.kind {
+        routes.iter_mut().for_each(|route| route.policies = Vec::new());
+    }
+    service.policy.rules.truncate(2);
+    if let Access::AnyOf(methods) = &mut service.policy.access {
+        methods.truncate(2);
+    }
+    service
+}
+
 fn records() -> [StoreRecord; 8] {
+    // Whoever had a key had every right.
+    let key = ApiKey {
+        permissions: Permissions::EVERYTHING,
+        ..sample::api_key(0, 7)
+    };
     [
         sample::organization(0).into(),
         sample::agent(0, 1).into(),
         sample::gateway(0, 2).into(),
         sample::site(0, 3).into(),
-        sample::http_service(0, 4).into(),
+        service().into(),
         sample::tcp_service(0, 5).into(),
         sample::token(0, 6).into(),
-        sample::api_key(0, 7).into(),
+        key.into(),
     ]
 }
 
