@@ -57,7 +57,7 @@ fn deny(steps: &mut Steps, without: &[String]) -> Result<(), Error> {
     }
     let rules = ["deny", "check", "licenses", "bans", "sources"];
     steps.program("check: licences, bans and sources", &mut cargo(&rules))?;
-    if advisory_database().is_dir() {
+    if has_advisories() {
         let advisories = ["deny", "--offline", "check", "advisories"];
         steps.program("check: advisories", &mut cargo(&advisories))
     } else {
@@ -66,8 +66,14 @@ fn deny(steps: &mut Steps, without: &[String]) -> Result<(), Error> {
     }
 }
 
-/// Where cargo-deny keeps its copy of the database.
-fn advisory_database() -> PathBuf {
+/// Whether cargo-deny has a copy of the database: an attempt to get one leaves an empty directory.
+fn has_advisories() -> bool {
+    let copies = advisory_databases().read_dir().into_iter().flatten().flatten();
+    copies.into_iter().any(|entry| entry.path().is_dir())
+}
+
+/// Where cargo-deny keeps its copies.
+fn advisory_databases() -> PathBuf {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
     home.unwrap_or_default().join("advisory-dbs")
