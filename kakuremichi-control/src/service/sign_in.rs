@@ -81,8 +81,8 @@ impl UseCases {
         let sign_in = match (&user.value.totp, draft.code) {
             (None, _) => SignIn::Password,
             (Some(_), None) => {
-                // The password was right: it is no guess.
-                self.was_right(at.source, &draft.email);
+                // Whoever guesses at codes knows the password: being right about it forgives no wrong code.
+                self.was_none(at.source, &draft.email);
                 return Err(UseCaseError::SecondFactor);
             }
             (Some(_), Some(code)) => {
@@ -293,7 +293,12 @@ impl UseCases {
         guessed.map_err(UseCaseError::TooManyAttempts)
     }
 
-    /// The guess was none.
+    /// What was counted was no guess.
+    fn was_none(&self, source: Option<IpAddr>, account: &EmailAddress) {
+        self.throttle().was_none(source, account);
+    }
+
+    /// The guess was right.
     pub(super) fn was_right(&self, source: Option<IpAddr>, account: &EmailAddress) {
         self.throttle().was_right(source, account);
     }

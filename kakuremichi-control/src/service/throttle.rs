@@ -69,12 +69,20 @@ impl Throttle {
         Ok(())
     }
 
+    /// What was counted was no guess, neither right nor wrong: it is taken back, and no more than it.
+    pub(super) fn was_none(&mut self, address: Option<IpAddr>, account: &EmailAddress) {
+        self.accounts.take_back(account);
+        if let Some(address) = address {
+            self.addresses.take_back(&prefix(address));
+        }
+    }
+
     /// The guess was right. The address is taken back one guess only: whoever owns one account does not earn
     /// guesses at others.
     pub(super) fn was_right(&mut self, address: Option<IpAddr>, account: &EmailAddress) {
         self.accounts.0.remove(account);
-        if let Some(guesses) = address.and_then(|address| self.addresses.0.get_mut(&prefix(address))) {
-            guesses.count = guesses.count.saturating_sub(1);
+        if let Some(address) = address {
+            self.addresses.take_back(&prefix(address));
         }
     }
 }
@@ -89,6 +97,12 @@ impl<K: Eq + Hash + Clone> Table<K> {
         };
         let pause = FIRST_PAUSE.saturating_mul(1 << beyond.min(20)).min(longest);
         (guesses.last + pause).saturating_duration_since(now)
+    }
+
+    fn take_back(&mut self, key: &K) {
+        if let Some(guesses) = self.0.get_mut(key) {
+            guesses.count = guesses.count.saturating_sub(1);
+        }
     }
 
     fn count(&mut self, key: K, now: Instant) {
@@ -225,6 +239,20 @@ mod tests {
             }
         }
         assert!(guesses <= FREE, "{guesses}");
+    }
+
+    /// Who has the password guesses at codes, and asks without one in between.
+    #[test]
+    fn what_is_no_guess_earns_none() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        let mut guesses = 0;
+        while guesses < 100 && throttle.guess(from(1), &account(1), now).is_ok() {
+            guesses += 1;
+            if throttle.guess(from(1), &account(1), now).is_ok() {
+                throttle.was_none(from(1), &account(1));
+            }
+        }
+        assert_eq!(guesses, FREE);
     }
 
     #[test]

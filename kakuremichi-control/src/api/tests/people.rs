@@ -299,6 +299,34 @@ async fn a_second_factor_is_asked_for() {
     api.sign_in("root@example.net", PASSWORD, None).await.is(201, "");
 }
 
+/// Asking without a code, with the right password, forgives no wrong code.
+#[tokio::test]
+async fn codes_cannot_be_guessed() {
+    let api = Api::start().await;
+    let token = api.administrator().await;
+    let drawn = api.with(&token, "POST", "/account/totp/secret", None).await;
+    let secret = text(&drawn.body["secret"]);
+    let key = data_encoding::BASE32_NOPAD.decode(secret.as_bytes()).unwrap();
+    let app = totp_rs::Builder::new().with_secret(key).build().unwrap();
+    let now = u64::try_from(crate::service::now().as_millis()).unwrap() / 1000;
+    let code = app.generate(now).to_string();
+    let set = json!({"secret": secret, "code": code, "password": PASSWORD});
+    api.with(&token, "PUT", "/account/totp", Some(set))
+        .await
+        .is(200, "");
+    let mut wrong = 0;
+    loop {
+        let answer = api.sign_in("root@example.net", PASSWORD, Some(&code)).await;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            break;
+        }
+        answer.is(401, "KKM-A002");
+        wrong += 1;
+        assert!(wrong < 10, "codes can be guessed without end");
+        api.sign_in("root@example.net", PASSWORD, None).await;
+    }
+}
+
 /// Taking one permission away makes exactly its routes answer 403.
 #[tokio::test]
 async fn each_permission_opens_exactly_its_routes() {
