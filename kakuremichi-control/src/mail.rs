@@ -34,6 +34,11 @@ pub enum MailError {
     /// The URL is not one of a mail server.
     #[error("the URL of a mail server is `smtps://user:password@host` or `smtp://host:25?tls=required`")]
     Url(#[source] lettre::transport::smtp::Error),
+    /// Mail, and the password of the server, would go over a network in the clear.
+    #[error(
+        "mail is sent in the clear only to a server on this machine: use `smtps://`, or add `?tls=required`"
+    )]
+    Plain,
     /// The sender is no address.
     #[error("the sender is an address such as `kakuremichi <no-reply@example.net>`")]
     Sender(#[source] lettre::address::AddressError),
@@ -76,6 +81,9 @@ impl Mailer {
     /// When one of the two makes no sense.
     pub fn smtp(url: &Secret<String>, sender: &str) -> Result<Self, MailError> {
         let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose()).map_err(MailError::Url)?;
+        if !is_protected(url.expose()) {
+            return Err(MailError::Plain);
+        }
         let (queue, waiting) = mpsc::channel(MAX_WAITING_MAILS);
         Ok(Self(Arc::new(Inner {
             server: server.timeout(Some(PATIENCE)).build(),
@@ -159,5 +167,54 @@ fn failed(mail: &Mail, error: Option<&lettre::transport::smtp::Error>, pause: Op
             "a mail is sent again later"
         ),
         None => tracing::error!(error, subject = mail.subject, "a mail could not be sent"),
+    }
+}
+
+/// Whether nobody between here and the mail server can read what is sent: by TLS that cannot be taken away, or since
+/// there is nothing between.
+fn is_protected(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("smtp://") else {
+        return url.starts_with("smtps://");
+    };
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if query.split('&').any(|pair| pair == "tls=required") {
+        return true;
+    }
+    let place = place.split('/').next().unwrap_or_default();
+    let host = place.rsplit_once('@').map_or(place, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_goes_over_a_network_in_the_clear() {
+        let mailer = |url: &str| Mailer::smtp(&Secret::new(url.to_owned()), "k@example.net").map(|_| ());
+        for good in [
+            "smtps://u:p@mail.example",
+            "smtp://u:p@mail.example:587?tls=required",
+            "smtp://127.0.0.1:2525",
+            "smtp://[::1]:25",
+            "smtp://localhost",
+        ] {
+            assert!(mailer(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "smtp://mail.example",
+            "smtp://127.0.0.1@mail.example",
+            "smtp://u:p@mail.example?tls=opportunistic",
+            "smtp://localhost.example:25",
+        ] {
+            assert!(matches!(mailer(bad), Err(MailError::Plain)), "{bad}");
+        }
     }
 }

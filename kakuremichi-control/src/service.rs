@@ -48,7 +48,9 @@ pub use passwords::{MAX_PASSWORD, MAX_WAITING_PASSWORDS};
 pub use roles::{OWNER, RoleDraft};
 pub(crate) use seal::Seal;
 pub use services::MAX_ENCODED_SERVICE;
-pub use sign_in::{MAX_SESSIONS, NewSession, OrganizationChoice, SESSION_LIFE, SignInDraft, Whereabouts};
+pub use sign_in::{
+    Acting, MAX_SESSIONS, NewSession, OrganizationChoice, SESSION_LIFE, SignInDraft, Whereabouts,
+};
 pub use simulate::{Simulated, SimulatedProof, Simulation};
 pub use sites::{MAX_NETWORKS, SiteDraft};
 pub use tokens::{MAX_SCOPE, NewToken, TokenDraft};

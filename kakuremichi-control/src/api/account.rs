@@ -93,6 +93,8 @@ pub(crate) struct TotpInput {
     /// The password.
     #[schema(format = Password)]
     password: String,
+    /// A code of the second factor that is set up, or a recovery code, if there is one.
+    current_code: Option<String>,
 }
 
 /// The second factor is set up.
@@ -105,13 +107,16 @@ pub(crate) struct NewTotpView {
     session: NewSessionView,
 }
 
-/// A password that confirms what is asked for.
+/// A password, and a code, that confirm what is asked for.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConfirmInput {
     /// The password.
     #[schema(format = Password)]
     password: String,
+    /// A code of the second factor, or a recovery code.
+    #[schema(example = "287082")]
+    code: Option<String>,
 }
 
 /// An invitation to be accepted.
@@ -188,9 +193,10 @@ pub(super) async fn set_totp(
 ) -> Result<Json<NewTotpView>, Problem> {
     let (secret, code) = (Secret::new(input.secret), Secret::new(input.code));
     let password = Secret::new(input.password);
+    let current = input.current_code.map(Secret::new);
     let made = app
         .use_cases
-        .set_totp(&actor, &secret, &code, password, at)
+        .set_totp(&actor, &secret, &code, password, current.as_ref(), at)
         .await?;
     let codes = made.recovery_codes.iter().map(|code| code.expose().clone());
     Ok(Json(NewTotpView {
@@ -209,8 +215,11 @@ pub(super) async fn remove_totp(
     At(at): At,
     Body(input): Body<ConfirmInput>,
 ) -> Result<Json<NewSessionView>, Problem> {
-    let password = Secret::new(input.password);
-    let begun = app.use_cases.remove_totp(&actor, password, at).await?;
+    let (password, code) = (Secret::new(input.password), input.code.map(Secret::new));
+    let begun = app
+        .use_cases
+        .remove_totp(&actor, password, code.as_ref(), at)
+        .await?;
     Ok(Json(begun.into()))
 }
 

@@ -20,7 +20,7 @@ use super::{
     extract::{client_address, organization_choice},
     problem::Problem,
 };
-use crate::service::Actor;
+use crate::service::{Acting, Actor, UseCaseError};
 
 /// Lets a request through to its handler if its caller is allowed it. The handler finds the caller as
 /// an `Actor` among the request's extensions.
@@ -33,7 +33,7 @@ pub(super) async fn guard(
         return next.run(request).await;
     }
     let source = client_address(request.extensions());
-    match caller(&app, request.headers(), source).await {
+    match caller(&app, requirement, request.headers(), source).await {
         Ok(actor) if requirement.is_met_by(&actor) => {
             request.extensions_mut().insert(actor);
             next.run(request).await
@@ -43,15 +43,29 @@ pub(super) async fn guard(
     }
 }
 
-async fn caller(app: &App, headers: &HeaderMap, source: Option<IpAddr>) -> Result<Actor, Problem> {
+async fn caller(
+    app: &App,
+    requirement: Requirement,
+    headers: &HeaderMap,
+    source: Option<IpAddr>,
+) -> Result<Actor, Problem> {
     let credential = credential(headers).ok_or_else(Problem::unauthenticated)?;
     if let Credential::Bearer(text) = &credential {
         let choice = organization_choice(headers)?;
-        if let Some(person) = app.use_cases.person_of(text.expose(), choice.as_ref()).await? {
+        let acting = match requirement {
+            Requirement::Person => Acting::Account,
+            _ => Acting::In(choice.as_ref()),
+        };
+        if let Some(person) = app.use_cases.person_of(text.expose(), acting).await? {
             return Ok(person);
         }
         if let Some(key) = app.use_cases.actor_of(text.expose()).await? {
-            return Ok(key);
+            return match choice {
+                Some(choice) if !app.use_cases.is_in(&key, &choice).await? => {
+                    Err(UseCaseError::NoMember.into())
+                }
+                Some(_) | None => Ok(key),
+            };
         }
     }
     let Some(authenticator) = &app.authenticator else {

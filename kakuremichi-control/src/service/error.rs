@@ -308,7 +308,8 @@ fn taken(key: &UniqueKey) -> String {
         UniqueKey::RoleName(_, name) => format!("another role is called {name}"),
         UniqueKey::GroupName(_, name) => format!("another group is called {name}"),
         UniqueKey::Membership(..) => "the user is in the organization already".to_owned(),
-        UniqueKey::TokenSecret(_)
+        UniqueKey::SetUp
+        | UniqueKey::TokenSecret(_)
         | UniqueKey::ApiKeySecret(_)
         | UniqueKey::InvitationSecret(_)
         | UniqueKey::SessionSecret(_)

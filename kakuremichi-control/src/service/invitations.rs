@@ -12,10 +12,10 @@ use kakuremichi_core::{
 use kakuremichi_proto::identity::{InvitationText, constant_time_eq};
 
 use super::{
-    Actor, UseCaseError, UseCases, at_version,
+    ATTEMPTS, Actor, UseCaseError, UseCases, at_version,
     members::Place,
     now, random,
-    sign_in::{NewSession, Whereabouts},
+    sign_in::{NewSession, Others, Whereabouts},
     users::check_password,
     written,
 };
@@ -134,13 +134,30 @@ impl UseCases {
     /// # Errors
     /// When the storage fails.
     pub async fn set_up(&self) -> Result<Option<Secret<String>>, UseCaseError> {
+        for _ in 0..ATTEMPTS {
+            if self.has_users().await? {
+                return Ok(None);
+            }
+            match self.make_set_up().await {
+                // Another instance, on the same database, did it at the same time: its link is good no more.
+                Err(UseCaseError::Contended | UseCaseError::Taken(_)) => {}
+                Err(error) => return Err(error),
+                Ok(text) => return Ok(Some(self.link(crate::pages::JOIN, &text))),
+            }
+        }
+        Err(UseCaseError::Contended)
+    }
+
+    async fn has_users(&self) -> Result<bool, UseCaseError> {
         let users = Query {
             limit: 1,
             ..Query::all(RecordKind::User)
         };
-        if !self.store().list(users).await?.records.is_empty() {
-            return Ok(None);
-        }
+        Ok(!self.store().list(users).await?.records.is_empty())
+    }
+
+    /// Replaces the invitation of the first start, of which the store keeps one at most.
+    async fn make_set_up(&self) -> Result<Secret<String>, UseCaseError> {
         let actor = self.control().await?;
         let (text, created) = (InvitationText::new(Secret::new(random()?)), now());
         let invitation = Invitation {
@@ -155,15 +172,15 @@ impl UseCases {
             expires: created.after(SET_UP_LIFE),
             created,
         };
-        let earlier: Vec<Stored<Invitation>> = self.store().all(Some(actor.organization)).await?;
-        let earlier = earlier.iter().filter(|other| other.value.administrator);
+        let earlier = self.store().find(&UniqueKey::SetUp).await?;
         let mut mutations: Vec<_> = earlier
-            .map(|other| Mutation::Delete(other.value.id.into(), None))
+            .iter()
+            .map(|earlier| Mutation::Delete(earlier.value.id(), Some(earlier.version)))
             .collect();
         let id = invitation.id;
         mutations.push(Mutation::Create(invitation.into()));
         self.commit(&actor, "invitation.create", id, mutations).await?;
-        Ok(Some(self.link(crate::pages::JOIN, &text.to_text())))
+        Ok(text.to_text())
     }
 
     /// Accepts an invitation with a new account, which is signed in.
@@ -177,6 +194,9 @@ impl UseCases {
         at: Whereabouts,
     ) -> Result<NewSession, UseCaseError> {
         let invitation = self.open_invitation(&draft.invitation).await?;
+        if invitation.value.administrator && self.has_users().await? {
+            return Err(UseCaseError::Invitation);
+        }
         let email = match (&invitation.value.email, draft.email) {
             (Some(meant), None) => meant.clone(),
             (Some(meant), Some(given)) if *meant == given => given,
@@ -212,7 +232,14 @@ impl UseCases {
             Mutation::Create(member(&invitation.value, id)?.into()),
         ];
         let begun = self
-            .begin_session(id, SignIn::Password, at, mutations, "invitation.accept")
+            .begin_session(
+                id,
+                SignIn::Password,
+                at,
+                mutations,
+                Others::Stay,
+                "invitation.accept",
+            )
             .await;
         match begun {
             Err(UseCaseError::Contended) => Err(UseCaseError::Invitation),

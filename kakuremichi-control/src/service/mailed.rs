@@ -12,7 +12,7 @@ use kakuremichi_proto::identity::{ResetText, VerificationText, constant_time_eq}
 
 use super::{
     Actor, UseCaseError, UseCases, now, random,
-    sign_in::{NewSession, Whereabouts},
+    sign_in::{NewSession, Others, Whereabouts},
     totp, update,
     users::check_password,
 };
@@ -20,6 +20,8 @@ use crate::mail::Mail;
 
 /// How long a link to a new password is good.
 pub const RESET_LIFE: Duration = Duration::from_secs(60 * 60);
+/// How long no other is mailed.
+const RESET_PAUSE: Duration = Duration::from_secs(2 * 60);
 /// How long a link that verifies an address is good.
 pub const VERIFICATION_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -47,6 +49,10 @@ impl UseCases {
         self.asks_for_mail(&email, at)?;
         let control = self.clone();
         tokio::spawn(async move {
+            // Whoever asks again and again does not spoil the link that somebody is about to use.
+            if control.was_mailed_lately(&email).await.unwrap_or(true) {
+                return;
+            }
             match control.reset_link(&email).await {
                 Ok(Some(link)) => control.mail(Mail {
                     to: email,
@@ -64,6 +70,13 @@ impl UseCases {
             }
         });
         Ok(())
+    }
+
+    /// Whether a link to a new password was made for an account a moment ago.
+    async fn was_mailed_lately(&self, email: &EmailAddress) -> Result<bool, UseCaseError> {
+        let user = self.user_by_email(email).await?;
+        let reset = user.and_then(|user| user.value.reset);
+        Ok(reset.is_some_and(|reset| now().after(RESET_LIFE) < reset.expires.after(RESET_PAUSE)))
     }
 
     /// A link to a new password for an account, if there is one that is not disabled. Links of before are good no
@@ -91,8 +104,7 @@ impl UseCases {
         Ok(Some(self.link(crate::pages::RESET, &text.to_text())))
     }
 
-    /// Sets a new password by a link. The link is good no more, all sessions end, and another begins. Who got the
-    /// link reads the address.
+    /// Sets a new password by a link. The link is good no more, all sessions end, and another begins.
     ///
     /// # Errors
     /// When the link is not good, the password too short, a code is missing or wrong, or the storage fails.
@@ -102,9 +114,8 @@ impl UseCases {
         at: Whereabouts,
     ) -> Result<NewSession, UseCaseError> {
         check_password("password", &draft.password)?;
-        let user = self
-            .mailed(draft.reset.secret_hash(), |user| user.reset.as_ref())
-            .await?;
+        let hash = draft.reset.secret_hash();
+        let user = self.mailed(hash, |user| user.reset.as_ref()).await?;
         let mut changed = user.value.clone();
         let sign_in = match (&changed.totp, draft.code) {
             (None, _) => SignIn::Password,
@@ -119,15 +130,24 @@ impl UseCases {
         };
         changed.password_hash = Some(self.0.passwords.hash(draft.password).await?);
         changed.reset = None;
-        changed.verified = changed.verified.or_else(|| Some(now()));
-        let mut mutations = self.end_sessions_of(user.value.id).await?;
         // At its version: of two who use the link at once one does (LESSONS, advisory 11).
-        mutations.push(Mutation::Update(changed.into(), user.version));
+        let mutations = vec![Mutation::Update(changed.into(), user.version)];
         let begun = self
-            .begin_session(user.value.id, sign_in, at, mutations, "user.reset_password")
+            .begin_session(
+                user.value.id,
+                sign_in,
+                at,
+                mutations,
+                Others::End,
+                "user.reset_password",
+            )
             .await;
         match begun {
-            Err(UseCaseError::Contended) => Err(UseCaseError::Link),
+            // Somebody else used it; or the account changed otherwise, and the link is good still.
+            Err(UseCaseError::Contended) => {
+                self.mailed(hash, |user| user.reset.as_ref()).await?;
+                Err(UseCaseError::Contended)
+            }
             begun => begun,
         }
     }

@@ -47,6 +47,10 @@ impl Passwords {
         password: Secret<String>,
         hash_text: Option<String>,
     ) -> Result<Option<Verified>, UseCaseError> {
+        // No account has such a password, so this tells nothing of any.
+        if password.expose().len() > MAX_PASSWORD {
+            return Ok(None);
+        }
         // Of an account that is not there the password is hashed with whatever salt.
         let salt: [u8; 16] = random()?;
         self.work(move || {
@@ -54,9 +58,6 @@ impl Passwords {
                 let _ = hash(&password, &salt);
                 return None;
             };
-            if password.expose().len() > MAX_PASSWORD {
-                return None;
-            }
             let verified = Argon2::default().verify_password(password.expose().as_bytes(), &known);
             verified.is_ok().then(|| Verified {
                 rehashed: (!is_current(&known)).then(|| hash(&password, &salt)).flatten(),

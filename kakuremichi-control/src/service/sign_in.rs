@@ -18,7 +18,7 @@ use kakuremichi_core::{
 };
 use kakuremichi_proto::identity::{SessionText, constant_time_eq};
 
-use super::{Actor, Person, UseCaseError, UseCases, now, random, totp, update, written};
+use super::{ATTEMPTS, Actor, Person, UseCaseError, UseCases, now, random, totp, update, written};
 
 /// How long a session lasts.
 pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
@@ -54,6 +54,24 @@ pub struct NewSession {
     pub text: Secret<String>,
 }
 
+/// What becomes of a user's other sessions when one begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// They go on.
+    Stay,
+    /// They end.
+    End,
+}
+
+/// In what a person acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acting<'a> {
+    /// In their own account, whatever organizations they are in.
+    Account,
+    /// In an organization: the chosen one, or the only one.
+    In(Option<&'a OrganizationChoice>),
+}
+
 /// Which of their organizations a person acts in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OrganizationChoice {
@@ -71,34 +89,50 @@ impl UseCases {
     pub async fn sign_in(&self, draft: SignInDraft, at: Whereabouts) -> Result<NewSession, UseCaseError> {
         self.guess(at.source, &draft.email)?;
         let user = self.user_by_email(&draft.email).await?;
-        let active = user.as_ref().filter(|user| user.value.disabled.is_none());
-        let hash = active.and_then(|user| user.value.password_hash.clone());
-        let verified = self.0.passwords.verify(draft.password, hash).await?;
-        let (Some(user), Some(verified)) = (active, verified) else {
-            return Err(UseCaseError::WrongCredentials);
-        };
-        let mut changed = user.value.clone();
-        let sign_in = match (&user.value.totp, draft.code) {
-            (None, _) => SignIn::Password,
-            (Some(_), None) => {
-                // Whoever guesses at codes knows the password: being right about it forgives no wrong code.
-                self.was_none(at.source, &draft.email);
-                return Err(UseCaseError::SecondFactor);
+        let active = user.filter(|user| user.value.disabled.is_none());
+        let hash = active.and_then(|user| user.value.password_hash);
+        let verified = self.0.passwords.verify(draft.password, hash.clone()).await?;
+        let verified = verified.ok_or(UseCaseError::WrongCredentials)?;
+        for _ in 0..ATTEMPTS {
+            let user = self.user_by_email(&draft.email).await?;
+            let user = user.filter(|user| user.value.disabled.is_none() && user.value.password_hash == hash);
+            let user = user.ok_or(UseCaseError::WrongCredentials)?;
+            let mut changed = user.value.clone();
+            let sign_in = match (&user.value.totp, &draft.code) {
+                (None, _) => SignIn::Password,
+                (Some(_), None) => {
+                    // Whoever guesses at codes knows the password: being right about it forgives no wrong code.
+                    self.was_none(at.source, &draft.email);
+                    return Err(UseCaseError::SecondFactor);
+                }
+                (Some(_), Some(code)) => totp::take(&self.0.seal, &mut changed, code, now())
+                    .ok_or(UseCaseError::WrongCredentials)?,
+            };
+            if let Some(better) = &verified.rehashed {
+                changed.password_hash = Some(better.clone());
             }
-            (Some(_), Some(code)) => {
-                totp::take(&self.0.seal, &mut changed, &code, now()).ok_or(UseCaseError::WrongCredentials)?
+            // At its version, changed or not: who changes the password, or the account, at the same time ends this
+            // session too, or is told to try again (LESSONS, advisory 12).
+            let pinned = vec![update(changed, user.version)];
+            let begun = self
+                .begin_session(
+                    user.value.id,
+                    sign_in,
+                    at.clone(),
+                    pinned,
+                    Others::Stay,
+                    "session.create",
+                )
+                .await;
+            match begun {
+                Err(UseCaseError::Contended) => {}
+                begun => {
+                    self.was_right(at.source, &draft.email);
+                    return begun;
+                }
             }
-        };
-        if let Some(better) = verified.rehashed {
-            changed.password_hash = Some(better);
         }
-        self.was_right(at.source, &draft.email);
-        let mut mutations = Vec::new();
-        if changed != user.value {
-            mutations.push(update(changed, user.version));
-        }
-        self.begin_session(user.value.id, sign_in, at, mutations, "session.create")
-            .await
+        Err(UseCaseError::Contended)
     }
 
     /// Begins a session, together with what led to it. A change of the user that others changed meanwhile, such as
@@ -109,6 +143,7 @@ impl UseCases {
         sign_in: SignIn,
         at: Whereabouts,
         mut mutations: Vec<Mutation>,
+        others: Others,
         action: &str,
     ) -> Result<NewSession, UseCaseError> {
         let (text, created) = (SessionText::new(Secret::new(random()?)), now());
@@ -122,13 +157,13 @@ impl UseCases {
             created,
             expires: created.after(SESSION_LIFE),
         };
-        let mut others = self.sessions_of(user).await?;
-        others.sort_by_key(|other| other.value.created);
-        let surplus = (others.len() + 1).saturating_sub(MAX_SESSIONS);
-        let over = others
+        let mut before = self.sessions_of(user).await?;
+        before.sort_by_key(|other| other.value.created);
+        let surplus = (before.len() + 1).saturating_sub(MAX_SESSIONS);
+        let over = before
             .iter()
             .enumerate()
-            .filter(|(at, other)| *at < surplus || other.value.expires <= created);
+            .filter(|(at, other)| others == Others::End || *at < surplus || other.value.expires <= created);
         mutations.extend(over.map(|(_, other)| Mutation::Delete(other.value.id.into(), None)));
         mutations.push(Mutation::Create(session.clone().into()));
         let actor = self.account(user).await?;
@@ -156,16 +191,12 @@ impl UseCases {
         Ok(Actor::person(organization, person, Permissions::NONE))
     }
 
-    /// Who shows this text, if it is that of a session that is good now, in the organization of their choice; the
-    /// only one they are in, if they do not choose.
+    /// Who shows this text, if it is that of a session that is good now, in their account, or in the
+    /// organization of their choice.
     ///
     /// # Errors
     /// When the person has to choose, or is not in the chosen organization, or the storage fails.
-    pub async fn person_of(
-        &self,
-        text: &str,
-        choice: Option<&OrganizationChoice>,
-    ) -> Result<Option<Actor>, UseCaseError> {
+    pub async fn person_of(&self, text: &str, acting: Acting<'_>) -> Result<Option<Actor>, UseCaseError> {
         let Ok(shown) = text.parse::<SessionText>() else {
             return Ok(None);
         };
@@ -188,7 +219,10 @@ impl UseCases {
             session: session.id,
             administrator: user.value.administrator,
         };
-        let (organization, permissions) = self.rights(person, choice).await?;
+        let (organization, permissions) = match acting {
+            Acting::Account => (self.start().await?.organization, Permissions::NONE),
+            Acting::In(choice) => self.rights(person, choice).await?,
+        };
         Ok(Some(Actor::person(organization, person, permissions)))
     }
 
@@ -225,6 +259,14 @@ impl UseCases {
             permissions = permissions.union(role.map_or(Permissions::NONE, |role| role.value.permissions));
         }
         Ok((member.value.organization, permissions))
+    }
+
+    /// Whether an actor is in the organization that a request names.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn is_in(&self, actor: &Actor, choice: &OrganizationChoice) -> Result<bool, UseCaseError> {
+        Ok(self.chosen(choice).await? == Some(actor.organization))
     }
 
     async fn chosen(&self, choice: &OrganizationChoice) -> Result<Option<OrganizationId>, UseCaseError> {

@@ -15,7 +15,8 @@ const FREE: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause of an address.
 const MAX_ADDRESS_PAUSE: Duration = Duration::from_secs(15 * 60);
-/// The longest pause of an account. Short: anybody can bring it about for somebody else, who is then kept out.
+/// The longest pause of an account. Short: anybody can bring it about for somebody else, who is then kept out for as
+/// long as they go on.
 const MAX_ACCOUNT_PAUSE: Duration = Duration::from_secs(30);
 /// A guess is forgotten after so long without another.
 const MEMORY: Duration = Duration::from_secs(60 * 60);
@@ -175,7 +176,7 @@ mod tests {
         }
     }
 
-    /// Whoever guesses at somebody's account keeps them out for half a minute at most.
+    /// Whoever guessed at somebody's account keeps them out for half a minute after they stop.
     #[test]
     fn an_account_is_never_locked_for_long() {
         let (mut throttle, mut now) = (Throttle::default(), Instant::now());

@@ -2,7 +2,7 @@
 
 use kakuremichi_core::{
     id::TokenId,
-    model::{DeclareScope, EnrolmentToken, Role},
+    model::{DeclareScope, EnrolmentToken, Permission, Permissions, Role},
     name::Label,
     secret::Secret,
     store::{Mutation, Stored, Version},
@@ -45,6 +45,10 @@ impl UseCases {
     /// # Errors
     /// When the draft is not valid or the storage fails.
     pub async fn create_token(&self, actor: &Actor, draft: TokenDraft) -> Result<NewToken, UseCaseError> {
+        if !draft.declare.is_empty() {
+            // Whoever enrols with it publishes services.
+            actor.may_give(Permissions::NONE.with(Permission::ServicesWrite))?;
+        }
         let created = now();
         if draft.uses == Some(0) {
             return Err(UseCaseError::field(

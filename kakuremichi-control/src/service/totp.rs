@@ -12,8 +12,9 @@ use totp_rs::Builder;
 use super::{
     Actor, UseCaseError, UseCases, now, random,
     seal::Seal,
-    sign_in::{NewSession, Whereabouts},
+    sign_in::{NewSession, Others, Whereabouts},
     update,
+    users::Factor,
 };
 
 /// The bytes of a secret: 160 bits, as RFC 4226 recommends.
@@ -67,7 +68,8 @@ impl UseCases {
     }
 
     /// Sets the person's second factor up, or another one in its place: with a code that proves that the app has
-    /// the secret, and the password, since a session that was left open is not enough. All sessions of before end.
+    /// the secret, and the password, since a session that was left open is not enough; with a code of the one before,
+    /// where there is one. All sessions of before end.
     ///
     /// # Errors
     /// When secret, code or password are wrong, too much was guessed, or the storage fails.
@@ -77,9 +79,12 @@ impl UseCases {
         secret: &Secret<String>,
         code: &Secret<String>,
         password: Secret<String>,
+        current: Option<&Secret<String>>,
         at: Whereabouts,
     ) -> Result<NewTotp, UseCaseError> {
-        let user = self.confirm_password(actor, password, &at).await?;
+        let user = self
+            .confirm(actor, password, Factor::Second(current), &at)
+            .await?;
         let bytes = BASE32_NOPAD
             .decode(secret.expose().as_bytes())
             .unwrap_or_default();
@@ -105,10 +110,17 @@ impl UseCases {
             last_step: step,
         });
         changed.recovery_codes = codes.iter().map(|code| sha256(code)).collect();
-        let mut mutations = self.end_sessions_of(user.value.id).await?;
-        mutations.push(update(changed, user.version));
+        changed.reset = None;
+        let mutations = vec![update(changed, user.version)];
         let session = self
-            .begin_session(user.value.id, SignIn::PasswordAndTotp, at, mutations, "user.totp")
+            .begin_session(
+                user.value.id,
+                SignIn::PasswordAndTotp,
+                at,
+                mutations,
+                Others::End,
+                "user.totp",
+            )
             .await?;
         Ok(NewTotp {
             recovery_codes: codes.iter().map(|code| Secret::new(written(code))).collect(),
@@ -116,7 +128,7 @@ impl UseCases {
         })
     }
 
-    /// Takes the person's second factor away. All sessions of before end.
+    /// Takes the person's second factor away, which needs a code of it. All sessions of before end.
     ///
     /// # Errors
     /// When the password is wrong, too much was guessed, or the storage fails.
@@ -124,15 +136,23 @@ impl UseCases {
         &self,
         actor: &Actor,
         password: Secret<String>,
+        code: Option<&Secret<String>>,
         at: Whereabouts,
     ) -> Result<NewSession, UseCaseError> {
-        let user = self.confirm_password(actor, password, &at).await?;
+        let user = self.confirm(actor, password, Factor::Second(code), &at).await?;
         let mut changed = user.value.clone();
         (changed.totp, changed.recovery_codes) = (None, Vec::new());
-        let mut mutations = self.end_sessions_of(user.value.id).await?;
-        mutations.push(update(changed, user.version));
-        self.begin_session(user.value.id, SignIn::Password, at, mutations, "user.totp_remove")
-            .await
+        changed.reset = None;
+        let mutations = vec![update(changed, user.version)];
+        self.begin_session(
+            user.value.id,
+            SignIn::Password,
+            at,
+            mutations,
+            Others::End,
+            "user.totp_remove",
+        )
+        .await
     }
 }
 

@@ -3,20 +3,29 @@
 use kakuremichi_core::{
     email::EmailAddress,
     id::UserId,
-    model::{Member, PersonName, SignIn, User},
+    model::{Member, PersonName, Session, SignIn, User},
     secret::Secret,
     store::{Mutation, Query, RecordId, RecordKind, Stored, Version},
 };
 
 use super::{
     Actor, Listing, UseCaseError, UseCases, at_version, now,
-    sign_in::{NewSession, Whereabouts},
-    update, written,
+    sign_in::{NewSession, Others, Whereabouts},
+    totp, update, written,
 };
 
 /// The shortest password, in characters (NIST SP 800-63B-4 asks for 15 where it is the only factor, 8 beside
 /// another; the second factor is the organization's to demand).
 pub const MIN_PASSWORD: usize = 12;
+
+/// With what a person confirms a change of their account.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Factor<'a> {
+    /// The password.
+    Password,
+    /// The password, and a code where a second factor is set up.
+    Second(Option<&'a Secret<String>>),
+}
 
 /// What an administrator may change of an account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,29 +71,43 @@ impl UseCases {
         at: Whereabouts,
     ) -> Result<NewSession, UseCaseError> {
         check_password("new_password", &new)?;
-        let user = self.confirm_password(actor, current, &at).await?;
+        let user = self.confirm(actor, current, Factor::Password, &at).await?;
         let changed = User {
             password_hash: Some(self.0.passwords.hash(new).await?),
-            ..user.value.clone()
+            reset: None,
+            ..user.value
         };
-        let mut mutations = self.end_sessions_of(user.value.id).await?;
-        mutations.push(update(changed, user.version));
-        self.begin_session(user.value.id, SignIn::Password, at, mutations, "user.password")
+        let sign_in = self.sign_in_of(actor).await?;
+        let mutations = vec![update(changed.clone(), user.version)];
+        self.begin_session(changed.id, sign_in, at, mutations, Others::End, "user.password")
             .await
     }
 
-    /// The person's account, if this is its password.
-    pub(super) async fn confirm_password(
+    /// By what the person signed in.
+    async fn sign_in_of(&self, actor: &Actor) -> Result<SignIn, UseCaseError> {
+        let session = self.store().entity::<Session>(actor.signed_in()?.session).await?;
+        Ok(session.map_or(SignIn::Password, |session| session.value.sign_in))
+    }
+
+    /// The person's account, if this is its password, and, where the second factor is asked for and there is one,
+    /// a good code of it, which is used then.
+    pub(super) async fn confirm(
         &self,
         actor: &Actor,
         password: Secret<String>,
+        factor: Factor<'_>,
         at: &Whereabouts,
     ) -> Result<Stored<User>, UseCaseError> {
-        let user = self.own_user(actor).await?;
+        let mut user = self.own_user(actor).await?;
         self.guess(at.source, &user.value.email)?;
         let hash = user.value.password_hash.clone();
         if self.0.passwords.verify(password, hash).await?.is_none() {
             return Err(UseCaseError::WrongPassword);
+        }
+        if let (Factor::Second(code), true) = (factor, user.value.totp.is_some()) {
+            let code = code.ok_or(UseCaseError::SecondFactor)?;
+            let taken = totp::take(&self.0.seal, &mut user.value, code, now());
+            taken.ok_or(UseCaseError::WrongPassword)?;
         }
         self.was_right(at.source, &user.value.email);
         Ok(user)
@@ -143,7 +166,10 @@ impl UseCases {
             changed.administrator = administrator;
         }
         match change.disabled {
-            Some(true) => changed.disabled = changed.disabled.or_else(|| Some(now())),
+            Some(true) => {
+                changed.disabled = changed.disabled.or_else(|| Some(now()));
+                changed.reset = None;
+            }
             Some(false) => changed.disabled = None,
             None => {}
         }

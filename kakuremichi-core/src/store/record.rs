@@ -237,6 +237,8 @@ pub enum UniqueKey {
     Membership(OrganizationId, UserId),
     /// The hash of an invitation's secret.
     InvitationSecret([u8; 32]),
+    /// The invitation of the first start.
+    SetUp,
     /// The hash of a session's secret.
     SessionSecret([u8; 32]),
     /// The hash of a secret that was mailed to a user.
@@ -265,6 +267,7 @@ impl fmt::Display for UniqueKey {
             Self::GroupName(organization, name) => write!(f, "group/{organization}/{name}"),
             Self::Membership(organization, user) => write!(f, "member/{organization}/{user}"),
             Self::InvitationSecret(hash) => write!(f, "invitation/{}", hex(hash)),
+            Self::SetUp => f.write_str("set-up"),
             Self::SessionSecret(hash) => write!(f, "session/{}", hex(hash)),
             Self::MailedSecret(hash) => write!(f, "mailed/{}", hex(hash)),
         }
@@ -361,7 +364,11 @@ impl StoreRecord {
             Self::Role(role) => vec![UniqueKey::RoleName(role.organization, role.name.clone())],
             Self::Group(group) => vec![UniqueKey::GroupName(group.organization, group.name.clone())],
             Self::Member(member) => vec![UniqueKey::Membership(member.organization, member.user)],
-            Self::Invitation(invitation) => vec![UniqueKey::InvitationSecret(invitation.secret_hash)],
+            Self::Invitation(invitation) => {
+                let mut keys = vec![UniqueKey::InvitationSecret(invitation.secret_hash)];
+                keys.extend(invitation.administrator.then_some(UniqueKey::SetUp));
+                keys
+            }
             Self::Session(session) => vec![UniqueKey::SessionSecret(session.secret_hash)],
             Self::Policy(policy) => {
                 vec![UniqueKey::PolicyName(policy.organization, policy.name.clone())]

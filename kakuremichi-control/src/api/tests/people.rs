@@ -287,14 +287,13 @@ async fn a_second_factor_is_asked_for() {
         .is(401, "KKM-A002");
     let account = api.with(&token, "GET", "/account", None).await;
     assert_eq!(account.body["recovery_codes"], 9);
-    let removed = api
-        .with(
-            &token,
-            "DELETE",
-            "/account/totp",
-            Some(json!({"password": PASSWORD})),
-        )
-        .await;
+    // A password alone takes it away no more than it lets in.
+    let without = Some(json!({"password": PASSWORD}));
+    api.with(&token, "DELETE", "/account/totp", without)
+        .await
+        .is(401, "KKM-A012");
+    let code = json!({"password": PASSWORD, "code": made.body["recovery_codes"][7]});
+    let removed = api.with(&token, "DELETE", "/account/totp", Some(code)).await;
     removed.is(200, "");
     api.sign_in("root@example.net", PASSWORD, None).await.is(201, "");
 }
@@ -435,6 +434,19 @@ async fn nobody_gives_what_they_do_not_have() {
         api.with(&anna, "DELETE", &format!("/members/{roots}"), None)
             .await,
     );
+    // Publishing by way of an agent is publishing.
+    let enrols = api.key_with(json!(["tokens.write"])).await;
+    let token = |hosts: Value| Some(json!({"name": "t", "role": "agent", "declare": {"hosts": hosts}}));
+    refused(
+        api.with(&enrols, "POST", "/tokens", token(json!(["*.example.net"])))
+            .await,
+    );
+    api.with(&enrols, "POST", "/tokens", token(json!([])))
+        .await
+        .is(201, "");
+    // A key is good in its own organization.
+    let elsewhere = [("kakuremichi-organization", "elsewhere")];
+    refused(api.send("GET", "/api/v1/services", &elsewhere, None).await);
     // Built in is built in, for everybody.
     let change = Some(json!({"name": "owner", "permissions": []}));
     api.with(&root, "PUT", &format!("/roles/{owner}"), change)
@@ -520,6 +532,72 @@ async fn a_change_counts_at_once() {
         .is(204, "");
 }
 
+/// LESSONS, advisory 12, whatever sessions there are: those that ended by themselves, and as many as there can be.
+#[tokio::test]
+async fn advisory_12_old_and_many_sessions_are_no_obstacle() {
+    let api = Api::start().await;
+    api.administrator().await;
+    let mut token = String::new();
+    for _ in 0..crate::service::MAX_SESSIONS + 1 {
+        token = text(&api.sign_in("root@example.net", PASSWORD, None).await.body["token"]);
+    }
+    let store = api.control.use_cases().store();
+    let sessions = store.all::<kakuremichi_core::model::Session>(None).await.unwrap();
+    assert_eq!(sessions.len(), crate::service::MAX_SESSIONS);
+    let oldest = sessions
+        .iter()
+        .min_by_key(|session| session.value.created)
+        .unwrap();
+    let mut over = oldest.value.clone();
+    over.expires = Timestamp::from_millis(crate::service::now().as_millis() - 1);
+    let batch = kakuremichi_core::store::Batch {
+        mutations: vec![Mutation::Update(over.into(), oldest.version)],
+        audit: sample::audit("test.expire"),
+    };
+    store.commit(batch).await.unwrap();
+    let change = json!({"password": PASSWORD, "new_password": "another password"});
+    api.with(&token, "PUT", "/account/password", Some(change))
+        .await
+        .is(200, "");
+    let sessions = store.all::<kakuremichi_core::model::Session>(None).await.unwrap();
+    assert_eq!(sessions.len(), 1);
+}
+
+/// An account is its owner's, whatever organizations they are in.
+#[tokio::test]
+async fn who_is_in_no_organization_keeps_their_account() {
+    let api = Api::start().await;
+    api.administrator().await;
+    let anna = api.person("anna@example.net", json!(["services.read"])).await;
+    let members = api.get("/members").await;
+    let items = members.body["items"].as_array().unwrap();
+    let hers = items
+        .iter()
+        .find(|item| item["email"] == "anna@example.net")
+        .unwrap();
+    let path = format!("/api/v1/members/{}", text(&hers["id"]));
+    api.send("DELETE", &path, &[], None).await.is(204, "");
+    api.with(&anna, "GET", "/services", None)
+        .await
+        .is(403, "KKM-A003");
+    api.with(&anna, "GET", "/account", None).await.is(200, "");
+    let role = text(&hers["roles"][0]);
+    let again = api
+        .post(
+            "/invitations",
+            json!({"email": "anna@example.net", "roles": [role]}),
+        )
+        .await;
+    let join = Some(json!({"invitation": again.body["invitation"]}));
+    api.with(&anna, "POST", "/account/organizations", join)
+        .await
+        .is(201, "");
+    api.with(&anna, "GET", "/services", None).await.is(200, "");
+    api.with(&anna, "DELETE", "/sessions/current", None)
+        .await
+        .is(204, "");
+}
+
 /// A person is in several organizations, and in each of them as something else.
 #[tokio::test]
 async fn a_person_acts_in_the_organization_of_their_choice() {
@@ -564,7 +642,7 @@ async fn a_person_acts_in_the_organization_of_their_choice() {
         .is(201, "");
     api.with(&anna, "POST", "/account/organizations", join)
         .await
-        .is(400, "KKM-A015");
+        .is(409, "KKM-A014");
     api.with(&anna, "GET", "/services", None)
         .await
         .is(400, "KKM-A015");
