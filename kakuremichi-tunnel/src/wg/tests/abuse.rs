@@ -154,7 +154,11 @@ fn a_flood_from_forged_senders_does_not_keep_a_peer_from_connecting() {
 /// A peer that does nothing but shake hands, from as many places as it likes, is answered ten times a second.
 #[test]
 fn a_peer_that_floods_initiations_is_limited_by_itself() {
-    let mut scene = Flooded::new(HandshakeLimits::default());
+    // What all together may is not what stops it.
+    let mut scene = Flooded::new(HandshakeLimits {
+        unproven_per_second: 1_000,
+        ..HandshakeLimits::default()
+    });
     let other = Node::new(3);
     let peers = [scene.peer.as_peer(), other.as_peer()].map(|peer| PeerConfig {
         endpoint: None,
