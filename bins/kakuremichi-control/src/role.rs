@@ -47,11 +47,9 @@ impl ControlRole {
         let role = Self::start(&config, data, listener).await?;
         let _admin = admin.serve(Arc::new(Source::new(role.control.clone())))?;
         tracing::info!(address = %role.address, url = %config.public_url, "Control serves");
-        if let Some(link) = role.set_up_link().await? {
-            run::print(&format!(
-                "No user has an account yet. Make the first one, within a day:\n{}\n",
-                link.expose()
-            ))?;
+        // Nodes are served, whether or not somebody can be told how to make an account.
+        if let Err(failure) = role.print_set_up_link().await {
+            tracing::error!(%failure, "no link for the first user; the next start makes one");
         }
         let signal = signals.next().await;
         tracing::info!(signal, "draining");
@@ -125,6 +123,16 @@ impl ControlRole {
     pub async fn set_up_link(&self) -> Result<Option<Secret<String>>, Failure> {
         let link = self.control.set_up_link().await;
         link.map_err(|error| Failure::because("no set-up link can be made", &error))
+    }
+
+    async fn print_set_up_link(&self) -> Result<(), Failure> {
+        match self.set_up_link().await? {
+            Some(link) => run::print(&format!(
+                "No user has an account yet. Make the first one, within a day:\n{}\n",
+                link.expose()
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Control itself.
