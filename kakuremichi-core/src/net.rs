@@ -373,6 +373,16 @@ pub const OVERLAY_V4: Cidr = Cidr {
     length: 10,
 };
 
+/// What is counted as one where work is bounded by address: an IPv4 address, also when it is written as an IPv6 one
+/// (RFC 4291, section 2.5.5.2), or the /64 that an IPv6 subscriber has at least (RFC 6177).
+#[must_use]
+pub fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -419,5 +429,13 @@ mod tests {
         assert!(overlay.cidr().contains(overlay.address(&[9; 16]).into()));
         assert_eq!(Overlay::try_from(overlay.cidr()), Ok(overlay));
         assert!(Overlay::try_from("fe80::/48".parse::<Cidr>().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_subscriber_is_an_address_or_a_network() {
+        let of = |text: &str| subscriber(text.parse().unwrap()).to_string();
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(of("192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
     }
 }

@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use kakuremichi_core::net::subscriber;
+
 /// The most connections whose nodes are not authenticated yet. One more is refused: come back later.
 pub const MAX_UNAUTHENTICATED: usize = 1024;
 /// The most of them from one address, or from one IPv6 /64. One more is refused.
@@ -32,7 +34,7 @@ pub(crate) struct Unauthenticated {
 impl Limits {
     /// Without an address (the embedder's server does not tell) only the total is bounded.
     pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Unauthenticated> {
-        let address = address.map(network);
+        let address = address.map(subscriber);
         let mut counts = self.counts();
         if counts.total >= MAX_UNAUTHENTICATED {
             return None;
@@ -74,14 +76,6 @@ impl Drop for Unauthenticated {
                 counts.by_address.remove(&address);
             }
         }
-    }
-}
-
-/// What one visitor has: an IPv4 address, or a /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kakuremichi_core::email::EmailAddress;
+use kakuremichi_core::{email::EmailAddress, net::subscriber};
 
 /// Wrong guesses that cost nothing but themselves.
 const FREE: u32 = 5;
@@ -27,7 +27,7 @@ const MAX_REMEMBERED: usize = 16 * 1024;
 /// advisory 17).
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
-    addresses: Table<u128>,
+    addresses: Table<IpAddr>,
     accounts: Table<EmailAddress>,
 }
 
@@ -55,7 +55,7 @@ impl Throttle {
         account: &EmailAddress,
         now: Instant,
     ) -> Result<(), Duration> {
-        let address = address.map(prefix);
+        let address = address.map(subscriber);
         let by_address = address.map_or(Duration::ZERO, |key| {
             self.addresses.wait(&key, MAX_ADDRESS_PAUSE, now)
         });
@@ -74,7 +74,7 @@ impl Throttle {
     pub(super) fn was_none(&mut self, address: Option<IpAddr>, account: &EmailAddress) {
         self.accounts.take_back(account);
         if let Some(address) = address {
-            self.addresses.take_back(&prefix(address));
+            self.addresses.take_back(&subscriber(address));
         }
     }
 
@@ -83,7 +83,7 @@ impl Throttle {
     pub(super) fn was_right(&mut self, address: Option<IpAddr>, account: &EmailAddress) {
         self.accounts.0.remove(account);
         if let Some(address) = address {
-            self.addresses.take_back(&prefix(address));
+            self.addresses.take_back(&subscriber(address));
         }
     }
 }
@@ -128,14 +128,6 @@ impl<K: Eq + Hash + Clone> Table<K> {
 impl Guesses {
     fn is_remembered(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last) < MEMORY
-    }
-}
-
-/// An IPv4 address, or the network that one IPv6 subscriber has at least.
-fn prefix(address: IpAddr) -> u128 {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,
     }
 }
 

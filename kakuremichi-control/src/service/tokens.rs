@@ -43,7 +43,7 @@ impl UseCases {
     /// Makes a token.
     ///
     /// # Errors
-    /// When the draft is not valid or the storage fails.
+    /// When the draft is not valid, agents could publish with it what the actor may not, or the storage fails.
     pub async fn create_token(&self, actor: &Actor, draft: TokenDraft) -> Result<NewToken, UseCaseError> {
         if !draft.declare.is_empty() {
             // Whoever enrols with it publishes services.
