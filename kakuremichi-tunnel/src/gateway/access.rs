@@ -145,10 +145,10 @@ impl AccessControl {
         let service = &*matched.service;
         let policy = &*matched.route().policy;
         let needs = policy.needs();
-        let mut request = request.clone();
+        let mut noted = request.clone();
         for name in &needs.headers {
             let lines = headers.get_all(name.as_str()).iter();
-            request = request.note(name.clone(), lines.map(HeaderValue::as_bytes));
+            noted = noted.note(name.clone(), lines.map(HeaderValue::as_bytes));
         }
         let mut facts = KnownFacts {
             subject: Subject {
@@ -158,7 +158,7 @@ impl AccessControl {
             source: source.to_canonical(),
             country: None,
             asn: None,
-            asked: AskedFor::Http(request.clone()),
+            asked: AskedFor::Http(noted),
             proofs: Vec::new(),
             password_hash: None,
         };
@@ -169,7 +169,7 @@ impl AccessControl {
         // cannot make the gateway verify passwords.
         let open = matches!(decision, Decision::Challenge(_)) || needs.identity;
         if open && let Some(credential) = credential::read(headers) {
-            match self.prove(&facts, policy, &request, &credential).await {
+            match self.prove(&facts, policy, request, &credential).await {
                 Proven::Nothing | Proven::Wrong => {}
                 Proven::Basic(proof, hash) => {
                     facts.proofs.push(proof);
