@@ -31,9 +31,12 @@ mod text;
 mod tokens;
 mod users;
 
+pub(crate) use extract::At;
 pub use extract::MAX_BODY;
 pub use openapi::document;
 pub use permission::Requirement;
+pub(crate) use problem::status_of;
+pub(crate) use text::written;
 
 use std::sync::Arc;
 
@@ -50,7 +53,7 @@ use self::problem::Problem;
 use crate::control::Owner;
 
 /// What handlers work with.
-type App = Arc<Owner>;
+pub(crate) type App = Arc<Owner>;
 
 /// The prefix of every path.
 const PREFIX: &str = "/api/v1";

@@ -6,9 +6,15 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{
+    Router,
+    http::{HeaderValue, header},
+    middleware::map_response,
+    response::Response,
+};
 use kakuremichi_core::{
-    audit::AuditSink, auth::Authenticator, id::NodeId, key::IdentityKey, secret::Secret, store::Store,
+    audit::AuditSink, auth::Authenticator, id::NodeId, key::IdentityKey, net::Host, secret::Secret,
+    store::Store,
 };
 use kakuremichi_proto::{
     capability::Capabilities,
@@ -136,7 +142,11 @@ impl Control {
     /// When the first call is not made within a tokio runtime.
     pub fn router(&self) -> Router {
         self.0.start();
-        api::router(Arc::clone(&self.0)).merge(pages::router())
+        let router = api::router(Arc::clone(&self.0)).merge(pages::router(Arc::clone(&self.0)));
+        match self.0.strict_transport() {
+            true => router.layer(map_response(strict_transport)),
+            false => router,
+        }
     }
 
     /// A link with which the first user makes an account, who then administers this Control. It is good once, and
@@ -313,7 +323,29 @@ impl ControlBuilder {
     }
 }
 
+/// Tells browsers to come over TLS only (RFC 6797).
+async fn strict_transport(mut response: Response) -> Response {
+    let value = HeaderValue::from_static("max-age=31536000");
+    response
+        .headers_mut()
+        .insert(header::STRICT_TRANSPORT_SECURITY, value);
+    response
+}
+
 impl Owner {
+    /// Whether browsers are told to come over TLS only. Not on this machine's own names: the promise would bind
+    /// whatever else it serves there, on any port.
+    fn strict_transport(&self) -> bool {
+        let local = match &self.public_url.endpoint().host {
+            Host::Name(name) => {
+                let name = name.as_str();
+                name == "localhost" || name.ends_with(".localhost")
+            }
+            Host::Address(_) => true,
+        };
+        self.public_url.is_secure() && !local
+    }
+
     fn start(&self) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         if tasks.is_some() || *self.state.borrow() != HubState::Open {

@@ -23,6 +23,7 @@ pub mod service;
 pub mod store;
 pub mod tls;
 
+mod browser;
 mod control;
 mod identity;
 mod mail;

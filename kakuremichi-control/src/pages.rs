@@ -1,6 +1,12 @@
 //! Pages for people, below Control's own path.
 //!
-//! They are files of this crate, nothing is made of what a request brings, and they work through the REST API.
+//! Those with a script are files of this crate: nothing in them is made of what a request brings, and they work
+//! through the REST API. The others are rendered, with no script at all.
+
+mod rendered;
+mod sign_in;
+
+pub(crate) use sign_in::sign_in_path;
 
 use axum::{
     Router,
@@ -9,6 +15,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+
+use crate::api::App;
 
 // What a page needs to know of its link stands behind a `#`, so that it is sent to nobody before the form is, and
 // then in a body.
@@ -20,7 +28,11 @@ pub(crate) const RESET: &str = "/reset";
 /// The path of the page on which an address is confirmed.
 pub(crate) const VERIFY: &str = "/verify";
 
-pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub(crate) fn router(app: App) -> Router {
+    files().merge(sign_in::router().with_state(app))
+}
+
+fn files() -> Router {
     const HTML: &str = "text/html; charset=utf-8";
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     const STYLE: &str = "text/css; charset=utf-8";

@@ -49,7 +49,8 @@ pub use roles::{OWNER, RoleDraft};
 pub(crate) use seal::Seal;
 pub use services::MAX_ENCODED_SERVICE;
 pub use sign_in::{
-    Acting, MAX_SESSIONS, NewSession, OrganizationChoice, SESSION_LIFE, SignInDraft, Whereabouts,
+    Acting, MAX_SESSIONS, NewSession, OrganizationChoice, SESSION_LIFE, SignInDraft, SignInStep, TICKET_LIFE,
+    Whereabouts,
 };
 pub use simulate::{Simulated, SimulatedProof, Simulation};
 pub use sites::{MAX_NETWORKS, SiteDraft};

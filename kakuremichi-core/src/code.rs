@@ -120,6 +120,8 @@ codes! {
     NO_MAIL = "KKM-A017";
     /// The caller is in several organizations and has to name one.
     ORGANIZATION = "KKM-A015";
+    /// A sign-in took too long, or what it began with has changed: begin it again.
+    SIGN_IN_OVER = "KKM-A030";
 
     /// No service has this host.
     NO_SERVICE = "KKM-G001";

@@ -12,9 +12,10 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{At, Body, etag},
+    guard::Shown,
     members::MemberView,
     problem::Problem,
-    sessions::NewSessionView,
+    sessions::{NewSessionView, instead},
     text::TimeText,
 };
 use crate::{
@@ -160,11 +161,13 @@ pub(super) async fn change_password(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
     At(at): At,
+    Extension(shown): Extension<Shown>,
     Body(input): Body<PasswordInput>,
-) -> Result<Json<NewSessionView>, Problem> {
+) -> Result<impl IntoResponse, Problem> {
     let (current, new) = (Secret::new(input.password), Secret::new(input.new_password));
     let begun = app.use_cases.change_password(&actor, current, new, at).await?;
-    Ok(Json(begun.into()))
+    let (cookie, view) = instead(&app, shown, begun);
+    Ok((cookie, Json(view)))
 }
 
 /// Draws a secret for the app that makes codes. It counts once it is confirmed.
@@ -189,8 +192,9 @@ pub(super) async fn set_totp(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
     At(at): At,
+    Extension(shown): Extension<Shown>,
     Body(input): Body<TotpInput>,
-) -> Result<Json<NewTotpView>, Problem> {
+) -> Result<impl IntoResponse, Problem> {
     let (secret, code) = (Secret::new(input.secret), Secret::new(input.code));
     let password = Secret::new(input.password);
     let current = input.current_code.map(Secret::new);
@@ -199,10 +203,13 @@ pub(super) async fn set_totp(
         .set_totp(&actor, &secret, &code, password, current.as_ref(), at)
         .await?;
     let codes = made.recovery_codes.iter().map(|code| code.expose().clone());
-    Ok(Json(NewTotpView {
-        recovery_codes: codes.collect(),
-        session: made.session.into(),
-    }))
+    let recovery_codes = codes.collect();
+    let (cookie, session) = instead(&app, shown, made.session);
+    let view = NewTotpView {
+        recovery_codes,
+        session,
+    };
+    Ok((cookie, Json(view)))
 }
 
 /// Takes the second factor away. All sessions end, and another begins.
@@ -213,14 +220,16 @@ pub(super) async fn remove_totp(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
     At(at): At,
+    Extension(shown): Extension<Shown>,
     Body(input): Body<ConfirmInput>,
-) -> Result<Json<NewSessionView>, Problem> {
+) -> Result<impl IntoResponse, Problem> {
     let (password, code) = (Secret::new(input.password), input.code.map(Secret::new));
     let begun = app
         .use_cases
         .remove_totp(&actor, password, code.as_ref(), at)
         .await?;
-    Ok(Json(begun.into()))
+    let (cookie, view) = instead(&app, shown, begun);
+    Ok((cookie, Json(view)))
 }
 
 /// Accepts an invitation for the account that is signed in.

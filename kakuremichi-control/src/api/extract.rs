@@ -116,7 +116,7 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
 }
 
 /// Where the caller is.
-pub(super) struct At(pub(super) Whereabouts);
+pub(crate) struct At(pub(crate) Whereabouts);
 
 impl<S: Sync> FromRequestParts<S> for At {
     type Rejection = Infallible;

@@ -20,10 +20,22 @@ use super::{
     extract::{client_address, organization_choice},
     problem::Problem,
 };
-use crate::service::{Acting, Actor, UseCaseError};
+use crate::{
+    browser::Browser,
+    service::{Acting, Actor, UseCaseError},
+};
+
+/// How a caller shows who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// In the header `Authorization`.
+    Header,
+    /// By the cookie of a browser.
+    Cookie,
+}
 
 /// Lets a request through to its handler if its caller is allowed it. The handler finds the caller as
-/// an `Actor` among the request's extensions.
+/// an `Actor` among the request's extensions, and how they showed it as [`Shown`].
 pub(super) async fn guard(
     State((app, requirement)): State<(App, Requirement)>,
     mut request: Request,
@@ -34,8 +46,9 @@ pub(super) async fn guard(
     }
     let source = client_address(request.extensions());
     match caller(&app, requirement, request.headers(), source).await {
-        Ok(actor) if requirement.is_met_by(&actor) => {
+        Ok((actor, shown)) if requirement.is_met_by(&actor) => {
             request.extensions_mut().insert(actor);
+            request.extensions_mut().insert(shown);
             next.run(request).await
         }
         Ok(_) => Problem::new(StatusCode::FORBIDDEN, Code::FORBIDDEN, requirement.refusal()).into_response(),
@@ -48,9 +61,34 @@ async fn caller(
     requirement: Requirement,
     headers: &HeaderMap,
     source: Option<IpAddr>,
+) -> Result<(Actor, Shown), Problem> {
+    let (credential, shown) = match headers.contains_key(header::AUTHORIZATION) {
+        true => (credential(headers), Shown::Header),
+        false => (cookie(app, headers), Shown::Cookie),
+    };
+    let credential = credential.ok_or_else(Problem::unauthenticated)?;
+    let actor = actor(app, requirement, headers, &credential, shown, source).await?;
+    Ok((actor, shown))
+}
+
+/// The cookie of a browser, from a page of this Control only: another site has the browser send it too.
+fn cookie(app: &App, headers: &HeaderMap) -> Option<Credential> {
+    let browser = Browser::of(&app.public_url);
+    let text = browser
+        .session_text(headers)
+        .filter(|_| browser.is_own(headers))?;
+    Some(Credential::Bearer(Secret::new(text.to_owned())))
+}
+
+async fn actor(
+    app: &App,
+    requirement: Requirement,
+    headers: &HeaderMap,
+    credential: &Credential,
+    shown: Shown,
+    source: Option<IpAddr>,
 ) -> Result<Actor, Problem> {
-    let credential = credential(headers).ok_or_else(Problem::unauthenticated)?;
-    if let Credential::Bearer(text) = &credential {
+    if let Credential::Bearer(text) = credential {
         let choice = organization_choice(headers)?;
         let acting = match requirement {
             Requirement::Person => Acting::Account,
@@ -58,6 +96,9 @@ async fn caller(
         };
         if let Some(person) = app.use_cases.person_of(text.expose(), acting).await? {
             return Ok(person);
+        }
+        if shown == Shown::Cookie {
+            return Err(Problem::unauthenticated());
         }
         if let Some(key) = app.use_cases.actor_of(text.expose()).await? {
             return match choice {
@@ -73,7 +114,7 @@ async fn caller(
     };
     let source = source.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     let asked = authenticator
-        .authenticate(AuthenticationRequest::new(source, &credential))
+        .authenticate(AuthenticationRequest::new(source, credential))
         .await;
     match asked {
         Ok(Authentication::Proven(identity)) => {

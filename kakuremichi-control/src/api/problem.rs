@@ -79,6 +79,13 @@ impl Problem {
     }
 }
 
+/// The HTTP status and the sentence of an error, for a page.
+pub(crate) fn status_of(error: UseCaseError) -> (StatusCode, String) {
+    let problem = Problem::from(error);
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, problem.detail)
+}
+
 impl From<UseCaseError> for Problem {
     fn from(error: UseCaseError) -> Self {
         let code = error.code();
@@ -92,7 +99,9 @@ impl From<UseCaseError> for Problem {
                 problem.retry_after = wait.as_secs() + 1;
                 return problem;
             }
-            UseCaseError::WrongCredentials | UseCaseError::SecondFactor => StatusCode::UNAUTHORIZED,
+            UseCaseError::WrongCredentials | UseCaseError::SecondFactor | UseCaseError::SignInOver => {
+                StatusCode::UNAUTHORIZED
+            }
             UseCaseError::Exceeds(_)
             | UseCaseError::NoAdministrator
             | UseCaseError::NoPerson

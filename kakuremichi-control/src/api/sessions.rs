@@ -1,6 +1,11 @@
 //! Signing in, and being signed in.
 
-use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::{HeaderName, HeaderValue, StatusCode},
+    response::IntoResponse,
+};
 use kakuremichi_core::{email::EmailAddress, id::SessionId, model::Session, secret::Secret};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,11 +13,15 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{At, Body, Id},
+    guard::Shown,
     page::Page,
     problem::Problem,
     text::TimeText,
 };
-use crate::service::{Actor, NewSession, SignInDraft, UseCaseError, parse_email};
+use crate::{
+    browser::Browser,
+    service::{Actor, NewSession, SignInDraft, UseCaseError, parse_email},
+};
 
 /// Who signs in.
 #[derive(Deserialize, ToSchema)]
@@ -55,9 +64,11 @@ pub(crate) struct SessionView {
 /// A session that began.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NewSessionView {
-    /// What to send as a bearer token. It is shown this once.
+    /// What to send as a bearer token. It is shown this once, and not at all to a browser that has a cookie, which
+    /// gets another cookie.
     #[schema(example = "kkm_session_…")]
-    token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     /// What it is from now on.
     session: SessionView,
 }
@@ -104,10 +115,12 @@ pub(super) async fn list(
 pub(super) async fn delete_current(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-) -> Result<StatusCode, Problem> {
+    Extension(shown): Extension<Shown>,
+) -> Result<impl IntoResponse, Problem> {
     let session = actor.person.ok_or(UseCaseError::NoPerson)?.session;
     app.use_cases.end_session(&actor, session).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let cookie = (shown == Shown::Cookie).then(|| Browser::of(&app.public_url).no_session());
+    Ok((cookie, StatusCode::NO_CONTENT))
 }
 
 /// Ends one of the caller's sessions.
@@ -121,6 +134,24 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Problem> {
     app.use_cases.end_session(&actor, id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A session that began in the place of the caller's. Whoever showed a cookie gets another one, and no text that a
+/// script could read.
+pub(super) fn instead(
+    app: &App,
+    shown: Shown,
+    begun: NewSession,
+) -> (Option<[(HeaderName, HeaderValue); 1]>, NewSessionView) {
+    match shown {
+        Shown::Header => (None, begun.into()),
+        Shown::Cookie => {
+            let cookie = Browser::of(&app.public_url).session(&begun);
+            let mut view = NewSessionView::from(begun);
+            view.token = None;
+            (Some(cookie), view)
+        }
+    }
 }
 
 impl SessionView {
@@ -142,7 +173,7 @@ impl From<NewSession> for NewSessionView {
         let session = begun.session.value;
         let id = session.id;
         Self {
-            token: begun.text.expose().clone(),
+            token: Some(begun.text.expose().clone()),
             session: SessionView::of(session, Some(id)),
         }
     }

@@ -28,9 +28,10 @@ use crate::{
     store::SqlStore,
 };
 
+mod browser;
 mod people;
 
-use people::text;
+use people::{PASSWORD, text};
 
 struct Api {
     control: Control,
@@ -124,6 +125,7 @@ struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     body: Value,
+    text: String,
 }
 
 impl Answer {
@@ -135,6 +137,7 @@ impl Answer {
             status: parts.status,
             headers: parts.headers,
             body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
         }
     }
 

@@ -59,6 +59,11 @@ typed! {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment(Timestamp);
 
+/// A time as the API writes it.
+pub(crate) fn written(at: Timestamp) -> String {
+    Moment(at).to_string()
+}
+
 impl From<Timestamp> for TimeText {
     fn from(at: Timestamp) -> Self {
         Self(Moment(at))

@@ -119,6 +119,9 @@ pub enum UseCaseError {
     /// The password that confirms a change is wrong.
     #[error("the password is wrong")]
     WrongPassword,
+    /// What a sign-in began with is not good any more.
+    #[error("this sign-in took too long, or what it began with has changed: begin it again")]
+    SignInOver,
     /// A code of the second factor is missing.
     #[error("a code of the second factor is needed")]
     SecondFactor,
@@ -181,6 +184,7 @@ impl UseCaseError {
             Self::WrongCredentials => Code::UNAUTHENTICATED,
             Self::WrongPassword => Code::WRONG_PASSWORD,
             Self::SecondFactor => Code::SECOND_FACTOR,
+            Self::SignInOver => Code::SIGN_IN_OVER,
             Self::TooManyAttempts(_) => Code::ATTEMPTS,
             Self::Invitation => Code::INVITATION,
             Self::Link => Code::LINK,
@@ -223,6 +227,7 @@ impl UseCaseError {
             | Self::WrongCredentials
             | Self::WrongPassword
             | Self::SecondFactor
+            | Self::SignInOver
             | Self::Link
             | Self::NoMail
             | Self::Invitation => false,

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use data_encoding::BASE64URL_NOPAD;
 use kakuremichi_core::{
     email::EmailAddress,
     id::{OrganizationId, SessionId, UserId},
@@ -16,7 +17,7 @@ use kakuremichi_core::{
     secret::Secret,
     store::{CommitError, Mutation, Query, RecordKind, Stored, UniqueKey},
 };
-use kakuremichi_proto::identity::{SessionText, constant_time_eq};
+use kakuremichi_proto::identity::{SessionText, constant_time_eq, sha256};
 
 use super::{ATTEMPTS, Actor, Person, UseCaseError, UseCases, now, random, totp, update, written};
 
@@ -24,6 +25,11 @@ use super::{ATTEMPTS, Actor, Person, UseCaseError, UseCases, now, random, totp, 
 pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 /// The most sessions of one user; one more ends the oldest.
 pub const MAX_SESSIONS: usize = 64;
+
+/// How long somebody has for the code of the second factor after the password.
+pub const TICKET_LIFE: Duration = Duration::from_secs(10 * 60);
+/// For what a ticket is sealed.
+const TICKET: &[u8] = b"ticket of a password";
 
 /// Where somebody is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +49,24 @@ pub struct SignInDraft {
     pub password: Secret<String>,
     /// A code of the second factor, or a recovery code.
     pub code: Option<Secret<String>>,
+}
+
+/// How far signing in got.
+#[derive(Debug)]
+pub enum SignInStep {
+    /// A session began.
+    In(NewSession),
+    /// The password was right, and a code of the second factor is asked for. The ticket goes with it.
+    Code(Secret<String>),
+}
+
+/// Somebody's password was right.
+struct ProvenPassword {
+    email: EmailAddress,
+    /// The hash that it was right for.
+    hash: Option<String>,
+    /// A hash to replace it with.
+    rehashed: Option<String>,
 }
 
 /// A session that began.
@@ -87,28 +111,87 @@ impl UseCases {
     /// # Errors
     /// When too much was guessed, what is shown is wrong or not enough, or the storage fails.
     pub async fn sign_in(&self, draft: SignInDraft, at: Whereabouts) -> Result<NewSession, UseCaseError> {
-        self.guess(at.source, &draft.email)?;
-        let user = self.user_by_email(&draft.email).await?;
+        let proven = self.prove_password(draft.email, draft.password, &at).await?;
+        self.enter(&proven, draft.code.as_ref(), at).await
+    }
+
+    /// Signs in as a person does: with a code only where one is asked for, which [`enter_code`](Self::enter_code)
+    /// takes then.
+    ///
+    /// # Errors
+    /// As for [`sign_in`](Self::sign_in).
+    pub async fn sign_in_stepwise(
+        &self,
+        email: EmailAddress,
+        password: Secret<String>,
+        at: Whereabouts,
+    ) -> Result<SignInStep, UseCaseError> {
+        let proven = self.prove_password(email, password, &at).await?;
+        match self.enter(&proven, None, at).await {
+            Err(UseCaseError::SecondFactor) => Ok(SignInStep::Code(self.ticket(&proven)?)),
+            begun => begun.map(SignInStep::In),
+        }
+    }
+
+    /// Goes on with a sign-in whose password was right.
+    ///
+    /// # Errors
+    /// When the sign-in is over, the code is wrong, too much was guessed, or the storage fails.
+    pub async fn enter_code(
+        &self,
+        ticket: &Secret<String>,
+        code: &Secret<String>,
+        at: Whereabouts,
+    ) -> Result<NewSession, UseCaseError> {
+        let proven = self.open_ticket(ticket).await?;
+        self.guess(at.source, &proven.email)?;
+        self.enter(&proven, Some(code), at).await
+    }
+
+    async fn prove_password(
+        &self,
+        email: EmailAddress,
+        password: Secret<String>,
+        at: &Whereabouts,
+    ) -> Result<ProvenPassword, UseCaseError> {
+        self.guess(at.source, &email)?;
+        let user = self.user_by_email(&email).await?;
         let active = user.filter(|user| user.value.disabled.is_none());
         let hash = active.and_then(|user| user.value.password_hash);
-        let verified = self.0.passwords.verify(draft.password, hash.clone()).await?;
+        let verified = self.0.passwords.verify(password, hash.clone()).await?;
         let verified = verified.ok_or(UseCaseError::WrongCredentials)?;
+        Ok(ProvenPassword {
+            email,
+            hash,
+            rehashed: verified.rehashed,
+        })
+    }
+
+    /// Begins a session of whoever proved a password, if that is all that is asked for, or the code is good.
+    async fn enter(
+        &self,
+        proven: &ProvenPassword,
+        code: Option<&Secret<String>>,
+        at: Whereabouts,
+    ) -> Result<NewSession, UseCaseError> {
+        let email = &proven.email;
         for _ in 0..ATTEMPTS {
-            let user = self.user_by_email(&draft.email).await?;
-            let user = user.filter(|user| user.value.disabled.is_none() && user.value.password_hash == hash);
+            let user = self.user_by_email(email).await?;
+            let user =
+                user.filter(|user| user.value.disabled.is_none() && user.value.password_hash == proven.hash);
             let user = user.ok_or(UseCaseError::WrongCredentials)?;
             let mut changed = user.value.clone();
-            let sign_in = match (&user.value.totp, &draft.code) {
+            let sign_in = match (&user.value.totp, code) {
                 (None, _) => SignIn::Password,
                 (Some(_), None) => {
                     // Whoever guesses at codes knows the password: being right about it forgives no wrong code.
-                    self.was_none(at.source, &draft.email);
+                    self.was_none(at.source, email);
                     return Err(UseCaseError::SecondFactor);
                 }
                 (Some(_), Some(code)) => totp::take(&self.0.seal, &mut changed, code, now())
                     .ok_or(UseCaseError::WrongCredentials)?,
             };
-            if let Some(better) = &verified.rehashed {
+            if let Some(better) = &proven.rehashed {
                 changed.password_hash = Some(better.clone());
             }
             // At its version, changed or not: who changes the password, or the account, at the same time ends this
@@ -127,12 +210,45 @@ impl UseCases {
             match begun {
                 Err(UseCaseError::Contended) => {}
                 begun => {
-                    self.was_right(at.source, &draft.email);
+                    self.was_right(at.source, email);
                     return begun;
                 }
             }
         }
         Err(UseCaseError::Contended)
+    }
+
+    /// What says, for [`TICKET_LIFE`], that a password was right, as long as it stays the password. Nobody but this
+    /// Control makes or reads one.
+    fn ticket(&self, proven: &ProvenPassword) -> Result<Secret<String>, UseCaseError> {
+        let mut bytes = now().after(TICKET_LIFE).as_millis().to_be_bytes().to_vec();
+        bytes.extend(sha256(proven.hash.as_deref().unwrap_or_default().as_bytes()));
+        bytes.extend(proven.email.as_str().as_bytes());
+        let sealed = self.0.seal.seal(TICKET, &bytes)?;
+        Ok(Secret::new(BASE64URL_NOPAD.encode(&sealed)))
+    }
+
+    async fn open_ticket(&self, ticket: &Secret<String>) -> Result<ProvenPassword, UseCaseError> {
+        let opened = BASE64URL_NOPAD
+            .decode(ticket.expose().as_bytes())
+            .ok()
+            .and_then(|sealed| self.0.seal.open(TICKET, &sealed))
+            .ok_or(UseCaseError::SignInOver)?;
+        let (expires, rest) = opened.split_first_chunk().ok_or(UseCaseError::SignInOver)?;
+        let (fingerprint, email) = rest.split_first_chunk().ok_or(UseCaseError::SignInOver)?;
+        if i64::from_be_bytes(*expires) <= now().as_millis() {
+            return Err(UseCaseError::SignInOver);
+        }
+        let email = str::from_utf8(email).ok().and_then(|email| email.parse().ok());
+        let email: EmailAddress = email.ok_or(UseCaseError::SignInOver)?;
+        let user = self.user_by_email(&email).await?;
+        let hash = user.and_then(|user| user.value.password_hash);
+        let hash = hash.filter(|hash| constant_time_eq(&sha256(hash.as_bytes()), fingerprint));
+        Ok(ProvenPassword {
+            email,
+            hash: Some(hash.ok_or(UseCaseError::SignInOver)?),
+            rehashed: None,
+        })
     }
 
     /// Begins a session, together with what led to it. A change of the user that others changed meanwhile, such as
@@ -191,32 +307,42 @@ impl UseCases {
         Ok(Actor::person(organization, person, Permissions::NONE))
     }
 
+    /// The session of this text and its user, if both are good now.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn session_of(
+        &self,
+        text: &str,
+    ) -> Result<Option<(Stored<Session>, Stored<User>)>, UseCaseError> {
+        let Ok(shown) = text.parse::<SessionText>() else {
+            return Ok(None);
+        };
+        let hash = shown.secret_hash();
+        let found = self.store().find(&UniqueKey::SessionSecret(hash)).await?;
+        let Some(session) = found.and_then(Stored::narrow::<Session>) else {
+            return Ok(None);
+        };
+        if !constant_time_eq(&session.value.secret_hash, &hash) || session.value.expires <= now() {
+            return Ok(None);
+        }
+        let user = self.store().entity::<User>(session.value.user).await?;
+        let user = user.filter(|user| user.value.disabled.is_none());
+        Ok(user.map(|user| (session, user)))
+    }
+
     /// Who shows this text, if it is that of a session that is good now, in their account, or in the
     /// organization of their choice.
     ///
     /// # Errors
     /// When the person has to choose, or is not in the chosen organization, or the storage fails.
     pub async fn person_of(&self, text: &str, acting: Acting<'_>) -> Result<Option<Actor>, UseCaseError> {
-        let Ok(shown) = text.parse::<SessionText>() else {
+        let Some((session, user)) = self.session_of(text).await? else {
             return Ok(None);
         };
-        let hash = shown.secret_hash();
-        let found = self.store().find(&UniqueKey::SessionSecret(hash)).await?;
-        let Some(Stored { value: session, .. }) = found.and_then(Stored::narrow::<Session>) else {
-            return Ok(None);
-        };
-        if !constant_time_eq(&session.secret_hash, &hash) || session.expires <= now() {
-            return Ok(None);
-        }
-        let Some(user) = self.store().entity::<User>(session.user).await? else {
-            return Ok(None);
-        };
-        if user.value.disabled.is_some() {
-            return Ok(None);
-        }
         let person = Person {
-            user: session.user,
-            session: session.id,
+            user: user.value.id,
+            session: session.value.id,
             administrator: user.value.administrator,
         };
         let (organization, permissions) = match acting {
@@ -307,6 +433,25 @@ impl UseCases {
         let delete = vec![Mutation::Delete(id.into(), None)];
         self.commit(actor, "session.delete", id, delete).await?;
         Ok(())
+    }
+
+    /// Ends the session of this text. One that is over already is no error.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn sign_out(&self, text: &str) -> Result<(), UseCaseError> {
+        let Some((session, user)) = self.session_of(text).await? else {
+            return Ok(());
+        };
+        let actor = self.account(user.value.id).await?;
+        let delete = vec![Mutation::Delete(session.value.id.into(), None)];
+        match self
+            .commit(&actor, "session.delete", session.value.id, delete)
+            .await
+        {
+            Ok(_) | Err(CommitError::Missing(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) async fn sessions_of(&self, user: UserId) -> Result<Vec<Stored<Session>>, UseCaseError> {

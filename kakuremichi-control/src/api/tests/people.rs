@@ -8,10 +8,10 @@ use kakuremichi_core::{
 
 use super::*;
 
-const PASSWORD: &str = "correct horse battery";
+pub(super) const PASSWORD: &str = "correct horse battery";
 
 impl Api {
-    async fn with(&self, bearer: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
+    pub(super) async fn with(&self, bearer: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
         let credential = format!("Bearer {bearer}");
         let headers = [("authorization", credential.as_str())];
         self.send(method, &format!("{PREFIX}{path}"), &headers, body)

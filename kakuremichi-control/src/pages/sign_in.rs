@@ -1,0 +1,289 @@
+//! The page on which people sign in with a browser, and the way out.
+
+use askama::Template;
+use axum::{
+    Form, Router,
+    extract::{DefaultBodyLimit, Query, State, rejection::FormRejection},
+    http::{HeaderMap, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use kakuremichi_core::{model::User, secret::Secret};
+use serde::Deserialize;
+
+use super::rendered::{check_own, page, refused};
+use crate::{
+    api::{App, At, status_of, written},
+    browser::{Browser, ReturnPath, signed_in, to_sign_in},
+    service::{NewSession, SignInStep, UseCaseError, parse_email},
+};
+
+/// The path of the page.
+const SIGN_IN: &str = "/sign-in";
+const CODE: &str = "/sign-in/code";
+const SIGN_OUT: &str = "/sign-out";
+const ACCOUNT: &str = "/account";
+/// The largest form, in bytes. A larger one is refused.
+const MAX_FORM: usize = 16 * 1024;
+
+/// What the page is asked with.
+#[derive(Debug, Deserialize)]
+struct Asked {
+    /// Where to go back to: a [`ReturnPath`].
+    #[serde(rename = "return")]
+    back: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PasswordForm {
+    email: String,
+    password: String,
+    #[serde(rename = "return")]
+    back: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CodeForm {
+    ticket: String,
+    code: String,
+    #[serde(rename = "return")]
+    back: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct SignInPage<'a> {
+    base: &'a str,
+    problem: Option<&'a str>,
+    back: Option<&'a ReturnPath>,
+    email: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "code.html")]
+struct CodePage<'a> {
+    base: &'a str,
+    problem: Option<&'a str>,
+    back: Option<&'a ReturnPath>,
+    again: &'a str,
+    ticket: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "onward.html")]
+struct OnwardPage<'a> {
+    base: &'a str,
+    onward: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "account.html")]
+struct AccountPage<'a> {
+    base: &'a str,
+    user: &'a User,
+    until: String,
+}
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route(SIGN_IN, get(show).post(with_password))
+        .route(CODE, get(show).post(with_code))
+        .route(SIGN_OUT, post(sign_out))
+        .route(ACCOUNT, get(account))
+        .layer(DefaultBodyLimit::max(MAX_FORM))
+}
+
+/// The path of the page, with where to go back to from it.
+pub(crate) fn sign_in_path(back: Option<&ReturnPath>) -> String {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    match back {
+        Some(back) => format!(
+            "{SIGN_IN}?return={}",
+            utf8_percent_encode(back.as_str(), NON_ALPHANUMERIC)
+        ),
+        None => SIGN_IN.to_owned(),
+    }
+}
+
+/// Shows the form; whoever is signed in already goes on from here.
+///
+/// By a page and not by a redirect: `form-action` also counts for where a form is redirected to, and whoever signs in
+/// for a service goes on to the service's host.
+async fn show(State(app): State<App>, Query(asked): Query<Asked>, headers: HeaderMap) -> Response {
+    let back = match return_path(&app, asked.back) {
+        Ok(back) => back,
+        Err(refusal) => return *refusal,
+    };
+    match signed_in(&app, &headers).await {
+        Ok(Some(_)) => {
+            let back = back.as_ref().map_or(ACCOUNT, ReturnPath::as_str);
+            let onward = format!("{}{back}", app.public_url);
+            let (base, onward) = (app.public_url.path(), onward.as_str());
+            page(StatusCode::OK, &OnwardPage { base, onward })
+        }
+        Ok(None) => form(&app, StatusCode::OK, None, back.as_ref(), ""),
+        Err(error) => failed(error, |status, problem| refused(&app, status, problem)),
+    }
+}
+
+async fn with_password(
+    State(app): State<App>,
+    At(at): At,
+    headers: HeaderMap,
+    sent: Result<Form<PasswordForm>, FormRejection>,
+) -> Response {
+    let (sent, back) = match sent_form(&app, &headers, sent, |form| form.back.take()) {
+        Ok(sent) => sent,
+        Err(refusal) => return *refusal,
+    };
+    // What is no address is nobody's: it is told apart from a wrong one by nothing.
+    let step = match parse_email(&sent.email) {
+        Ok(email) => {
+            let password = Secret::new(sent.password);
+            app.use_cases.sign_in_stepwise(email, password, at).await
+        }
+        Err(_) => Err(UseCaseError::WrongCredentials),
+    };
+    match step {
+        Ok(SignInStep::In(begun)) => go_on(&app, &begun, back.as_ref()),
+        Ok(SignInStep::Code(ticket)) => code_form(&app, StatusCode::OK, None, back.as_ref(), ticket.expose()),
+        Err(error) => failed(error, |status, problem| {
+            form(&app, status, Some(problem), back.as_ref(), &sent.email)
+        }),
+    }
+}
+
+async fn with_code(
+    State(app): State<App>,
+    At(at): At,
+    headers: HeaderMap,
+    sent: Result<Form<CodeForm>, FormRejection>,
+) -> Response {
+    let (sent, back) = match sent_form(&app, &headers, sent, |form| form.back.take()) {
+        Ok(sent) => sent,
+        Err(refusal) => return *refusal,
+    };
+    let (ticket, code) = (Secret::new(sent.ticket), Secret::new(sent.code));
+    match app.use_cases.enter_code(&ticket, &code, at).await {
+        Ok(begun) => go_on(&app, &begun, back.as_ref()),
+        Err(error @ (UseCaseError::WrongCredentials | UseCaseError::TooManyAttempts(_))) => {
+            failed(error, |status, problem| {
+                code_form(&app, status, Some(problem), back.as_ref(), ticket.expose())
+            })
+        }
+        Err(error) => failed(error, |status, problem| {
+            form(&app, status, Some(problem), back.as_ref(), "")
+        }),
+    }
+}
+
+/// Shows whose account the browser is signed in to.
+async fn account(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Response {
+    match signed_in(&app, &headers).await {
+        Ok(Some((session, user))) => {
+            let account = AccountPage {
+                base: app.public_url.path(),
+                user: &user.value,
+                until: written(session.value.expires),
+            };
+            page(StatusCode::OK, &account)
+        }
+        Ok(None) => to_sign_in(&app, &uri),
+        Err(error) => failed(error, |status, problem| refused(&app, status, problem)),
+    }
+}
+
+/// Ends the browser's session.
+async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = check_own(&app, &headers) {
+        return *refusal;
+    }
+    let browser = Browser::of(&app.public_url);
+    let ended = match browser.session_text(&headers) {
+        Some(text) => app.use_cases.sign_out(text).await,
+        None => Ok(()),
+    };
+    match ended {
+        Ok(()) => (browser.no_session(), browser.see(SIGN_IN)).into_response(),
+        Err(error) => failed(error, |status, problem| refused(&app, status, problem)),
+    }
+}
+
+/// A form that a page of ours sent, and where to go back to after it.
+fn sent_form<T>(
+    app: &App,
+    headers: &HeaderMap,
+    sent: Result<Form<T>, FormRejection>,
+    back: impl FnOnce(&mut T) -> Option<String>,
+) -> Result<(T, Option<ReturnPath>), Box<Response>> {
+    check_own(app, headers)?;
+    let Form(mut sent) =
+        sent.map_err(|rejection| Box::new(refused(app, rejection.status(), "The form is not whole.")))?;
+    let back = return_path(app, back(&mut sent))?;
+    Ok((sent, back))
+}
+
+fn return_path(app: &App, text: Option<String>) -> Result<Option<ReturnPath>, Box<Response>> {
+    let path = text.map(|text| text.parse()).transpose();
+    path.map_err(|_| {
+        let problem = "The link is not good: `return` is no path on this Control.";
+        Box::new(refused(app, StatusCode::BAD_REQUEST, problem))
+    })
+}
+
+/// Gives the browser its cookie; a session that it had is another's business (LESSONS, advisory 12).
+fn go_on(app: &App, begun: &NewSession, back: Option<&ReturnPath>) -> Response {
+    let browser = Browser::of(&app.public_url);
+    (browser.session(begun), browser.see(&sign_in_path(back))).into_response()
+}
+
+fn form(
+    app: &App,
+    status: StatusCode,
+    problem: Option<&str>,
+    back: Option<&ReturnPath>,
+    email: &str,
+) -> Response {
+    let base = app.public_url.path();
+    page(
+        status,
+        &SignInPage {
+            base,
+            problem,
+            back,
+            email,
+        },
+    )
+}
+
+fn code_form(
+    app: &App,
+    status: StatusCode,
+    problem: Option<&str>,
+    back: Option<&ReturnPath>,
+    ticket: &str,
+) -> Response {
+    let (base, again) = (app.public_url.path(), sign_in_path(back));
+    let code = CodePage {
+        base,
+        problem,
+        back,
+        again: &again,
+        ticket,
+    };
+    page(status, &code)
+}
+
+/// A refusal as the API has it, on a page.
+fn failed(error: UseCaseError, show: impl FnOnce(StatusCode, &str) -> Response) -> Response {
+    let wait = match &error {
+        UseCaseError::TooManyAttempts(wait) => Some(wait.as_secs() + 1),
+        _ => None,
+    };
+    let (status, problem) = status_of(error);
+    let mut response = show(status, &problem);
+    if let Some(seconds) = wait {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
