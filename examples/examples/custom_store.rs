@@ -17,13 +17,14 @@ use std::{io, path::Path};
 use async_trait::async_trait;
 use kakuremichi_control::{Control, identity_key};
 use kakuremichi_core::{
-    audit::AuditEntry,
+    audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
     id::{NodeId, ServiceId},
     net::Overlay,
     store::{
         Batch, Change, CommitError, Committed, MemoryStore, Page, Query, RecordId, Sequence, Store,
         StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport,
     },
+    time::Timestamp,
 };
 use tokio::sync::RwLock;
 
@@ -59,6 +60,7 @@ async fn replay(memory: &MemoryStore, line: Line) -> Result<(), CommitError> {
     match line {
         Line::Overlay(overlay) => memory.overlay(overlay).await.map(drop)?,
         Line::Commit(batch) => memory.commit(batch).await.map(drop)?,
+        Line::Seal(head, links) => memory.seal_audit(head, &links).await.map(drop)?,
         Line::Usage(node, report, entries) => memory.record_usage(node, report, &entries).await.map(drop)?,
     }
     Ok(())
@@ -111,6 +113,41 @@ impl Store for JournalStore {
     async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError> {
         self.journal.read().await.check().map_err(failed)?;
         self.memory.audit(after).await
+    }
+
+    async fn audit_rows(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
+        self.journal.read().await.check().map_err(failed)?;
+        self.memory.audit_rows(query).await
+    }
+
+    async fn audit_chain(&self) -> Result<AuditChain, StoreError> {
+        self.journal.read().await.check().map_err(failed)?;
+        self.memory.audit_chain().await
+    }
+
+    async fn seal_audit(&self, head: AuditLink, links: &[AuditLink]) -> Result<bool, StoreError> {
+        let mut journal = self.journal.write().await;
+        journal.check().map_err(failed)?;
+        let sealed = self.memory.seal_audit(head, links).await?;
+        if sealed {
+            journal.write(&Line::Seal(head, links.to_vec())).map_err(failed)?;
+        }
+        Ok(sealed)
+    }
+
+    // One process has the file, so nobody else is to hear of its leases.
+    async fn hold_lease(
+        &self,
+        name: &str,
+        holder: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.memory.hold_lease(name, holder, now, until).await
+    }
+
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<(), StoreError> {
+        self.memory.release_lease(name, holder).await
     }
 
     async fn record_usage(

@@ -6,6 +6,8 @@
 
 mod account;
 mod api_keys;
+#[expect(unused_qualifications, reason = "utoipa's macro names its parameters in full")]
+mod audit;
 mod extract;
 mod groups;
 mod guard;

@@ -30,7 +30,7 @@ use crate::{
     mail::Mailer,
     pages,
     planner::{self, PlanBoard},
-    service::{UseCaseError, UseCases, Wiring},
+    service::{UseCaseError, UseCases, Wiring, seal_for_ever},
 };
 
 /// How long an agent may be gone before what it declared as ephemeral is removed.
@@ -217,6 +217,7 @@ impl Control {
         let tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut tasks) = tasks {
             tasks.shutdown().await;
+            self.0.use_cases.release_leases().await;
         }
         cut
     }
@@ -359,6 +360,7 @@ impl Owner {
         ));
         let hub = Arc::clone(&self.hub);
         tasks.spawn(async move { hub.watch_leases().await });
+        tasks.spawn(seal_for_ever(self.use_cases.clone()));
         if let Some(mailer) = self.mail.clone() {
             tasks.spawn(mailer.run());
         }

@@ -26,6 +26,7 @@ pub mod tls;
 mod browser;
 mod control;
 mod identity;
+mod lease;
 mod mail;
 mod pages;
 mod text;

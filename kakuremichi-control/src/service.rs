@@ -35,6 +35,8 @@ mod users;
 
 pub use actor::{Actor, Person};
 pub use api_keys::{ApiKeyDraft, NewApiKey};
+pub(crate) use audit::seal_for_ever;
+pub use audit::{AuditFault, AuditFormat, LinkText, MAX_EXPORTS, ParseLinkError, Verified};
 pub use draft::{
     AccessDraft, KindDraft, MethodDraft, PasswordDraft, PlaceDraft, PolicyDraft, PoolDraft, Reference,
     RouteDraft, ServiceDraft, SharedPolicyDraft, TargetDraft, UserDraft,
@@ -82,7 +84,7 @@ use kakuremichi_proto::{identity::CanonicalUrl, plan::MAX_PLAN_BYTES};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{OnceCell, watch};
 
-use crate::{mail::Mailer, planner};
+use crate::{lease::Lease, mail::Mailer, planner};
 
 /// How often a use case starts anew when others change, at the same time, what it builds on.
 const ATTEMPTS: usize = 8;
@@ -131,6 +133,9 @@ struct Inner {
     seal: Seal,
     url: CanonicalUrl,
     mail: Option<Mailer>,
+    exports: audit::Exports,
+    /// The name of this process among those on the store.
+    holder: Arc<str>,
     start: OnceCell<Start>,
     /// Counts commits, so that the planner looks at once.
     commits: watch::Sender<u64>,
@@ -198,6 +203,8 @@ impl UseCases {
             seal,
             url,
             mail,
+            exports: audit::Exports::default(),
+            holder: holder(),
             start: OnceCell::new(),
             commits: watch::Sender::new(0),
             plan_bytes: Mutex::default(),
@@ -207,6 +214,24 @@ impl UseCases {
     /// The store.
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.0.store
+    }
+
+    /// What only one process does at a time, for this one.
+    pub(crate) fn lease(&self, name: &'static str) -> Lease {
+        Lease::new(Arc::clone(&self.0.store), name, Arc::clone(&self.0.holder))
+    }
+
+    /// Gives back what this process alone did.
+    pub(crate) async fn release_leases(&self) {
+        for name in [audit::SEALER] {
+            if let Err(error) = self.store().release_lease(name, &self.0.holder).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    name,
+                    "a lease is not given back"
+                );
+            }
+        }
     }
 
     /// The key that tokens pin.
@@ -459,6 +484,13 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], UseCaseError> {
         .fill(&mut bytes)
         .map_err(|_| UseCaseError::Random)?;
     Ok(bytes)
+}
+
+/// A name that no other process has. Without random numbers it is one that several could have, and a lease saves
+/// nothing.
+fn holder() -> Arc<str> {
+    let random = random::<16>().unwrap_or_default();
+    data_encoding::HEXLOWER.encode(&random).into()
 }
 
 impl From<StoreError> for UseCaseError {

@@ -7,10 +7,12 @@
 //! Whoever writes a store of their own that keeps text finds the text of a record here:
 //! [`record_to_json`].
 
+mod audit;
 mod connect;
 mod document;
 mod entity;
 mod feed;
+mod lease;
 mod migration;
 mod order;
 mod row;
@@ -27,13 +29,14 @@ use std::fmt;
 
 use async_trait::async_trait;
 use kakuremichi_core::{
-    audit::AuditEntry,
+    audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
     id::{NodeId, ServiceId},
     net::Overlay,
     store::{
         Batch, Change, CommitError, Committed, Page, Query, RecordId, Sequence, Store, StoreError,
         StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport,
     },
+    time::Timestamp,
 };
 use order::Order;
 use sea_orm::{DatabaseConnection, DbErr};
@@ -86,7 +89,33 @@ impl Store for SqlStore {
     }
 
     async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError> {
-        feed::audit(&self.readers, self.order, after).await
+        audit::behind(&self.readers, self.order, after).await
+    }
+
+    async fn audit_rows(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
+        audit::rows(&self.readers, self.order, query).await
+    }
+
+    async fn audit_chain(&self) -> Result<AuditChain, StoreError> {
+        audit::chain(&self.readers).await
+    }
+
+    async fn seal_audit(&self, head: AuditLink, links: &[AuditLink]) -> Result<bool, StoreError> {
+        audit::seal(&self.writer, head, links).await
+    }
+
+    async fn hold_lease(
+        &self,
+        name: &str,
+        holder: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        lease::hold(&self.writer, name, holder, now, until).await
+    }
+
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<(), StoreError> {
+        lease::release(&self.writer, name, holder).await
     }
 
     async fn wake(&self, after: Sequence) {

@@ -22,9 +22,10 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::{
-    audit::AuditEntry,
+    audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
     id::{NodeId, OrganizationId, ServiceId},
     net::Overlay,
+    time::Timestamp,
 };
 
 /// The most records of one [`Page`], and entries of one read of a feed.
@@ -79,6 +80,45 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the storage fails.
     async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError>;
+
+    /// Reads entries of the audit with their links: at most [`AuditQuery::page`]. Oldest first, an entry that is
+    /// returned once is never preceded later by another one.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn audit_rows(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// How far the audit is sealed.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn audit_chain(&self) -> Result<AuditChain, StoreError>;
+
+    /// Adds links to the chain, oldest first, if its head still is `head`; at most [`MAX_PAGE`] of them. Returns
+    /// whether it was: somebody else may have been faster.
+    ///
+    /// # Errors
+    /// When the storage fails, or an entry of a link is not there or is sealed; then no link was added.
+    async fn seal_audit(&self, head: AuditLink, links: &[AuditLink]) -> Result<bool, StoreError>;
+
+    /// Takes what only one at a time may do, or keeps it: `holder` has `name` until `until`, if nobody else has it
+    /// at `now`. Returns whether it has. The holder that was is noticed only by its next call.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn hold_lease(
+        &self,
+        name: &str,
+        holder: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Gives back what `holder` has; nothing happens when somebody else has it.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<(), StoreError>;
 
     /// Returns when there are changes behind `after` that somebody else may have written: another process
     /// on the same storage. It is only a hint to read the feed sooner than one would anyway. A store that

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod audit;
 mod backup;
 
 use std::{
@@ -43,10 +44,15 @@ pub(crate) fn run() -> Result<(), Failure> {
             Some(("create", matches)) => run::runtime()?.block_on(create_api_key(matches)),
             _ => Err(Failure::usage("`api-key` is followed by `create`")),
         },
+        Some(("audit", matches)) => match matches.subcommand() {
+            Some(("verify", matches)) => run::runtime()?.block_on(audit::verify(matches)),
+            Some(("export", matches)) => run::runtime()?.block_on(audit::export(matches)),
+            _ => Err(Failure::usage("`audit` is followed by `verify` or `export`")),
+        },
         Some(("backup", matches)) => run::runtime()?.block_on(backup::make(matches, data(matches)?)),
         Some(("restore", matches)) => run::runtime()?.block_on(backup::restore(matches, data(matches)?)),
         _ => Err(Failure::usage(
-            "a command is missing: run, token create, api-key create, user recover, backup or restore",
+            "a command is missing: run, token create, api-key create, user recover, audit verify, audit export, backup or restore",
         )),
     }
 }
@@ -165,6 +171,7 @@ fn command(layers: &Layers) -> Command {
         .subcommand(group("token", "Enrolment tokens").subcommand(token))
         .subcommand(group("api-key", "Credentials for the REST API").subcommand(key))
         .subcommand(group("user", "People with accounts").subcommand(recover))
+        .subcommand(group("audit", "Who did what").subcommands(audit::commands(&place)))
         .subcommands(backup::commands(&place))
 }
 

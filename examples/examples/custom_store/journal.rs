@@ -9,12 +9,12 @@ use std::{
 
 use kakuremichi_control::store::{record_from_json, record_to_json};
 use kakuremichi_core::{
-    audit::AuditEntry,
+    audit::{AuditEntry, AuditLink},
     auth::Principal,
     id::NodeId,
     model::Role,
     net::{Cidr, Overlay},
-    store::{Batch, Mutation, StoreRecord, UsageCounts, UsageEntry, UsageReport, Version},
+    store::{Batch, Mutation, Sequence, StoreRecord, UsageCounts, UsageEntry, UsageReport, Version},
     time::Timestamp,
 };
 use serde_json::{Value, json};
@@ -35,6 +35,8 @@ pub(crate) enum Line {
     Overlay(Overlay),
     /// A batch was applied.
     Commit(Batch),
+    /// Links were added to the chain of the audit, behind the first one.
+    Seal(AuditLink, Vec<AuditLink>),
     /// A node reported usage.
     Usage(NodeId, UsageReport, Vec<UsageEntry>),
 }
@@ -92,6 +94,10 @@ fn write(line: &Line) -> io::Result<Value> {
             let mutations = batch.mutations.iter().map(write_mutation);
             json!({"commit": {"mutations": mutations.collect::<io::Result<Vec<_>>>()?, "audit": write_audit(&batch.audit)}})
         }
+        Line::Seal(head, links) => {
+            let links = links.iter().map(write_link);
+            json!({"seal": {"head": write_link(head), "links": links.collect::<Vec<_>>()}})
+        }
         Line::Usage(node, report, entries) => {
             let entries = entries.iter().map(|UsageEntry { service, counts }| {
                 json!([
@@ -108,7 +114,25 @@ fn write(line: &Line) -> io::Result<Value> {
     })
 }
 
+fn write_link(link: &AuditLink) -> Value {
+    json!([link.sequence.0, link.hash])
+}
+
+fn read_link(link: &Value) -> Option<AuditLink> {
+    Some(AuditLink {
+        sequence: Sequence(link[0].as_u64()?),
+        hash: serde_json::from_value(link[1].clone()).ok()?,
+    })
+}
+
 fn read(line: &Value) -> Option<Line> {
+    if let Some(seal) = line.get("seal") {
+        let links = seal["links"].as_array()?.iter().map(read_link);
+        return Some(Line::Seal(
+            read_link(&seal["head"])?,
+            links.collect::<Option<_>>()?,
+        ));
+    }
     if let Some(overlay) = line.get("overlay") {
         let network: Cidr = overlay.as_str()?.parse().ok()?;
         return Some(Line::Overlay(network.try_into().ok()?));

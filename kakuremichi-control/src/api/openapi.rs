@@ -10,8 +10,8 @@ use utoipa::{
 };
 
 use super::{
-    App, account, api_keys, groups, invitations, link, mailed, members, nodes, organization, organizations,
-    policies, roles, services, sessions, simulate, sites, tokens, users,
+    App, account, api_keys, audit, groups, invitations, link, mailed, members, nodes, organization,
+    organizations, policies, roles, services, sessions, simulate, sites, tokens, users,
 };
 
 #[derive(OpenApi)]
@@ -98,6 +98,9 @@ use super::{
         policies::update,
         policies::delete,
         simulate::simulate,
+        audit::list,
+        audit::export,
+        audit::verify,
         api_keys::list,
         api_keys::create,
         api_keys::get,

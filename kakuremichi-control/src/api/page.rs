@@ -2,7 +2,7 @@
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use data_encoding::BASE64URL_NOPAD;
-use kakuremichi_core::store::{MAX_PAGE, RecordId};
+use kakuremichi_core::store::{MAX_PAGE, RecordId, Sequence};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -38,6 +38,14 @@ impl<T> Page<T> {
             next_cursor: listing
                 .next
                 .map(|id| BASE64URL_NOPAD.encode(id.to_string().as_bytes())),
+        }
+    }
+
+    /// A page of a feed, the next part of which begins behind `next`.
+    pub(super) fn of_feed(items: Vec<T>, next: Option<Sequence>) -> Self {
+        Self {
+            items,
+            next_cursor: next.map(|next| BASE64URL_NOPAD.encode(&next.0.to_be_bytes())),
         }
     }
 
@@ -90,6 +98,12 @@ impl<S: Sync> FromRequestParts<S> for Part {
         }
         Ok(part)
     }
+}
+
+/// The place in a feed that a cursor of [`Page::of_feed`] stands for.
+pub(super) fn feed_cursor(text: &str) -> Option<Sequence> {
+    let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+    Some(Sequence(u64::from_be_bytes(bytes.try_into().ok()?)))
 }
 
 fn cursor(text: &str) -> Option<RecordId> {

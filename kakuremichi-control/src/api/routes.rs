@@ -7,7 +7,7 @@ use axum::{
 use kakuremichi_core::model::Permission;
 
 use super::{
-    App, Requirement, account, api_keys, groups, invitations, link, mailed, members, nodes, openapi,
+    App, Requirement, account, api_keys, audit, groups, invitations, link, mailed, members, nodes, openapi,
     organization, organizations, policies, roles, services, sessions, simulate, sites, tokens, users,
 };
 
@@ -143,6 +143,10 @@ table! {
     PUT "/policies/{id}" PoliciesWrite policies::update;
     DELETE "/policies/{id}" PoliciesWrite policies::delete;
     POST "/simulate" PoliciesRead simulate::simulate;
+
+    GET "/audit" AuditRead audit::list;
+    GET "/audit/export" AuditRead audit::export;
+    GET "/audit/verify" Administrator audit::verify;
 
     GET "/api-keys" ApiKeysRead api_keys::list;
     POST "/api-keys" ApiKeysWrite api_keys::create;

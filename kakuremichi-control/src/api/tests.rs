@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod browser;
+mod audit;
 mod people;
 
 use people::{PASSWORD, text};

@@ -54,6 +54,9 @@ pub(crate) enum Line {
         action: String,
         /// To what.
         subject: Option<String>,
+        /// Its link of the chain, in hexadecimal; none in backups of versions that sealed nothing.
+        #[serde(default)]
+        hash: Option<String>,
     },
     /// The last usage reports of a node.
     Report {

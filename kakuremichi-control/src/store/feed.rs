@@ -1,10 +1,8 @@
-//! The change feed, the audit, and usage.
+//! The change feed, and usage.
 
 use std::collections::BTreeMap;
 
 use kakuremichi_core::{
-    audit::AuditEntry,
-    auth::Principal,
     id::{NodeId, ServiceId},
     store::{
         Change, MAX_FEED, MAX_PAGE, RecordId, Sequence, StoreError, UsageCounts, UsageEntry, UsageReport,
@@ -20,7 +18,7 @@ use sea_orm::{
 
 use super::{
     backend,
-    entity::{audit, change, usage_report, usage_total},
+    entity::{change, usage_report, usage_total},
     order::{self, Looks, Order},
     row::{self, RowError},
     transaction::{self, Attempts},
@@ -111,48 +109,7 @@ fn read_change(row: &change::Model) -> Result<Change, RowError> {
     })
 }
 
-pub(super) async fn audit(
-    database: &impl ConnectionTrait,
-    order: Order,
-    after: Sequence,
-) -> Result<Vec<(Sequence, AuditEntry)>, StoreError> {
-    let mut looks = Looks::default();
-    while let Some(bound) = order.next_bound(database, &mut looks).await? {
-        let rows = audit::Entity::find()
-            .filter(audit::Column::Sequence.gt(row::count(after.0)))
-            .order_by_asc(audit::Column::Sequence)
-            .limit(MAX_PAGE as u64)
-            .all(database)
-            .await
-            .map_err(backend)?;
-        let read = rows.len();
-        let rows = rows.into_iter().take_while(|row| bound.allows(row.sequence));
-        let found: Result<Vec<_>, _> = rows.map(|row| read_audit(row).map_err(unreadable)).collect();
-        match found {
-            Ok(found) if looks.look_again(found.len(), read) => {}
-            outcome => return outcome,
-        }
-    }
-    Ok(Vec::new())
-}
-
-fn read_audit(row: audit::Model) -> Result<(Sequence, AuditEntry), RowError> {
-    let organization = row.organization.as_deref().map(row::organization).transpose()?;
-    let subject = row.subject.map(|text| row::text("subject", &text)).transpose()?;
-    let entry = AuditEntry {
-        at: row::time(row.at),
-        actor: row
-            .authority
-            .zip(row.actor)
-            .map(|(authority, actor)| Principal::new(authority, actor)),
-        organization,
-        action: row.action,
-        subject,
-    };
-    Ok((Sequence(row::number(row.sequence)), entry))
-}
-
-fn unreadable(error: RowError) -> StoreError {
+pub(super) fn unreadable(error: RowError) -> StoreError {
     StoreError::Backend(Box::new(error))
 }
 

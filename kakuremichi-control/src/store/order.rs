@@ -214,6 +214,11 @@ impl Looks {
 pub(super) struct Bound(Option<i64>);
 
 impl Bound {
+    /// The number where it ends, if it does.
+    pub(super) const fn end(self) -> Option<i64> {
+        self.0
+    }
+
     /// Whether a row of this number can be given out.
     pub(super) fn allows(self, number: i64) -> bool {
         self.0.is_none_or(|bound| number < bound)

@@ -165,6 +165,7 @@ async fn export_audit(database: &impl ConnectionTrait, sink: &mut Sink<'_>) -> R
                 organization: row.organization.map(|id| HEXLOWER.encode(&id)),
                 action: row.action,
                 subject: row.subject,
+                hash: row.hash.map(|hash| HEXLOWER.encode(&hash)),
             })?;
         }
     }
@@ -291,6 +292,7 @@ async fn import_row(database: &impl ConnectionTrait, line: Line) -> Result<(), S
             organization,
             action,
             subject,
+            hash,
         } => {
             let row = audit::ActiveModel {
                 sequence: Set(sequence),
@@ -302,6 +304,7 @@ async fn import_row(database: &impl ConnectionTrait, line: Line) -> Result<(), S
                     .transpose()?),
                 action: Set(action),
                 subject: Set(subject),
+                hash: Set(hash.map(|text| bytes("hash", &text)).transpose()?),
             };
             insert(database, row).await
         }

@@ -287,6 +287,7 @@ async fn write_audit(
         organization: Set(entry.organization.map(|id| row::key(id.into()))),
         action: Set(entry.action),
         subject: Set(entry.subject.map(|id| id.to_string())),
+        hash: Set(None),
     };
     audit::Entity::insert(row)
         .exec_without_returning(transaction)

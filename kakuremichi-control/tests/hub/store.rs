@@ -5,13 +5,14 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use kakuremichi_control::store::SqlStore;
 use kakuremichi_core::{
-    audit::AuditEntry,
+    audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
     id::{NodeId, ServiceId},
     net::Overlay,
     store::{
         Batch, Change, CommitError, Committed, MemoryStore, Page, Query, RecordId, Sequence, Store,
         StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport,
     },
+    time::Timestamp,
 };
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, watch};
@@ -150,6 +151,32 @@ impl Store for SlowStore {
 
     async fn audit(&self, after: Sequence) -> Result<Vec<(Sequence, AuditEntry)>, StoreError> {
         self.inner.audit(after).await
+    }
+
+    async fn audit_rows(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
+        self.inner.audit_rows(query).await
+    }
+
+    async fn audit_chain(&self) -> Result<AuditChain, StoreError> {
+        self.inner.audit_chain().await
+    }
+
+    async fn seal_audit(&self, head: AuditLink, links: &[AuditLink]) -> Result<bool, StoreError> {
+        self.inner.seal_audit(head, links).await
+    }
+
+    async fn hold_lease(
+        &self,
+        name: &str,
+        holder: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.inner.hold_lease(name, holder, now, until).await
+    }
+
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<(), StoreError> {
+        self.inner.release_lease(name, holder).await
     }
 
     async fn record_usage(

@@ -58,6 +58,8 @@ permissions! {
     RolesRead = "roles.read";
     /// To make, change and delete roles.
     RolesWrite = "roles.write";
+    /// To read and to export the audit of the organization.
+    AuditRead = "audit.read";
 }
 
 impl fmt::Display for Permission {

@@ -12,6 +12,7 @@
 //! ```
 #![expect(clippy::expect_used, reason = "a suite says by a panic what is wrong")]
 
+mod audit;
 mod batches;
 mod feeds;
 mod pages;
@@ -20,6 +21,7 @@ pub mod sample;
 mod tokens;
 mod usage;
 
+pub use audit::{a_lease_has_one_holder, audit_is_found_by_what_it_is, audit_is_sealed_from_its_head};
 pub use batches::{failing_batches_leave_nothing, mutations_apply_in_order};
 pub use feeds::{audit_is_kept_in_order, changes_are_fed_in_order, one_of_many_gets_a_unique_value};
 pub use pages::{
@@ -56,6 +58,9 @@ pub async fn run<F: AsyncFn() -> Arc<dyn Store>>(empty: F) {
     records_of_a_user_are_found(&*empty().await).await;
     changes_are_fed_in_order(&*empty().await).await;
     audit_is_kept_in_order(&*empty().await).await;
+    audit_is_found_by_what_it_is(&*empty().await).await;
+    audit_is_sealed_from_its_head(&*empty().await).await;
+    a_lease_has_one_holder(&*empty().await).await;
     one_of_many_gets_a_unique_value(&*empty().await).await;
     a_token_says_why_it_is_of_no_use(&*empty().await).await;
     a_token_is_used_no_more_often_than_it_may_be(&*empty().await).await;

@@ -13,10 +13,11 @@ use super::{
     StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport, UsageReports, Version,
 };
 use crate::{
-    audit::AuditEntry,
+    audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
     id::{NodeId, OrganizationId, ServiceId},
     model::TokenUnusable,
     net::Overlay,
+    time::Timestamp,
 };
 
 /// The most records of a [`MemoryStore`]. What would be more is refused as [`StoreError::Full`].
@@ -35,6 +36,9 @@ struct State {
     unique: BTreeMap<UniqueKey, RecordId>,
     changes: BTreeMap<Sequence, Change>,
     audit: BTreeMap<Sequence, AuditEntry>,
+    hashes: BTreeMap<Sequence, [u8; 32]>,
+    chain: AuditChain,
+    leases: BTreeMap<String, (String, Timestamp)>,
     reports: BTreeMap<NodeId, UsageReports>,
     totals: BTreeMap<ServiceId, UsageCounts>,
 }
@@ -134,6 +138,70 @@ impl Store for MemoryStore {
             .collect())
     }
 
+    async fn audit_rows(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
+        let state = self.state();
+        let row = |(sequence, entry): (&Sequence, &AuditEntry)| {
+            query.matches(*sequence, entry).then(|| AuditRow {
+                sequence: *sequence,
+                entry: entry.clone(),
+                hash: state.hashes.get(sequence).copied(),
+            })
+        };
+        let rows = state.audit.iter();
+        Ok(match query.newest_first {
+            true => rows.rev().filter_map(row).take(query.page()).collect(),
+            false => rows.filter_map(row).take(query.page()).collect(),
+        })
+    }
+
+    async fn audit_chain(&self) -> Result<AuditChain, StoreError> {
+        Ok(self.state().chain)
+    }
+
+    async fn seal_audit(&self, head: AuditLink, links: &[AuditLink]) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        if state.chain.head != head {
+            return Ok(false);
+        }
+        let sealable = |link: &AuditLink| {
+            state.audit.contains_key(&link.sequence) && !state.hashes.contains_key(&link.sequence)
+        };
+        if !links.iter().all(sealable) {
+            return Err(StoreError::Backend(Box::new(NotSealable)));
+        }
+        state
+            .hashes
+            .extend(links.iter().map(|link| (link.sequence, link.hash)));
+        state.chain.head = links.last().copied().unwrap_or(head);
+        Ok(true)
+    }
+
+    async fn hold_lease(
+        &self,
+        name: &str,
+        holder: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        if let Some((other, end)) = state.leases.get(name)
+            && other != holder
+            && *end > now
+        {
+            return Ok(false);
+        }
+        state.leases.insert(name.to_owned(), (holder.to_owned(), until));
+        Ok(true)
+    }
+
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if state.leases.get(name).is_some_and(|(other, _)| other == holder) {
+            state.leases.remove(name);
+        }
+        Ok(())
+    }
+
     async fn record_usage(
         &self,
         node: NodeId,
@@ -160,6 +228,11 @@ impl Store for MemoryStore {
         Ok(self.state().totals.get(&service).copied().unwrap_or_default())
     }
 }
+
+/// A link is of an entry that is not there, or that has one.
+#[derive(Debug, thiserror::Error)]
+#[error("an entry of the audit is not there, or is sealed already")]
+struct NotSealable;
 
 fn matches(query: &Query, record: &StoreRecord) -> bool {
     (query.organization.is_none() || query.organization == record.organization())
@@ -284,7 +357,22 @@ impl State {
             self.changes.pop_first();
         }
         while self.audit.len() > MAX_FEED {
-            self.audit.pop_first();
+            self.forget_oldest_deed();
+        }
+    }
+
+    /// The chain begins behind what is forgotten, sealed or not.
+    fn forget_oldest_deed(&mut self) {
+        let Some((sequence, _)) = self.audit.pop_first() else {
+            return;
+        };
+        match self.hashes.remove(&sequence) {
+            Some(hash) => self.chain.start = AuditLink { sequence, hash },
+            None => {
+                let hash = self.chain.head.hash;
+                (self.chain.start, self.chain.head) =
+                    (AuditLink { sequence, hash }, AuditLink { sequence, hash });
+            }
         }
     }
 }

@@ -13,6 +13,8 @@ pub struct Model {
     pub organization: Option<Vec<u8>>,
     pub action: String,
     pub subject: Option<String>,
+    /// The link of the chain; none as long as it is not sealed.
+    pub hash: Option<Vec<u8>>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
