@@ -33,4 +33,4 @@ mod text;
 
 pub use control::{BuildError, Control, ControlBuilder, LEASE};
 pub use identity::{IdentityError, identity_key};
-pub use mail::{MAX_WAITING_MAILS, MailError, Mailer};
+pub use mail::{MAX_MAILS_UNDER_WAY, MAX_WAITING_MAILS, MailError, Mailer};

@@ -1,25 +1,32 @@
 //! Mail to people, over SMTP (RFC 5321).
 //!
-//! Nobody waits for a mail server: what is to be sent stands in a short queue, from which one task sends. What a
-//! server refuses for now is tried again a few times, and then given up with a line in the log; whoever asked for
-//! the mail asks again.
+//! Nobody waits for a mail server: what is to be sent stands in a short queue, from which one task sends, a few at
+//! a time. What a server refuses for now is tried again a few times, and then given up with a line in the log;
+//! whoever asked for the mail asks again. A mail that waits for its next attempt holds up no other.
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use kakuremichi_core::{email::EmailAddress, secret::Secret};
 use lettre::{
     AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
     message::{Mailbox, header::ContentType},
 };
 use tokio::{
-    sync::{Mutex, mpsc},
+    sync::{Mutex, Semaphore, mpsc},
     time::{sleep, timeout},
 };
 
 /// Mails that wait to be sent. One more is dropped, and the log says so.
 pub const MAX_WAITING_MAILS: usize = 256;
-/// How long a mail server may take for one mail.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Mails that are on their way, or wait for their next attempt. The queue is read again when one is done.
+pub const MAX_MAILS_UNDER_WAY: usize = 64;
+/// Mails that the server is given at once.
+const MAX_SENDING: usize = 4;
+/// How long a mail server may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take for one mail.
+const ATTEMPT: Duration = Duration::from_secs(30);
 /// The pauses before further attempts.
 const PAUSES: [Duration; 3] = [
     Duration::from_secs(2),
@@ -53,6 +60,7 @@ struct Inner {
     sender: Mailbox,
     queue: mpsc::Sender<Mail>,
     waiting: Mutex<mpsc::Receiver<Mail>>,
+    sending: Semaphore,
 }
 
 impl fmt::Debug for Mailer {
@@ -90,6 +98,7 @@ impl Mailer {
             sender: sender.parse().map_err(MailError::Sender)?,
             queue,
             waiting: Mutex::new(waiting),
+            sending: Semaphore::new(MAX_SENDING),
         })))
     }
 
@@ -100,17 +109,24 @@ impl Mailer {
         }
     }
 
-    /// Sends what is to be sent, one mail after the other, for ever.
+    /// Sends what is to be sent, for ever.
     pub(crate) async fn run(self) {
         // Only one clone runs.
         let mut waiting = self.0.waiting.lock().await;
-        while let Some(mail) = waiting.recv().await {
-            self.deliver(&mail).await;
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                mail = waiting.recv(), if under_way.len() < MAX_MAILS_UNDER_WAY => match mail {
+                    Some(mail) => under_way.push(self.deliver(mail)),
+                    None => return,
+                },
+                Some(()) = under_way.next() => {}
+            }
         }
     }
 
-    async fn deliver(&self, mail: &Mail) {
-        let message = match self.message(mail) {
+    async fn deliver(&self, mail: Mail) {
+        let message = match self.message(&mail) {
             Ok(message) => message,
             Err(error) => {
                 return tracing::error!(
@@ -121,7 +137,10 @@ impl Mailer {
             }
         };
         for pause in PAUSES.map(Some).into_iter().chain([None]) {
-            let sent = timeout(2 * PATIENCE, self.0.server.send(message.clone())).await;
+            let sent = {
+                let _slot = self.0.sending.acquire().await;
+                timeout(ATTEMPT, self.0.server.send(message.clone())).await
+            };
             let error = match sent {
                 Ok(Ok(_)) => return tracing::info!(subject = mail.subject, "a mail was sent"),
                 Ok(Err(error)) => Some(error),
@@ -131,7 +150,7 @@ impl Mailer {
                 .as_ref()
                 .is_some_and(lettre::transport::smtp::Error::is_permanent);
             let pause = pause.filter(|_| !hopeless);
-            failed(mail, error.as_ref(), pause);
+            failed(&mail, error.as_ref(), pause);
             match pause {
                 Some(pause) => sleep(pause).await,
                 None => return,
@@ -194,7 +213,82 @@ fn is_protected(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+        net::{TcpListener, TcpStream},
+    };
+
     use super::*;
+
+    /// Takes a mail, and gives back whose it is.
+    async fn take(socket: TcpStream, taken: mpsc::Sender<String>) {
+        let mut socket = BufReader::new(socket);
+        socket.write_all(b"220 sink\r\n").await.unwrap();
+        let (mut line, mut to, mut data) = (String::new(), String::new(), false);
+        loop {
+            line.clear();
+            if socket.read_line(&mut line).await.unwrap() == 0 {
+                return;
+            }
+            let answer = match line.trim_end() {
+                "." => {
+                    data = false;
+                    taken.send(std::mem::take(&mut to)).await.unwrap();
+                    "250 taken"
+                }
+                _ if data => continue,
+                "DATA" => {
+                    data = true;
+                    "354 go on"
+                }
+                "QUIT" => return,
+                command => {
+                    if let Some(rest) = command.strip_prefix("RCPT TO:<") {
+                        to = rest.trim_end_matches('>').to_owned();
+                    }
+                    "250 fine"
+                }
+            };
+            socket
+                .write_all(format!("{answer}\r\n").as_bytes())
+                .await
+                .unwrap();
+        }
+    }
+
+    /// A server that keeps a mail waiting keeps others waiting only when it does so with several at once.
+    #[tokio::test]
+    async fn a_mail_that_hangs_holds_up_no_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("smtp://{}", listener.local_addr().unwrap());
+        let (taken, mut mails) = mpsc::channel(8);
+        tokio::spawn(async move {
+            // The first connection is never answered.
+            let (_silent, _) = listener.accept().await.unwrap();
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                tokio::spawn(take(socket, taken.clone()));
+            }
+        });
+        let mailer = Mailer::smtp(&Secret::new(url), "k@example.net").unwrap();
+        let mail = |to: &str| Mail {
+            to: to.parse().unwrap(),
+            subject: "a test",
+            text: "hello".to_owned(),
+        };
+        tokio::spawn(mailer.clone().run());
+        for n in 0..4 {
+            mailer.send(mail(&format!("user-{n}@example.net")));
+        }
+        let mut reached = Vec::new();
+        for _ in 0..3 {
+            let to = timeout(ATTEMPT / 3, mails.recv()).await;
+            reached.push(to.expect("it does not wait for the one that hangs").unwrap());
+        }
+        reached.sort();
+        reached.dedup();
+        assert_eq!(reached.len(), 3);
+    }
 
     #[test]
     fn nothing_goes_over_a_network_in_the_clear() {
