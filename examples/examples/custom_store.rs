@@ -18,11 +18,12 @@ use async_trait::async_trait;
 use kakuremichi_control::{Control, identity_key};
 use kakuremichi_core::{
     audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
-    id::{NodeId, ServiceId},
+    id::ServiceId,
     net::Overlay,
     store::{
-        Batch, Change, CommitError, Committed, MemoryStore, Page, Query, RecordId, Sequence, Store,
-        StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport,
+        Batch, Change, CommitError, Committed, MemoryStore, NodeUsage, Page, Query, RecordId, Sequence,
+        Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel, UsagePoint, UsageQuery,
+        UsageReport,
     },
     time::Timestamp,
 };
@@ -61,7 +62,7 @@ async fn replay(memory: &MemoryStore, line: Line) -> Result<(), CommitError> {
         Line::Overlay(overlay) => memory.overlay(overlay).await.map(drop)?,
         Line::Commit(batch) => memory.commit(batch).await.map(drop)?,
         Line::Seal(head, links) => memory.seal_audit(head, &links).await.map(drop)?,
-        Line::Usage(node, report, entries) => memory.record_usage(node, report, &entries).await.map(drop)?,
+        Line::Usage(usage) => memory.record_usage(&usage).await.map(drop)?,
     }
     Ok(())
 }
@@ -150,21 +151,25 @@ impl Store for JournalStore {
         self.memory.release_lease(name, holder).await
     }
 
-    async fn record_usage(
-        &self,
-        node: NodeId,
-        report: UsageReport,
-        entries: &[UsageEntry],
-    ) -> Result<UsageReport, StoreError> {
+    async fn record_usage(&self, usage: &NodeUsage) -> Result<UsageReport, StoreError> {
         let mut journal = self.journal.write().await;
         journal.check().map_err(failed)?;
-        let last = self.memory.record_usage(node, report, entries).await?;
-        if last == report {
+        let last = self.memory.record_usage(usage).await?;
+        if last == usage.report {
             // Perhaps it was known already: doing it again changes nothing.
-            let line = Line::Usage(node, report, entries.to_vec());
-            journal.write(&line).map_err(failed)?;
+            journal.write(&Line::Usage(usage.clone())).map_err(failed)?;
         }
         Ok(last)
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError> {
+        self.journal.read().await.check().map_err(failed)?;
+        self.memory.usage(query).await
+    }
+
+    // The journal keeps what was reported. What is too old is forgotten again after it was opened.
+    async fn forget_usage(&self, level: UsageLevel, before: Timestamp) -> Result<(), StoreError> {
+        self.memory.forget_usage(level, before).await
     }
 
     async fn usage_totals(&self, service: ServiceId) -> Result<UsageCounts, StoreError> {

@@ -31,6 +31,8 @@ mod simulate;
 mod sites;
 mod text;
 mod tokens;
+#[expect(unused_qualifications, reason = "utoipa's macro names its parameters in full")]
+mod usage;
 mod users;
 
 pub(crate) use extract::At;

@@ -30,7 +30,7 @@ use crate::{
     mail::Mailer,
     pages,
     planner::{self, PlanBoard},
-    service::{UseCaseError, UseCases, Wiring, seal_for_ever},
+    service::{UseCaseError, UseCases, Wiring, forget_for_ever, seal_for_ever},
 };
 
 /// How long an agent may be gone before what it declared as ephemeral is removed.
@@ -361,6 +361,7 @@ impl Owner {
         let hub = Arc::clone(&self.hub);
         tasks.spawn(async move { hub.watch_leases().await });
         tasks.spawn(seal_for_ever(self.use_cases.clone()));
+        tasks.spawn(forget_for_ever(self.use_cases.clone()));
         if let Some(mailer) = self.mail.clone() {
             tasks.spawn(mailer.run());
         }

@@ -58,6 +58,8 @@ pub use simulate::{Simulated, SimulatedProof, Simulation};
 pub use sites::{MAX_NETWORKS, SiteDraft};
 pub use tokens::{MAX_SCOPE, NewToken, TokenDraft};
 pub use totp::{NewTotp, TotpSecret};
+pub(crate) use usage::forget_for_ever;
+pub use usage::{MAX_USAGE_POINTS, UsageWish};
 pub use users::{MIN_PASSWORD, UserChange, parse_email};
 
 use std::{
@@ -223,7 +225,7 @@ impl UseCases {
 
     /// Gives back what this process alone did.
     pub(crate) async fn release_leases(&self) {
-        for name in [audit::SEALER] {
+        for name in [audit::SEALER, usage::RETENTION] {
             if let Err(error) = self.store().release_lease(name, &self.0.holder).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,

@@ -19,6 +19,7 @@ mod row;
 mod table;
 mod transaction;
 mod transfer;
+mod usage;
 mod wake;
 mod write;
 
@@ -30,11 +31,11 @@ use std::fmt;
 use async_trait::async_trait;
 use kakuremichi_core::{
     audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
-    id::{NodeId, ServiceId},
+    id::ServiceId,
     net::Overlay,
     store::{
-        Batch, Change, CommitError, Committed, Page, Query, RecordId, Sequence, Store, StoreError,
-        StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport,
+        Batch, Change, CommitError, Committed, NodeUsage, Page, Query, RecordId, Sequence, Store, StoreError,
+        StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel, UsagePoint, UsageQuery, UsageReport,
     },
     time::Timestamp,
 };
@@ -122,17 +123,20 @@ impl Store for SqlStore {
         self.wake.behind(after).await;
     }
 
-    async fn record_usage(
-        &self,
-        node: NodeId,
-        report: UsageReport,
-        entries: &[UsageEntry],
-    ) -> Result<UsageReport, StoreError> {
-        feed::record_usage(&self.writer, node, report, entries).await
+    async fn record_usage(&self, usage: &NodeUsage) -> Result<UsageReport, StoreError> {
+        usage::record(&self.writer, usage).await
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError> {
+        usage::over_time(&self.readers, query).await
+    }
+
+    async fn forget_usage(&self, level: UsageLevel, before: Timestamp) -> Result<(), StoreError> {
+        usage::forget(&self.writer, level, before).await
     }
 
     async fn usage_totals(&self, service: ServiceId) -> Result<UsageCounts, StoreError> {
-        feed::usage_totals(&self.readers, service).await
+        usage::totals(&self.readers, service).await
     }
 }
 

@@ -71,7 +71,7 @@ async fn fill(store: &SqlStore) {
     for epoch in [1, u64::MAX] {
         let report = UsageReport { epoch, sequence: 3 };
         store
-            .record_usage(sample::gateway(0, 2).id, report, &[entry])
+            .record_usage(&sample::usage(sample::gateway(0, 2).id, report, &[entry]))
             .await
             .unwrap();
     }
@@ -172,7 +172,7 @@ async fn moves(from: &SqlStore, to: &mut SqlStore) {
     };
     for (epoch, sequence) in [(1, 3), (u64::MAX, 3), (1, 4)] {
         let report = UsageReport { epoch, sequence };
-        to.record_usage(sample::gateway(0, 2).id, report, &[entry])
+        to.record_usage(&sample::usage(sample::gateway(0, 2).id, report, &[entry]))
             .await
             .unwrap();
     }

@@ -95,7 +95,7 @@ async fn fill(store: &SqlStore) {
         counts: COUNTS,
     };
     store
-        .record_usage(sample::gateway(0, 2).id, report, &[entry])
+        .record_usage(&sample::usage(sample::gateway(0, 2).id, report, &[entry]))
         .await
         .unwrap();
 }
@@ -136,7 +136,13 @@ async fn check(store: &SqlStore) {
             epoch: u64::MAX,
             sequence,
         };
-        assert_eq!(store.record_usage(node, report, &[entry]).await.unwrap(), report);
+        assert_eq!(
+            store
+                .record_usage(&sample::usage(node, report, &[entry]))
+                .await
+                .unwrap(),
+            report
+        );
     }
     assert_eq!(store.usage_totals(service).await.unwrap(), COUNTS.plus(COUNTS));
 

@@ -231,7 +231,7 @@ async fn instances_do_not_come_in_each_others_way() {
                 };
                 let entries = entries.map(|service| UsageEntry { service, counts });
                 store
-                    .record_usage(sample::gateway(0, n / 2).id, report, &entries)
+                    .record_usage(&sample::usage(sample::gateway(0, n / 2).id, report, &entries))
                     .await
                     .unwrap();
             }

@@ -15,7 +15,10 @@ pub mod conformance;
 pub use batch::{Batch, CommitError, Committed, Mutation};
 pub use memory::{MAX_FEED, MAX_RECORDS, MemoryStore};
 pub use record::{Entity, RecordId, RecordKind, StoreRecord, Stored, UniqueKey, Version};
-pub use usage::{MAX_STREAMS, UsageCounts, UsageEntry, UsageReport, UsageReports};
+pub use usage::{
+    MAX_STREAMS, NodeUsage, UsageCounts, UsageEntry, UsageGroup, UsageLevel, UsageOf, UsagePoint, UsageQuery,
+    UsageReport, UsageReports,
+};
 
 use std::fmt;
 
@@ -23,7 +26,7 @@ use async_trait::async_trait;
 
 use crate::{
     audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
-    id::{NodeId, OrganizationId, ServiceId},
+    id::{OrganizationId, ServiceId},
     net::Overlay,
     time::Timestamp,
 };
@@ -128,20 +131,30 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         std::future::pending().await
     }
 
-    /// Adds what `node` counted to the totals, once: a report that was [noted](UsageReports::note) before
-    /// changes nothing. Returns the last recorded report of its stream, up to which the node may forget.
+    /// Adds what a node counted, once: a report that was [noted](UsageReports::note) before changes nothing. What
+    /// gateways counted goes to the totals of the services, and what every node counted to the usage over time,
+    /// at every level, all in one transaction. Returns the last recorded report of its stream, up to which the
+    /// node may forget.
     ///
     /// # Errors
     /// When the storage fails; then nothing of the report was added.
-    async fn record_usage(
-        &self,
-        node: NodeId,
-        report: UsageReport,
-        entries: &[UsageEntry],
-    ) -> Result<UsageReport, StoreError>;
+    async fn record_usage(&self, usage: &NodeUsage) -> Result<UsageReport, StoreError>;
 
-    /// What was counted for a service by all nodes together; zero for one that nobody knows. It goes with
-    /// the service, as the noted reports go with their node.
+    /// Reads usage over time, in the order of the steps: at most [`UsageQuery::limit`] points. Steps in which
+    /// nothing was counted have none. It goes with the organization, and outlives services and nodes.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError>;
+
+    /// Forgets the steps of a level that begin before a time.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn forget_usage(&self, level: UsageLevel, before: Timestamp) -> Result<(), StoreError>;
+
+    /// What gateways counted for a service together; zero for one that nobody knows. It goes with the service,
+    /// as the noted reports go with their node.
     ///
     /// # Errors
     /// When the storage fails.

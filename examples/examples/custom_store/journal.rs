@@ -11,10 +11,11 @@ use kakuremichi_control::store::{record_from_json, record_to_json};
 use kakuremichi_core::{
     audit::{AuditEntry, AuditLink},
     auth::Principal,
-    id::NodeId,
     model::Role,
     net::{Cidr, Overlay},
-    store::{Batch, Mutation, Sequence, StoreRecord, UsageCounts, UsageEntry, UsageReport, Version},
+    store::{
+        Batch, Mutation, NodeUsage, Sequence, StoreRecord, UsageCounts, UsageEntry, UsageReport, Version,
+    },
     time::Timestamp,
 };
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ pub(crate) enum Line {
     /// Links were added to the chain of the audit, behind the first one.
     Seal(AuditLink, Vec<AuditLink>),
     /// A node reported usage.
-    Usage(NodeId, UsageReport, Vec<UsageEntry>),
+    Usage(NodeUsage),
 }
 
 impl Journal {
@@ -98,18 +99,15 @@ fn write(line: &Line) -> io::Result<Value> {
             let links = links.iter().map(write_link);
             json!({"seal": {"head": write_link(head), "links": links.collect::<Vec<_>>()}})
         }
-        Line::Usage(node, report, entries) => {
-            let entries = entries.iter().map(|UsageEntry { service, counts }| {
-                json!([
-                    service.to_string(),
-                    counts.connections,
-                    counts.requests,
-                    counts.bytes_in,
-                    counts.bytes_out
-                ])
-            });
-            json!({"usage": {"node": node.to_string(), "epoch": report.epoch, "sequence": report.sequence,
-                             "entries": entries.collect::<Vec<_>>()}})
+        Line::Usage(usage) => {
+            let entries = usage
+                .entries
+                .iter()
+                .map(|UsageEntry { service, counts }| json!([service.to_string(), write_counts(*counts)]));
+            json!({"usage": {"node": usage.node.to_string(), "organization": usage.organization.to_string(),
+                             "at": usage.at.as_millis(), "epoch": usage.report.epoch,
+                             "sequence": usage.report.sequence, "entries": entries.collect::<Vec<_>>(),
+                             "unattributed": write_counts(usage.unattributed)}})
         }
     })
 }
@@ -148,23 +146,41 @@ fn read(line: &Value) -> Option<Line> {
         }));
     }
     let usage = line.get("usage")?;
-    let report = UsageReport {
-        epoch: usage["epoch"].as_u64()?,
-        sequence: usage["sequence"].as_u64()?,
-    };
     let entries = usage["entries"].as_array()?.iter().map(|entry| {
         Some(UsageEntry {
             service: entry[0].as_str()?.parse().ok()?,
-            counts: UsageCounts {
-                connections: entry[1].as_u64()?,
-                requests: entry[2].as_u64()?,
-                bytes_in: entry[3].as_u64()?,
-                bytes_out: entry[4].as_u64()?,
-            },
+            counts: read_counts(&entry[1])?,
         })
     });
-    let node = usage["node"].as_str()?.parse().ok()?;
-    Some(Line::Usage(node, report, entries.collect::<Option<_>>()?))
+    Some(Line::Usage(NodeUsage {
+        node: usage["node"].as_str()?.parse().ok()?,
+        organization: usage["organization"].as_str()?.parse().ok()?,
+        at: Timestamp::from_millis(usage["at"].as_i64()?),
+        report: UsageReport {
+            epoch: usage["epoch"].as_u64()?,
+            sequence: usage["sequence"].as_u64()?,
+        },
+        entries: entries.collect::<Option<_>>()?,
+        unattributed: read_counts(&usage["unattributed"])?,
+    }))
+}
+
+fn write_counts(counts: UsageCounts) -> Value {
+    json!([
+        counts.connections,
+        counts.requests,
+        counts.bytes_in,
+        counts.bytes_out
+    ])
+}
+
+fn read_counts(value: &Value) -> Option<UsageCounts> {
+    Some(UsageCounts {
+        connections: value[0].as_u64()?,
+        requests: value[1].as_u64()?,
+        bytes_in: value[2].as_u64()?,
+        bytes_out: value[3].as_u64()?,
+    })
 }
 
 fn write_mutation(mutation: &Mutation) -> io::Result<Value> {

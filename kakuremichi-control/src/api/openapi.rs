@@ -11,7 +11,7 @@ use utoipa::{
 
 use super::{
     App, account, api_keys, audit, groups, invitations, link, mailed, members, nodes, organization,
-    organizations, policies, roles, services, sessions, simulate, sites, tokens, users,
+    organizations, policies, roles, services, sessions, simulate, sites, tokens, usage, users,
 };
 
 #[derive(OpenApi)]
@@ -98,6 +98,7 @@ use super::{
         policies::update,
         policies::delete,
         simulate::simulate,
+        usage::get,
         audit::list,
         audit::export,
         audit::verify,

@@ -8,7 +8,7 @@ use kakuremichi_core::model::Permission;
 
 use super::{
     App, Requirement, account, api_keys, audit, groups, invitations, link, mailed, members, nodes, openapi,
-    organization, organizations, policies, roles, services, sessions, simulate, sites, tokens, users,
+    organization, organizations, policies, roles, services, sessions, simulate, sites, tokens, usage, users,
 };
 
 /// A row: what is at a path, and who may have it.
@@ -143,6 +143,8 @@ table! {
     PUT "/policies/{id}" PoliciesWrite policies::update;
     DELETE "/policies/{id}" PoliciesWrite policies::delete;
     POST "/simulate" PoliciesRead simulate::simulate;
+
+    GET "/usage" ServicesRead usage::get;
 
     GET "/audit" AuditRead audit::list;
     GET "/audit/export" AuditRead audit::export;

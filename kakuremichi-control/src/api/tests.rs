@@ -28,9 +28,10 @@ use crate::{
     store::SqlStore,
 };
 
-mod browser;
 mod audit;
+mod browser;
 mod people;
+mod usage;
 
 use people::{PASSWORD, text};
 

@@ -82,6 +82,21 @@ pub(crate) enum Line {
         /// Bytes from targets.
         bytes_out: i64,
     },
+    /// What was used in a step of time.
+    Step {
+        /// How fine.
+        level: i64,
+        /// The organization.
+        organization: String,
+        /// When it begins.
+        start: i64,
+        /// The service, if there is one.
+        service: String,
+        /// The node.
+        node: String,
+        /// Connections, requests, bytes to targets and from them.
+        counts: [i64; 4],
+    },
     /// The last number of the change feed.
     Position(i64),
     /// The last line.

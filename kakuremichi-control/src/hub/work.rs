@@ -10,7 +10,7 @@ use kakuremichi_core::{
     id::NodeId,
     model::Node,
     name::Label,
-    store::{UsageCounts, UsageEntry, UsageReport},
+    store::{NodeUsage, UsageCounts, UsageEntry, UsageReport},
 };
 use kakuremichi_proto::{
     declare::{Declaration, DeclaredService},
@@ -185,27 +185,34 @@ async fn admitted(hub: &Hub, node: Result<Node, UseCaseError>) -> Done {
 }
 
 async fn count(hub: &Hub, node: NodeId, actor: &Actor, batch: &UsageBatch) -> Done {
-    // What could not be told apart belongs to no service, and is not counted.
-    let entries: Vec<_> = batch
-        .entries
-        .iter()
-        .filter_map(|(service, amount)| {
-            Some(UsageEntry {
-                service: (*service)?,
-                counts: UsageCounts {
-                    connections: amount.connections,
-                    requests: amount.requests,
-                    bytes_in: amount.received,
-                    bytes_out: amount.sent,
-                },
-            })
-        })
-        .collect();
-    let report = UsageReport {
-        epoch: batch.key.epoch,
-        sequence: batch.key.sequence,
+    let mut usage = NodeUsage {
+        node,
+        organization: actor.organization,
+        at: batch.to,
+        report: UsageReport {
+            epoch: batch.key.epoch,
+            sequence: batch.key.sequence,
+        },
+        entries: Vec::with_capacity(batch.entries.len()),
+        unattributed: UsageCounts::default(),
     };
-    match hub.use_cases.record_usage(node, actor, report, &entries).await {
+    for (service, amount) in &batch.entries {
+        let counts = UsageCounts {
+            connections: amount.connections,
+            requests: amount.requests,
+            bytes_in: amount.received,
+            bytes_out: amount.sent,
+        };
+        match service {
+            Some(service) => usage.entries.push(UsageEntry {
+                service: *service,
+                counts,
+            }),
+            // What could not be told apart is of no service, and of the organization still.
+            None => usage.unattributed = usage.unattributed.plus(counts),
+        }
+    }
+    match hub.use_cases.record_usage(actor, usage).await {
         Ok(last) => Done::Counted(UsageKey {
             epoch: last.epoch,
             sequence: last.sequence,

@@ -13,7 +13,9 @@ use kakuremichi_core::{
     name::Label,
     policy::{Access, Method, Policy},
     secret::Secret,
-    store::{MemoryStore, Sequence, Store, Stored, UsageCounts, UsageEntry, UsageReport},
+    store::{
+        MemoryStore, Sequence, Store, Stored, UsageCounts, UsageEntry, UsageReport, conformance::sample,
+    },
 };
 use kakuremichi_proto::{
     declare::{Declaration, DeclaredKind, DeclaredTarget},
@@ -449,6 +451,7 @@ async fn another_organizations_things_are_not_there() {
             .code(),
         Code::REQUEST_INVALID
     );
+    let gateway = sample::gateway(0, 9).id;
     // LESSONS, advisory 10: usage of a service of another organization is not counted.
     let entry = UsageEntry {
         service: made.value.id,
@@ -462,7 +465,7 @@ async fn another_organizations_things_are_not_there() {
         sequence: 1,
     };
     control
-        .record_usage(id.into(), &stranger, report, &[entry])
+        .record_usage(&stranger, sample::usage(id.into(), report, &[entry]))
         .await
         .unwrap();
     assert_eq!(
@@ -474,7 +477,7 @@ async fn another_organizations_things_are_not_there() {
         sequence: 2,
     };
     control
-        .record_usage(id.into(), &actor, report, &[entry])
+        .record_usage(&actor, sample::usage(gateway, report, &[entry]))
         .await
         .unwrap();
     assert_eq!(control.usage(&actor, made.value.id).await.unwrap().requests, 1);

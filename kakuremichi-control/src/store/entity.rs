@@ -18,4 +18,5 @@ pub(super) mod site;
 pub(super) mod token;
 pub(super) mod unique_key;
 pub(super) mod usage_report;
+pub(super) mod usage_step;
 pub(super) mod usage_total;

@@ -13,7 +13,7 @@ use sea_orm::{
 
 use super::{
     SqlStore, backend,
-    entity::{audit, change, meta, unique_key, usage_report, usage_total},
+    entity::{audit, change, meta, unique_key, usage_report, usage_step, usage_total},
     order::{self, Order},
     record_from_json, record_to_json,
     row::{self, RowError},
@@ -201,7 +201,7 @@ async fn export_usage(database: &impl ConnectionTrait, sink: &mut Sink<'_>) -> R
             .all(database)
             .await
             .map_err(backend)?;
-        let Some(last) = rows.last() else { return Ok(()) };
+        let Some(last) = rows.last() else { break };
         after = last.service.clone();
         for row in rows {
             sink(Line::Total {
@@ -210,6 +210,40 @@ async fn export_usage(database: &impl ConnectionTrait, sink: &mut Sink<'_>) -> R
                 requests: row.requests,
                 bytes_in: row.bytes_in,
                 bytes_out: row.bytes_out,
+            })?;
+        }
+    }
+    export_steps(database, sink).await
+}
+
+async fn export_steps(database: &impl ConnectionTrait, sink: &mut Sink<'_>) -> Result<(), BackupError> {
+    use usage_step::Column;
+    let key = (
+        Column::Level,
+        Column::Organization,
+        Column::Start,
+        Column::Service,
+        Column::Node,
+    );
+    let mut cursor = usage_step::Entity::find().cursor_by(key);
+    loop {
+        let rows = cursor.first(PAGE).all(database).await.map_err(backend)?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        cursor.after((
+            last.level,
+            last.organization.clone(),
+            last.start,
+            last.service.clone(),
+            last.node.clone(),
+        ));
+        for row in rows {
+            sink(Line::Step {
+                level: row.level,
+                organization: HEXLOWER.encode(&row.organization),
+                start: row.start,
+                service: HEXLOWER.encode(&row.service),
+                node: row.node,
+                counts: [row.connections, row.requests, row.bytes_in, row.bytes_out],
             })?;
         }
     }
@@ -241,6 +275,7 @@ async fn clear(database: &impl ConnectionTrait) -> Result<(), StoreError> {
     all::<audit::Entity>(database).await?;
     all::<usage_report::Entity>(database).await?;
     all::<usage_total::Entity>(database).await?;
+    all::<usage_step::Entity>(database).await?;
     meta::Entity::delete_many()
         .filter(meta::Column::Key.ne(order::BASE))
         .exec(database)
@@ -331,6 +366,27 @@ async fn import_row(database: &impl ConnectionTrait, line: Line) -> Result<(), S
         } => {
             let row = usage_total::Model {
                 service: bytes("service", &service)?,
+                connections,
+                requests,
+                bytes_in,
+                bytes_out,
+            };
+            insert(database, row.into_active_model()).await
+        }
+        Line::Step {
+            level,
+            organization,
+            start,
+            service,
+            node,
+            counts: [connections, requests, bytes_in, bytes_out],
+        } => {
+            let row = usage_step::Model {
+                level,
+                organization: bytes("organization", &organization)?,
+                start,
+                service: bytes("service", &service)?,
+                node,
                 connections,
                 requests,
                 bytes_in,

@@ -24,7 +24,7 @@ use super::{
     row,
     table::{self, Table, with_record, with_table},
     transaction::{self, Attempts},
-    wake,
+    usage, wake,
 };
 
 /// The key of the overlay in `meta`.
@@ -148,7 +148,7 @@ async fn delete(
 ) -> Result<Option<OrganizationId>, CommitError> {
     let old = at_version(transaction, id, expected).await?;
     free_unique(transaction, id).await?;
-    feed::forget_usage(transaction, id).await?;
+    usage::forget_of(transaction, id).await?;
     with_table!(id.kind(), T => {
         T::delete_many()
             .filter(T::ID.eq(row::key(id)))

@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use kakuremichi_control::store::SqlStore;
 use kakuremichi_core::{
     audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
-    id::{NodeId, ServiceId},
+    id::ServiceId,
     net::Overlay,
     store::{
-        Batch, Change, CommitError, Committed, MemoryStore, Page, Query, RecordId, Sequence, Store,
-        StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport,
+        Batch, Change, CommitError, Committed, MemoryStore, NodeUsage, Page, Query, RecordId, Sequence,
+        Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel, UsagePoint, UsageQuery,
+        UsageReport,
     },
     time::Timestamp,
 };
@@ -179,13 +180,16 @@ impl Store for SlowStore {
         self.inner.release_lease(name, holder).await
     }
 
-    async fn record_usage(
-        &self,
-        node: NodeId,
-        report: UsageReport,
-        entries: &[UsageEntry],
-    ) -> Result<UsageReport, StoreError> {
-        self.inner.record_usage(node, report, entries).await
+    async fn record_usage(&self, usage: &NodeUsage) -> Result<UsageReport, StoreError> {
+        self.inner.record_usage(usage).await
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError> {
+        self.inner.usage(query).await
+    }
+
+    async fn forget_usage(&self, level: UsageLevel, before: Timestamp) -> Result<(), StoreError> {
+        self.inner.forget_usage(level, before).await
     }
 
     async fn usage_totals(&self, service: ServiceId) -> Result<UsageCounts, StoreError> {

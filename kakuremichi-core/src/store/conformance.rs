@@ -32,7 +32,7 @@ pub use records::{
     unique_values_are_unique,
 };
 pub use tokens::{a_token_is_used_no_more_often_than_it_may_be, a_token_says_why_it_is_of_no_use};
-pub use usage::{usage_goes_with_its_record, usage_is_counted_once};
+pub use usage::{usage_goes_with_its_record, usage_is_counted_once, usage_is_kept_over_time};
 
 use std::{
     future::{Future, poll_fn},
@@ -66,6 +66,7 @@ pub async fn run<F: AsyncFn() -> Arc<dyn Store>>(empty: F) {
     a_token_is_used_no_more_often_than_it_may_be(&*empty().await).await;
     usage_is_counted_once(&*empty().await).await;
     usage_goes_with_its_record(&*empty().await).await;
+    usage_is_kept_over_time(&*empty().await).await;
 }
 
 fn batch(mutations: impl IntoIterator<Item = Mutation>) -> Batch {

@@ -9,8 +9,9 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Batch, Change, CommitError, Committed, MAX_PAGE, Mutation, Page, Query, RecordId, Sequence, Store,
-    StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageEntry, UsageReport, UsageReports, Version,
+    Batch, Change, CommitError, Committed, MAX_PAGE, Mutation, NodeUsage, Page, Query, RecordId, Sequence,
+    Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageGroup, UsageLevel, UsageOf,
+    UsagePoint, UsageQuery, UsageReport, UsageReports, Version,
 };
 use crate::{
     audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
@@ -29,6 +30,9 @@ pub const MAX_FEED: usize = 100_000;
 #[derive(Default)]
 pub struct MemoryStore(Mutex<State>);
 
+/// A step of a level: when it begins, and whose it is.
+type Step = (UsageLevel, Timestamp, OrganizationId, Option<ServiceId>, NodeId);
+
 #[derive(Debug, Clone, Default)]
 struct State {
     overlay: Option<Overlay>,
@@ -41,6 +45,7 @@ struct State {
     leases: BTreeMap<String, (String, Timestamp)>,
     reports: BTreeMap<NodeId, UsageReports>,
     totals: BTreeMap<ServiceId, UsageCounts>,
+    series: BTreeMap<Step, UsageCounts>,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -202,26 +207,61 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn record_usage(
-        &self,
-        node: NodeId,
-        report: UsageReport,
-        entries: &[UsageEntry],
-    ) -> Result<UsageReport, StoreError> {
+    async fn record_usage(&self, usage: &NodeUsage) -> Result<UsageReport, StoreError> {
         let mut state = self.state();
-        let mut reports = state.reports.get(&node).cloned().unwrap_or_default();
-        if let Err(last) = reports.note(report) {
+        let mut reports = state.reports.get(&usage.node).cloned().unwrap_or_default();
+        if let Err(last) = reports.note(usage.report) {
             return Ok(last);
         }
-        if state.reports.len() + state.totals.len() + entries.len() >= MAX_RECORDS {
+        let more = (usage.entries.len() + 1) * (UsageLevel::ALL.len() + 1);
+        if state.reports.len() + state.totals.len() + state.series.len() + more >= MAX_RECORDS {
             return Err(StoreError::Full);
         }
-        state.reports.insert(node, reports);
-        for entry in entries {
-            let total = state.totals.entry(entry.service).or_default();
-            *total = total.plus(entry.counts);
+        state.reports.insert(usage.node, reports);
+        for entry in &usage.entries {
+            if let NodeId::Gateway(_) = usage.node {
+                let total = state.totals.entry(entry.service).or_default();
+                *total = total.plus(entry.counts);
+            }
+            state.count(usage, Some(entry.service), entry.counts);
         }
-        Ok(report)
+        if usage.unattributed != UsageCounts::default() {
+            state.count(usage, None, usage.unattributed);
+        }
+        Ok(usage.report)
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError> {
+        let mut points: BTreeMap<(Timestamp, UsageOf), UsageCounts> = BTreeMap::new();
+        for ((level, start, organization, service, node), counts) in &self.state().series {
+            let agent = matches!(node, NodeId::Agent(_));
+            let asked = *level == query.level
+                && *organization == query.organization
+                && (query.from..query.to).contains(start)
+                && (query.service.is_none() || query.service == *service)
+                && agent == (query.group == UsageGroup::Agent);
+            if !asked {
+                continue;
+            }
+            let of = match query.group {
+                UsageGroup::Whole => UsageOf::Whole,
+                UsageGroup::Service => UsageOf::Service(*service),
+                UsageGroup::Gateway | UsageGroup::Agent => UsageOf::Node(*node),
+            };
+            let point = points.entry((*start, of)).or_default();
+            *point = point.plus(*counts);
+        }
+        let points = points.into_iter().take(query.limit);
+        Ok(points
+            .map(|((start, of), counts)| UsagePoint { start, of, counts })
+            .collect())
+    }
+
+    async fn forget_usage(&self, level: UsageLevel, before: Timestamp) -> Result<(), StoreError> {
+        self.state()
+            .series
+            .retain(|(of, start, ..), _| *of != level || *start >= before);
+        Ok(())
     }
 
     async fn usage_totals(&self, service: ServiceId) -> Result<UsageCounts, StoreError> {
@@ -287,6 +327,20 @@ impl State {
         Ok(())
     }
 
+    fn count(&mut self, usage: &NodeUsage, service: Option<ServiceId>, counts: UsageCounts) {
+        for level in UsageLevel::ALL {
+            let step = (
+                level,
+                level.start_of(usage.at),
+                usage.organization,
+                service,
+                usage.node,
+            );
+            let counted = self.series.entry(step).or_default();
+            *counted = counted.plus(counts);
+        }
+    }
+
     fn forget_usage(&mut self, id: RecordId) {
         match id {
             RecordId::Node(node) => {
@@ -294,6 +348,9 @@ impl State {
             }
             RecordId::Service(service) => {
                 self.totals.remove(&service);
+            }
+            RecordId::Organization(organization) => {
+                self.series.retain(|(_, _, of, ..), _| *of != organization);
             }
             _ => {}
         }

@@ -6,8 +6,8 @@ use crate::{
     audit::AuditEntry,
     auth::{Principal, Strength},
     id::{
-        AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, OrganizationId, PolicyId, RoleId,
-        RouteId, ServiceId, SessionId, SiteId, TargetId, TokenId, UserId,
+        AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId, PolicyId,
+        RoleId, RouteId, ServiceId, SessionId, SiteId, TargetId, TokenId, UserId,
     },
     key::{IdentityKey, WireGuardKey},
     model::{
@@ -22,6 +22,7 @@ use crate::{
         Access, BasicUser, Condition, Effect, HeaderTest, Method, Policy, Requirement, Rule, SharedPolicy,
         TimeWindow, Weekdays,
     },
+    store::{NodeUsage, UsageCounts, UsageEntry, UsageReport},
     time::Timestamp,
 };
 
@@ -50,6 +51,19 @@ fn cidr(text: &str) -> Cidr {
 
 fn host(text: &str) -> Hostname {
     text.parse().expect("a valid name")
+}
+
+/// What a node of organization 0 counted.
+#[must_use]
+pub fn usage(node: NodeId, report: UsageReport, entries: &[UsageEntry]) -> NodeUsage {
+    NodeUsage {
+        node,
+        organization: OrganizationId::from_bytes(bytes(0)),
+        at: NOW,
+        report,
+        entries: entries.to_vec(),
+        unattributed: UsageCounts::default(),
+    }
 }
 
 /// A deed by a principal.
