@@ -3,6 +3,7 @@
 mod declarations;
 mod link;
 mod outbox;
+mod told;
 
 pub use declarations::DeclareError;
 
@@ -278,8 +279,8 @@ impl Client {
         self.outbox.set_info(info);
     }
 
-    /// Tells Control the state of lanes and targets, now and after each reconnect. Only the newest is
-    /// sent; do not call this more than about once a second.
+    /// Tells Control the state of lanes and targets: all of it after each reconnect, and then what differs from
+    /// what was told. Only the newest is sent; do not call this more than about once a second.
     pub fn set_status(&mut self, status: Status) {
         self.outbox.set_status(status);
     }

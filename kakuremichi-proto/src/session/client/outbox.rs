@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use kakuremichi_core::name::Label;
 
-use super::declarations::Declarations;
+use super::{declarations::Declarations, told::Told};
 use crate::{
     frame::Message,
     message::{self, Subject},
@@ -17,9 +17,10 @@ pub(super) struct Outbox {
     info: NodeInfo,
     info_due: bool,
     status: Option<Status>,
-    /// The pieces of the newest status that are not sent.
+    /// The pieces of a status that are not sent. The next one is looked at when they are.
     status_due: VecDeque<message::Status>,
     status_stale: bool,
+    told: Told,
     declarations: Declarations,
     usage: UsageQueue,
     /// The newest batch that was sent on this connection.
@@ -36,6 +37,7 @@ impl Outbox {
             status: None,
             status_due: VecDeque::new(),
             status_stale: false,
+            told: Told::default(),
             declarations: Declarations::default(),
             usage,
             usage_sent: 0,
@@ -79,6 +81,7 @@ impl Outbox {
         self.info_due = true;
         self.status_stale = self.status.is_some();
         self.status_due.clear();
+        self.told = Told::default();
         self.usage_sent = 0;
         self.declarations.disconnected(nonce);
     }
@@ -119,10 +122,11 @@ impl Outbox {
         if let Some(message) = self.declarations.poll(subject, now) {
             return Some(message);
         }
-        if std::mem::take(&mut self.status_stale)
+        if self.status_due.is_empty()
+            && std::mem::take(&mut self.status_stale)
             && let Some(status) = &self.status
         {
-            self.status_due = status.to_messages(subject).into();
+            self.status_due = self.told.update(status, subject).into();
         }
         if let Some(piece) = self.status_due.pop_front() {
             return Some(piece.into());
