@@ -54,10 +54,12 @@ impl Leases {
 
     /// Begins anew the leases of those who are carried to.
     fn renew(&self, registry: &Registry, now: Instant) {
-        if self.gone().is_empty() {
-            return;
-        }
-        let carried = registry.carried();
+        let gone: Vec<_> = self
+            .gone()
+            .iter()
+            .map(|(agent, (_, actor))| (actor.organization, *agent))
+            .collect();
+        let carried = registry.carried(gone);
         for (agent, (since, actor)) in self.gone().iter_mut() {
             if carried.contains(&(actor.organization, *agent)) {
                 *since = now;

@@ -100,27 +100,31 @@ impl Registry {
             .is_some_and(|place| place.session.is_some())
     }
 
-    /// The agents that a connected gateway of their organization carries to: a probe through the lane was
-    /// answered lately.
-    pub(super) fn carried(&self) -> BTreeSet<(OrganizationId, AgentId)> {
+    /// Those of these agents that a connected gateway of their organization carries to: a probe through the lane
+    /// was answered lately.
+    pub(super) fn carried(
+        &self,
+        agents: impl IntoIterator<Item = (OrganizationId, AgentId)>,
+    ) -> BTreeSet<(OrganizationId, AgentId)> {
         let places = self.places();
-        let connected = places.values().filter(|place| place.session.is_some());
-        let lanes = connected.flat_map(|place| {
-            let organization = place.organization;
-            let up = place.presence.status.lanes.values();
-            let up = up.filter(|lane| lane.state == LaneState::Up);
-            up.filter_map(move |lane| Some((organization?, lane.end)))
+        let gateways = places.iter().filter(|(node, place)| {
+            matches!(node, NodeId::Gateway(_)) && place.session.is_some() && place.organization.is_some()
         });
-        let agents = lanes.filter_map(|(organization, end)| match end {
-            LaneEnd::Agent(agent) => Some((organization, agent)),
-            LaneEnd::Gateway(_) | LaneEnd::Site(_) => None,
-        });
-        agents.collect()
+        // There are few gateways, and each has a lane to every agent.
+        let gateways: Vec<_> = gateways.map(|(_, place)| place).collect();
+        let carries = |(organization, agent): &(OrganizationId, AgentId)| {
+            gateways.iter().any(|gateway| {
+                let lane = gateway.presence.status.lanes.get(&LaneEnd::Agent(*agent));
+                gateway.organization == Some(*organization)
+                    && lane.is_some_and(|lane| lane.state == LaneState::Up)
+            })
+        };
+        agents.into_iter().filter(carries).collect()
     }
 
     /// Whether an agent is connected, or a gateway carries to it.
     pub(super) fn is_there(&self, organization: OrganizationId, agent: AgentId) -> bool {
-        self.is_connected(agent.into()) || self.carried().contains(&(organization, agent))
+        self.is_connected(agent.into()) || !self.carried([(organization, agent)]).is_empty()
     }
 
     /// What is held while something is done for a node that may not be connected. Its place, if it had none,

@@ -10,7 +10,7 @@ use kakuremichi_core::{
     policy::SharedPolicy,
     store::{Change, Entity, Sequence, Store, StoreRecord},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::yield_now, time::timeout};
 
 use super::{PlanBoard, plans::Plans};
 use crate::service::{UseCaseError, UseCases};
@@ -32,11 +32,11 @@ pub(crate) async fn run(use_cases: UseCases, board: Arc<PlanBoard>, ready: watch
             }
         }
     };
-    feed.publish(&use_cases, &board);
+    feed.publish(&use_cases, &board).await;
     ready.send_replace(true);
     loop {
         match feed.follow(use_cases.store()).await {
-            Ok(true) => feed.publish(&use_cases, &board),
+            Ok(true) => feed.publish(&use_cases, &board).await,
             Ok(false) => {
                 // In each case it is time to look: somebody wrote here, or elsewhere, or perhaps did.
                 tokio::select! {
@@ -112,17 +112,20 @@ impl Feed {
         Ok(true)
     }
 
-    fn publish(&mut self, use_cases: &UseCases, board: &PlanBoard) {
+    async fn publish(&mut self, use_cases: &UseCases, board: &PlanBoard) {
         let revision = Revision(self.sequence.0);
         for (organization, plans) in &mut self.organizations {
             if !plans.is_touched() {
                 continue;
             }
-            let changed = plans.refresh(revision);
-            use_cases.planned(*organization, plans.largest());
-            for (node, planned) in changed {
-                board.publish(node, planned);
+            for node in plans.stale() {
+                if let Some(planned) = plans.replan(node, revision) {
+                    board.publish(node, planned);
+                }
+                // A change may concern ten thousand nodes. Others have something to do on this thread, too.
+                yield_now().await;
             }
+            use_cases.planned(*organization, plans.largest());
         }
     }
 

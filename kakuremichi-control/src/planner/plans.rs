@@ -27,7 +27,10 @@ pub(super) struct Plans {
     /// What every other gateway has.
     siblings: BTreeMap<GatewayId, Arc<WireRecord>>,
     plans: BTreeMap<NodeId, Arc<WirePlan>>,
+    /// The nodes whose plan would be past its bound, so that something was left out of it.
+    partial: BTreeSet<NodeId>,
     touched: Touched,
+    news: News,
 }
 
 impl Plans {
@@ -38,91 +41,118 @@ impl Plans {
             gateways: BTreeMap::new(),
             siblings: BTreeMap::new(),
             plans: BTreeMap::new(),
+            partial: BTreeSet::new(),
             touched: Touched::default(),
+            news: News::default(),
         }
     }
 
-    /// Takes a record as it is now; plans differ only after [`refresh`](Self::refresh).
+    /// Takes a record as it is now; plans differ only once they are made anew.
     pub(super) fn set(&mut self, id: RecordId, record: Option<StoreRecord>) {
         self.landscape.set(id, record, &mut self.touched);
     }
 
-    /// Makes anew the plans that what was set can make different. Returns those that are, and the nodes that
-    /// have none any more.
-    pub(super) fn refresh(&mut self, revision: Revision) -> Vec<(NodeId, Planned)> {
+    /// Takes what was set into the records, and says whose plans can differ. Each of them is to be made anew
+    /// with [`replan`](Self::replan).
+    pub(super) fn stale(&mut self) -> Vec<NodeId> {
         let touched = std::mem::take(&mut self.touched);
+        let mut news = Vec::new();
         for peer in &touched.peers {
             let record = self.landscape.peer(*peer).map(GatewayRecord::Peer);
-            self.set_common(GatewayKey::Peer(*peer), record);
+            news.extend(put(&mut self.common, GatewayKey::Peer(*peer), record));
         }
         for service in &touched.services {
-            let record = self
-                .landscape
-                .gateway_service(*service)
-                .map(GatewayRecord::Service);
-            self.set_common(GatewayKey::Service(*service), record);
+            let record = self.landscape.gateway_service(*service);
+            let record = record.map(GatewayRecord::Service);
+            news.extend(put(&mut self.common, GatewayKey::Service(*service), record));
         }
         for policy in &touched.policies {
             let record = self.landscape.gateway_policy(*policy).map(GatewayRecord::Policy);
-            self.set_common(GatewayKey::Policy(*policy), record);
-        }
-        for gateway in &touched.gateways {
-            let record = self.landscape.agent_gateway(*gateway).map(AgentRecord::Gateway);
-            match record.as_ref().and_then(encode) {
-                Some(record) => self.gateways.insert(*gateway, record),
-                None => self.gateways.remove(gateway),
-            };
-            let record = self
-                .landscape
-                .gateway_sibling(*gateway)
-                .map(GatewayRecord::Sibling);
-            match record.as_ref().and_then(encode) {
-                Some(record) => self.siblings.insert(*gateway, record),
-                None => self.siblings.remove(gateway),
-            };
+            news.extend(put(&mut self.common, GatewayKey::Policy(*policy), record));
         }
         let (mut gateways, mut agents) = (touched.gateways, touched.agents);
-        if !gateways.is_empty() {
+        let (mut siblings, mut told_to_agents) = (BTreeMap::new(), false);
+        for gateway in &gateways {
+            let record = self.landscape.agent_gateway(*gateway).map(AgentRecord::Gateway);
+            told_to_agents |= put(&mut self.gateways, *gateway, record).is_some();
+            let record = self.landscape.gateway_sibling(*gateway);
+            let change = put(&mut self.siblings, *gateway, record.map(GatewayRecord::Sibling));
+            siblings.extend(change.map(|change| (*gateway, change)));
+        }
+        if told_to_agents {
             agents.extend(self.landscape.agents());
         }
         // A gateway is in the plan of every other one, too.
-        let common =
-            !touched.peers.is_empty() || !touched.services.is_empty() || !touched.policies.is_empty();
-        if !gateways.is_empty() || common {
+        if !news.is_empty() || !siblings.is_empty() {
             gateways.extend(self.landscape.gateways());
         }
-        self.republish(&gateways, &agents, revision)
+        self.news = News {
+            common: news,
+            siblings,
+        };
+        let gateways = gateways.into_iter().map(NodeId::from);
+        gateways.chain(agents.into_iter().map(NodeId::from)).collect()
     }
 
-    fn republish(
-        &mut self,
-        gateways: &BTreeSet<GatewayId>,
-        agents: &BTreeSet<AgentId>,
-        revision: Revision,
-    ) -> Vec<(NodeId, Planned)> {
-        let mut changed = Vec::new();
-        for id in gateways {
-            let plan = self.gateway_plan(*id, revision);
-            self.publish((*id).into(), plan, &mut changed);
+    /// Makes the plan of a node anew. `None` when it is as it was.
+    pub(super) fn replan(&mut self, node: NodeId, revision: Revision) -> Option<Planned> {
+        let made = match node {
+            NodeId::Gateway(id) => self.gateway_plan(id, revision),
+            NodeId::Agent(id) => self.agent_plan(id, revision),
+        };
+        let Some(Made { plan, whole }) = made else {
+            self.plans.remove(&node);
+            self.partial.remove(&node);
+            return Some(match self.landscape.nodes.get(&node) {
+                Some(_) => Planned::Revoked,
+                None => Planned::Deleted,
+            });
+        };
+        if whole {
+            self.partial.remove(&node);
+        } else {
+            self.partial.insert(node);
         }
-        for id in agents {
-            let plan = self.agent_plan(*id, revision);
-            self.publish((*id).into(), plan, &mut changed);
+        if self.plans.get(&node).is_some_and(|old| old.hash() == plan.hash()) {
+            return None;
         }
-        changed
+        let plan = Arc::new(plan);
+        self.plans.insert(node, Arc::clone(&plan));
+        Some(Planned::Plan(plan))
     }
 
-    fn gateway_plan(&self, id: GatewayId, revision: Revision) -> Option<WirePlan> {
-        let own = GatewayRecord::Node(self.landscape.gateway_node(id)?);
+    fn gateway_plan(&self, id: GatewayId, revision: Revision) -> Option<Made> {
+        let own = encode(&GatewayRecord::Node(self.landscape.gateway_node(id)?));
+        if let Some(plan) = self.changed(id, own.as_ref(), revision) {
+            return Some(Made { plan, whole: true });
+        }
         let siblings = self.siblings.iter().filter(|(sibling, _)| **sibling != id);
-        let records = encode(&own)
+        let records = own
             .into_iter()
             .chain(siblings.map(|(_, record)| Arc::clone(record)))
             .chain(self.common.values().cloned());
         Some(self.build(id.into(), records, revision))
     }
 
-    fn agent_plan(&self, id: AgentId, revision: Revision) -> Option<WirePlan> {
+    /// The plan that a gateway had, with what is new: of many records few change at a time. `None` when it had
+    /// none, or only a part of it.
+    fn changed(&self, id: GatewayId, own: Option<&Arc<WireRecord>>, revision: Revision) -> Option<WirePlan> {
+        let had = self.plans.get(&id.into())?;
+        if self.partial.contains(&id.into()) {
+            return None;
+        }
+        let siblings = self.news.siblings.iter().filter(|(sibling, _)| **sibling != id);
+        let news = self.news.common.iter().chain(siblings.map(|(_, change)| change));
+        let own = own.map(|own| Change::Put(Arc::clone(own)));
+        let mut builder = PlanBuilder::from_plan(had);
+        news.cloned()
+            .chain(own)
+            .try_for_each(|change| builder.apply(change))
+            .ok()?;
+        Some(builder.finish(revision))
+    }
+
+    fn agent_plan(&self, id: AgentId, revision: Revision) -> Option<Made> {
         let own = AgentRecord::Node(self.landscape.agent_node(id)?);
         let services = self.landscape.users_of(id.into());
         let services = services.filter_map(|service| self.landscape.agent_service(id, service));
@@ -143,7 +173,7 @@ impl Plans {
             .unwrap_or_default()
     }
 
-    /// Whether anything was set since the last refresh.
+    /// Whether anything was set since [`stale`](Self::stale) was asked last.
     pub(super) fn is_touched(&self) -> bool {
         !self.touched.is_empty()
     }
@@ -155,10 +185,10 @@ impl Plans {
         node: NodeId,
         records: impl Iterator<Item = Arc<WireRecord>>,
         revision: Revision,
-    ) -> WirePlan {
+    ) -> Made {
         let mut records: Vec<_> = records.collect();
-        if let Ok(whole) = build(&records, revision) {
-            return whole;
+        if let Ok(plan) = build(&records, revision) {
+            return Made { plan, whole: true };
         }
         let age = |record: &Arc<WireRecord>| {
             let service = record.service().and_then(|id| self.landscape.services.get(&id));
@@ -175,36 +205,42 @@ impl Plans {
             }
             left -= 1;
         }
-        builder.finish(revision)
-    }
-
-    fn publish(&mut self, id: NodeId, plan: Option<WirePlan>, changed: &mut Vec<(NodeId, Planned)>) {
-        match plan {
-            Some(plan) => {
-                if self.plans.get(&id).is_some_and(|old| old.hash() == plan.hash()) {
-                    return;
-                }
-                let plan = Arc::new(plan);
-                self.plans.insert(id, Arc::clone(&plan));
-                changed.push((id, Planned::Plan(plan)));
-            }
-            None => {
-                self.plans.remove(&id);
-                let gone = match self.landscape.nodes.get(&id) {
-                    Some(_) => Planned::Revoked,
-                    None => Planned::Deleted,
-                };
-                changed.push((id, gone));
-            }
+        Made {
+            plan: builder.finish(revision),
+            whole: false,
         }
     }
+}
 
-    fn set_common(&mut self, key: GatewayKey, record: Option<GatewayRecord>) {
-        match record.as_ref().and_then(encode) {
-            Some(record) => self.common.insert(key, record),
-            None => self.common.remove(&key),
-        };
+/// A plan that was made, and whether everything is in it that should be.
+struct Made {
+    plan: WirePlan,
+    whole: bool,
+}
+
+/// What is different in the plans of gateways since they were made last.
+#[derive(Debug, Default)]
+struct News {
+    /// For every gateway.
+    common: Vec<Change>,
+    /// For every gateway but this one.
+    siblings: BTreeMap<GatewayId, Change>,
+}
+
+/// Puts a record where it belongs, or takes it away. Returns what that changes, if anything.
+fn put<K: Ord, R: PlanRecord + fmt::Debug>(
+    records: &mut BTreeMap<K, Arc<WireRecord>>,
+    key: K,
+    record: Option<R>,
+) -> Option<Change> {
+    let Some(record) = record.as_ref().and_then(encode) else {
+        return records.remove(&key).map(|old| Change::Remove(old.key().clone()));
+    };
+    if records.get(&key).is_some_and(|old| **old == *record) {
+        return None;
     }
+    records.insert(key, Arc::clone(&record));
+    Some(Change::Put(record))
 }
 
 /// What cannot be encoded is left out and reported; use cases do not let it come so far.
@@ -234,6 +270,15 @@ mod tests {
     };
 
     use super::*;
+
+    impl Plans {
+        /// Makes everything anew that can differ; returns what does.
+        fn refresh(&mut self, revision: Revision) -> Vec<(NodeId, Planned)> {
+            let stale = self.stale();
+            let planned = |node| Some((node, self.replan(node, revision)?));
+            stale.into_iter().filter_map(planned).collect()
+        }
+    }
 
     fn plans(records: impl IntoIterator<Item = StoreRecord>) -> (Plans, BTreeMap<NodeId, Planned>) {
         let mut plans = Plans::new(Overlay::from_global_id([1; 5]));
@@ -380,6 +425,43 @@ mod tests {
             _ => None,
         });
         assert!(policies(last.unwrap()).is_empty());
+    }
+
+    /// However a plan came about, it is the one that is made of all records at once.
+    #[test]
+    fn changes_lead_to_the_plan_that_a_fresh_start_makes() {
+        let (one, two) = (gateway(1), gateway(2));
+        let mut moved = two.clone();
+        if let kakuremichi_core::model::NodeKind::Gateway { https_port, .. } = &mut moved.kind {
+            *https_port += 1;
+        }
+        let service = sample::http_service(0, 1);
+        let steps: Vec<(RecordId, Option<StoreRecord>)> = vec![
+            (one.id.into(), Some(one.clone().into())),
+            (service.id.into(), Some(service.clone().into())),
+            (two.id.into(), Some(two.clone().into())),
+            (sample::agent(0, 1).id.into(), Some(sample::agent(0, 1).into())),
+            (two.id.into(), Some(moved.into())),
+            (sample::site(0, 3).id.into(), Some(sample::site(0, 3).into())),
+            (service.id.into(), None),
+            (one.id.into(), None),
+        ];
+        let mut grown = Plans::new(Overlay::from_global_id([1; 5]));
+        let mut now = BTreeMap::new();
+        for (id, record) in steps {
+            grown.set(id, record.clone());
+            grown.refresh(Revision(8));
+            now.insert(id, record);
+            let (fresh, _) = plans(now.values().flatten().cloned());
+            let hashes = |plans: &Plans| -> BTreeMap<_, _> {
+                plans
+                    .plans
+                    .iter()
+                    .map(|(node, plan)| (*node, plan.hash()))
+                    .collect()
+            };
+            assert_eq!(hashes(&grown), hashes(&fresh), "after {id}");
+        }
     }
 
     #[test]

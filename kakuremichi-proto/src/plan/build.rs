@@ -1,6 +1,6 @@
 //! A plan as a set of wire records.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
 
 use kakuremichi_core::{id::ServiceId, plan::Revision};
 use sha2::{Digest, Sha256};
@@ -258,18 +258,28 @@ impl WirePlan {
     /// What turns this plan into `newer`.
     #[must_use]
     pub fn changes_to(&self, newer: &Self) -> Vec<Change> {
-        let put = newer.records.iter().filter(|(key, record)| {
-            self.records
-                .get(*key)
-                .is_none_or(|old| !Arc::ptr_eq(old, record) && old.digest != record.digest)
-        });
-        let removed = self
-            .records
-            .keys()
-            .filter(|key| !newer.records.contains_key(*key));
-        put.map(|(_, record)| Change::Put(Arc::clone(record)))
-            .chain(removed.cloned().map(Change::Remove))
-            .collect()
+        let (mut put, mut removed) = (Vec::new(), Vec::new());
+        let mut old = self.records.iter().peekable();
+        for (key, record) in &newer.records {
+            // Both are in the order of their keys, and nearly all records are the same ones.
+            let before = loop {
+                match old.peek() {
+                    Some((_, before)) if Arc::ptr_eq(before, record) => break old.next(),
+                    Some((before, _)) => match before.cmp(&key) {
+                        Ordering::Less => removed.extend(old.next().map(|(gone, _)| gone.clone())),
+                        Ordering::Equal => break old.next(),
+                        Ordering::Greater => break None,
+                    },
+                    None => break None,
+                }
+            };
+            if before.is_none_or(|(_, before)| before.digest != record.digest) {
+                put.push(Arc::clone(record));
+            }
+        }
+        removed.extend(old.map(|(gone, _)| gone.clone()));
+        let put = put.into_iter().map(Change::Put);
+        put.chain(removed.into_iter().map(Change::Remove)).collect()
     }
 }
 
