@@ -22,6 +22,7 @@ mod drain;
 mod draining;
 mod feeds;
 mod flows;
+mod geo;
 mod handle;
 mod health;
 mod http;

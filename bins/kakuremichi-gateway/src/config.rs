@@ -84,6 +84,12 @@ pub const SETTINGS: &[Setting] = &[
         "Connections of one agent's lane of TLS streams: its flows at once",
     )
     .or("512"),
+    Setting::text(
+        "geo-country",
+        "FILE",
+        "A database of countries in MaxMind's format (.mmdb), for rules about them; read again when it changes",
+    ),
+    Setting::text("geo-asn", "FILE", "The same of autonomous systems"),
     Setting::list(
         "tls-cert",
         "FILE",
@@ -140,6 +146,10 @@ pub struct Settings {
     pub flow_memory_per_agent: usize,
     /// Connections of one agent's lane of TLS streams.
     pub lane_connections: usize,
+    /// A database of countries.
+    pub geo_country: Option<PathBuf>,
+    /// A database of autonomous systems.
+    pub geo_asn: Option<PathBuf>,
     /// Certificate chains.
     #[serde(default)]
     pub tls_cert: Vec<PathBuf>,

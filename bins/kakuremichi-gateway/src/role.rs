@@ -46,6 +46,12 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
     if let Some(shards) = shards {
         builder = builder.shards(shards);
     }
+    if let Some(path) = &settings.geo_country {
+        builder = builder.geo_country(path);
+    }
+    if let Some(path) = &settings.geo_asn {
+        builder = builder.geo_asn(path);
+    }
     if let Some(name) = &settings.name {
         builder = builder.name(name);
     }

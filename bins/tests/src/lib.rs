@@ -23,6 +23,7 @@ pub mod ca;
 pub mod client;
 pub mod component;
 pub mod deployment;
+pub mod geo;
 pub mod net;
 pub mod origin;
 pub mod pattern;

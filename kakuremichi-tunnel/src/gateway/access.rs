@@ -28,7 +28,7 @@ use kakuremichi_core::{
         Identity, Principal,
     },
     model::Transport,
-    policy::{BasicUser, Challenge, CompiledPolicy, Decision, Denial, Permit, Proof, Subject},
+    policy::{BasicUser, Challenge, CompiledPolicy, CountryCode, Decision, Denial, Permit, Proof, Subject},
     request::CanonicalRequest,
     secret::Secret,
     time::Timestamp,
@@ -42,6 +42,7 @@ use self::{
 };
 use super::{
     flows::{AskedFor, KnownFacts},
+    geo::Geo,
     metrics::Counters,
     settings::{Limits, Timeouts},
     table::{Matched, ServiceEntry},
@@ -68,6 +69,8 @@ pub(crate) struct Hooks {
     pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
     /// Objects.
     pub(crate) authorizer: Option<Arc<dyn Authorizer>>,
+    /// Knows where addresses are.
+    pub(crate) geo: Geo,
 }
 
 /// The outcome.
@@ -150,14 +153,15 @@ impl AccessControl {
             let lines = headers.get_all(name.as_str()).iter();
             noted = noted.note(name.clone(), lines.map(HeaderValue::as_bytes));
         }
+        let (source, country, asn) = self.locate(source, policy);
         let mut facts = KnownFacts {
             subject: Subject {
                 service: service.id,
                 route: Some(matched.route().id),
             },
-            source: source.to_canonical(),
-            country: None,
-            asn: None,
+            source,
+            country,
+            asn,
             asked: AskedFor::Http(noted),
             proofs: Vec::new(),
             password_hash: None,
@@ -197,14 +201,15 @@ impl AccessControl {
         port: u16,
         service: &ServiceEntry,
     ) -> Verdict {
+        let (source, country, asn) = self.locate(source, &service.policy);
         let facts = KnownFacts {
             subject: Subject {
                 service: service.id,
                 route: None,
             },
-            source: source.to_canonical(),
-            country: None,
-            asn: None,
+            source,
+            country,
+            asn,
             asked: AskedFor::Port(transport, port),
             proofs: Vec::new(),
             password_hash: None,
@@ -213,6 +218,13 @@ impl AccessControl {
         let decision = self.second_opinion(decision, &facts, &service.policy).await;
         tell_of_trials(&service.policy, &facts);
         self.verdict(decision, facts, false)
+    }
+
+    /// Where an address is, as far as the policy asks.
+    fn locate(&self, source: IpAddr, policy: &CompiledPolicy) -> (IpAddr, Option<CountryCode>, Option<u32>) {
+        let (source, geo, needs) = (source.to_canonical(), &self.hooks.geo, policy.needs());
+        let country = needs.country.then(|| geo.country(source)).flatten();
+        (source, country, needs.asn.then(|| geo.asn(source)).flatten())
     }
 
     fn verdict(&self, decision: Decision, facts: KnownFacts, authorization_used: bool) -> Verdict {

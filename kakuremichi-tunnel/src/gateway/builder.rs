@@ -20,6 +20,7 @@ use super::{
     Gateway,
     access::Hooks,
     certificates::{Certificates, LocalCaError},
+    geo::GeoFiles,
     ingress::BindError,
     settings::{Limits, Timeouts},
 };
@@ -85,6 +86,7 @@ pub struct GatewayBuilder {
     shards: Option<u8>,
     certificates: Certificates,
     hooks: Hooks,
+    geo: GeoFiles,
     roots: Option<RootCertStore>,
     provider: Option<Arc<CryptoProvider>>,
     timeouts: Timeouts,
@@ -131,6 +133,7 @@ impl GatewayBuilder {
             shards: None,
             certificates: Certificates::default(),
             hooks: Hooks::default(),
+            geo: GeoFiles::default(),
             roots: None,
             provider: None,
             timeouts: Timeouts::default(),
@@ -215,6 +218,22 @@ impl GatewayBuilder {
     #[must_use]
     pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
         self.hooks.authorizer = Some(Arc::new(authorizer));
+        self
+    }
+
+    /// A database in MaxMind's format that says which country an address is in (`country.iso_code`, as GeoLite2
+    /// has it), for rules that look at it. It is read again when its file changes. While it is missing or damaged
+    /// from the start, no country is known, and those rules let nobody pass.
+    #[must_use]
+    pub fn geo_country(mut self, path: impl Into<PathBuf>) -> Self {
+        self.geo.country = Some(path.into());
+        self
+    }
+
+    /// The same of autonomous systems (`autonomous_system_number`).
+    #[must_use]
+    pub fn geo_asn(mut self, path: impl Into<PathBuf>) -> Self {
+        self.geo.asn = Some(path.into());
         self
     }
 

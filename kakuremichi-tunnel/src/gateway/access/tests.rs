@@ -210,7 +210,7 @@ fn an_authenticator_proves_and_its_failure_is_no_proof() {
     local(async {
         let control = control(Hooks {
             authenticator: Some(Arc::new(Tokens)),
-            authorizer: None,
+            ..Hooks::default()
         });
         let policy = Policy {
             rules: Vec::new(),
@@ -243,8 +243,8 @@ fn an_authorizer_only_takes_away() {
     local(async {
         for (opinion, admitted) in [(Ok(true), true), (Ok(false), false), (Err(()), false)] {
             let control = control(Hooks {
-                authenticator: None,
                 authorizer: Some(Arc::new(Moody(opinion))),
+                ..Hooks::default()
             });
             let verdict = decide(&control, &Policy::public(), &HeaderMap::new()).await;
             assert_eq!(matches!(verdict, Verdict::Admitted(_)), admitted);
@@ -290,7 +290,7 @@ fn a_judgement_has_a_deadline_and_there_are_only_so_many_at_once() {
         let asks = impatient(
             Hooks {
                 authenticator: Some(Arc::new(Silent)),
-                authorizer: None,
+                ..Hooks::default()
             },
             Duration::from_millis(50),
         );
@@ -304,8 +304,8 @@ fn a_judgement_has_a_deadline_and_there_are_only_so_many_at_once() {
         assert_eq!(asks.counters.judgements_failed.get(), 2);
         let objects = impatient(
             Hooks {
-                authenticator: None,
                 authorizer: Some(Arc::new(Silent)),
+                ..Hooks::default()
             },
             Duration::from_millis(50),
         );

@@ -18,12 +18,13 @@ use crate::{
     engine::{self, BuildShard, LocalShard, ShardConfig, ShardSetHandle},
     gateway::{
         Gateway,
-        access::AccessControl,
+        access::{AccessControl, Hooks},
         blueprint::{Blueprint, Conducting, Part, Wiring},
         certificates::{CertificateSource, Certificates, LocalCa, LocalCaError, Resolver},
         drain::drain,
         draining::DrainingAgents,
         flows::Total,
+        geo::Geo,
         handle::Inner,
         health::SharedHealth,
         http::TargetTls,
@@ -100,10 +101,14 @@ impl GatewayBuilder {
         flows.accepted_per_second = self.limits.flows_per_second_of_peer;
         let public_port = self.public_https.unwrap_or_else(|| https_address.port());
         let counters: Arc<Counters> = Arc::default();
+        let hooks = Hooks {
+            geo: Geo::open(self.geo).map_err(engine::SpawnError::Thread)?,
+            ..self.hooks
+        };
         let access = AccessControl::new(
             &self.limits,
             &self.timeouts,
-            self.hooks,
+            hooks,
             &keys::random()?,
             Arc::clone(&counters),
         );

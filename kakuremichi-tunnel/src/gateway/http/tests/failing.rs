@@ -325,8 +325,8 @@ fn the_time_of_a_decision_is_not_taken_from_the_target() {
         scene.online(1, serve_target(|_| async { ok("in time") }).await);
         let serving = Rc::get_mut(&mut scene.serving).unwrap();
         let hooks = Hooks {
-            authenticator: None,
             authorizer: Some(Arc::new(Slow)),
+            ..Hooks::default()
         };
         let access = AccessControl::new(&serving.limits, &timeouts, hooks, &[5; 32], Arc::default());
         serving.access = Arc::new(access);
