@@ -32,6 +32,7 @@ use async_trait::async_trait;
 use kakuremichi_core::{
     audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
     id::ServiceId,
+    key::IdentityKey,
     net::Overlay,
     store::{
         Batch, Change, CommitError, Committed, NodeUsage, Page, Query, RecordId, Sequence, Store, StoreError,
@@ -55,6 +56,17 @@ pub struct SqlStore {
     readers: DatabaseConnection,
     order: Order,
     wake: Wake,
+}
+
+impl SqlStore {
+    /// Says as whom a Control is known that serves from this database: all instances have to be the same one, or
+    /// nodes would refuse them. The identity that was given first stays, and is returned.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn identity(&self, given: IdentityKey) -> Result<IdentityKey, StoreError> {
+        write::identity(&self.writer, given).await
+    }
 }
 
 impl fmt::Debug for SqlStore {

@@ -13,7 +13,7 @@ use kakuremichi_core::{
         UsageEntry, UsageReport, Version, conformance::sample,
     },
 };
-use kakuremichi_tests::Postgres;
+use kakuremichi_tests::{Postgres, TestCa, component};
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
@@ -362,5 +362,85 @@ async fn a_server_that_is_not_there_is_said_without_the_password() {
     ] {
         let error = SqlStore::connect(&url).await.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    }
+}
+
+/// LESSONS: "stuck tunnels": who listens goes on listening after the server was away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_listens_hears_again_after_the_server_was_restarted() {
+    if !component::have(&[component::POSTGRESQL]) {
+        return;
+    }
+    let mut server = Postgres::start();
+    let url = server.database();
+    let (one, other) = (
+        SqlStore::connect(&url).await.unwrap(),
+        SqlStore::connect(&url).await.unwrap(),
+    );
+    let first = one.commit(create(sample::organization(0))).await.unwrap();
+    timeout(PATIENCE, other.wake(Sequence::START)).await.unwrap();
+
+    let mut server = tokio::task::spawn_blocking(move || {
+        server.kill();
+        server.start_again();
+        server
+    })
+    .await
+    .unwrap();
+    // Whoever writes has to find out that its connections are gone.
+    let second = loop {
+        match one.commit(create(sample::organization(1))).await {
+            Ok(committed) => break committed,
+            Err(CommitError::Exists(_)) => break first,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    timeout(PATIENCE, other.wake(first.sequence)).await.unwrap();
+    // And it is a notice that is heard now, not only the look after the connection was made anew.
+    let heard = other.wake(second.sequence.max(first.sequence));
+    let (heard, third) = tokio::join!(
+        timeout(PATIENCE, heard),
+        one.commit(create(sample::organization(2)))
+    );
+    heard.unwrap();
+    third.unwrap();
+    one.close().await.unwrap();
+    other.close().await.unwrap();
+    tokio::task::spawn_blocking(move || server.kill()).await.unwrap();
+}
+
+/// What crosses a network to the database is encrypted, by a certificate that is verified.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_servers_certificate_is_verified() {
+    if !component::have(&[component::POSTGRESQL]) {
+        return;
+    }
+    let authority = TestCa::new("database");
+    let server = Postgres::start_with_tls(&authority.issue(&["localhost"]));
+    let directory = tempfile::tempdir().unwrap();
+    let roots = |name: &str, authority: &TestCa| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, authority.pem()).unwrap();
+        path
+    };
+    let connect = async |host: &str, mode: &str, roots: &std::path::Path| {
+        let roots = roots.display();
+        let options = format!("sslmode={mode}&sslrootcert={roots}");
+        let url = server.tcp_url("postgres", host, &options);
+        SqlStore::connect(&url).await
+    };
+    let (right, wrong) = (
+        roots("right", &authority),
+        roots("wrong", &TestCa::new("another")),
+    );
+    let store = connect("localhost", "verify-full", &right).await.unwrap();
+    store.commit(create(sample::organization(0))).await.unwrap();
+    let encrypted = server.sql("postgres", "SELECT count(*) FROM pg_stat_ssl WHERE ssl");
+    assert_ne!(encrypted.trim(), "0");
+    store.close().await.unwrap();
+    // Another authority, and another name than the certificate's.
+    for (host, roots) in [("localhost", &wrong), ("127.0.0.1", &right)] {
+        let refused = connect(host, "verify-full", roots).await;
+        assert!(matches!(refused, Err(ConnectError::Postgres(_))), "{host}");
     }
 }

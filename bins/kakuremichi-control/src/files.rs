@@ -112,7 +112,18 @@ impl Files {
         mail: Option<Mailer>,
     ) -> Result<Control, Failure> {
         let store = self.store(database).await?;
-        let control = build(store, public_url, &self.identity()?, ca, mail)?;
+        let control = build(store.clone(), public_url, &self.identity()?, ca, mail)?;
+        let known = store
+            .identity(control.identity())
+            .await
+            .map_err(|error| Failure::because("the database cannot be used", &error))?;
+        if known != control.identity() {
+            return Err(Failure::refused(format!(
+                "this database is of a Control with another identity, and its nodes would not know this one: copy \
+                 {IDENTITY}, {CA_CERTIFICATE} and {CA_KEY} of an instance that runs on it to {}",
+                self.dir.path().display()
+            )));
+        }
         let trust = if ca.is_some() { OWN_AUTHORITY } else { PUBLIC_TRUST };
         let kind = if database.is_some() { ON_SERVER } else { ON_FILE };
         let serving = format!("{public_url}\n{trust}\n{kind}\n");

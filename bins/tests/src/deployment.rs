@@ -93,6 +93,25 @@ impl Deployment {
         Self::build(Families::Both, 1, &[], Control::start_by_address)
     }
 
+    /// One gateway, and two instances of Control on a PostgreSQL database. The second one stands beside the
+    /// deployment.
+    ///
+    /// # Panics
+    ///
+    /// Something does not come up.
+    #[must_use]
+    pub fn with_two_controls(database: &str) -> Option<(Self, Control)> {
+        if !component::have(&net::COMPONENTS) {
+            return None;
+        }
+        let network = Network::new(Families::Both);
+        let directory = tempfile::tempdir().unwrap();
+        let data = |name: &str| directory.path().join(name);
+        let mut control = Control::start_on_database(network.host("control"), &data("control"), database);
+        let second = control.another_instance(network.host("control-2"), &data("control-2"));
+        Some((Self::around(network, directory, control, 1, &[]), second))
+    }
+
     fn build(
         families: Families,
         gateways: usize,
@@ -105,6 +124,16 @@ impl Deployment {
         let network = Network::new(families);
         let directory = tempfile::tempdir().unwrap();
         let control = start_control(network.host("control"), &directory.path().join("control"));
+        Some(Self::around(network, directory, control, gateways, flags))
+    }
+
+    fn around(
+        network: Network,
+        directory: TempDir,
+        control: Control,
+        gateways: usize,
+        flags: &[&str],
+    ) -> Self {
         let visitors = network.host("visitors");
         let token = control.token("agent", &[]);
         let edge = network.host_behind_nat(AGENT);
@@ -124,7 +153,7 @@ impl Deployment {
         if gateways > 0 {
             deployment.agent.ready();
         }
-        Some(deployment)
+        deployment
     }
 
     /// Lets one more gateway join, started with further flags.

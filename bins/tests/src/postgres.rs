@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::chown;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,11 +13,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
+use crate::ca::Issued;
 use crate::component;
 use crate::wait;
 
 /// The user that the server runs as when the tests run as root, which it refuses to be run as.
 const USER: &str = "postgres";
+/// The usual port, which is a part of the name of the socket.
+const PORT: u16 = 5432;
 /// The name of the user inside the server, who may do everything and has no password.
 const OWNER: &str = "kakuremichi";
 
@@ -37,6 +41,9 @@ pub struct Postgres {
     owner: Option<(u32, u32)>,
     keeper: Option<Child>,
     databases: AtomicU32,
+    port: u16,
+    /// Whether it listens on loopback, too, and there only with TLS.
+    tls: bool,
     /// Nobody drops it, so its keeper removes the directory.
     shared: bool,
     /// Removed when the server is dropped.
@@ -53,7 +60,7 @@ impl Postgres {
     #[must_use]
     pub fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
-        component::have(&[component::POSTGRESQL]).then(|| SHARED.get_or_init(|| Self::make(true)))
+        component::have(&[component::POSTGRESQL]).then(|| SHARED.get_or_init(|| Self::make(true, None)))
     }
 
     /// Starts a server of one's own. It writes as durably as one in production.
@@ -63,10 +70,21 @@ impl Postgres {
     /// It cannot be started.
     #[must_use]
     pub fn start() -> Self {
-        Self::make(false)
+        Self::make(false, None)
     }
 
-    fn make(shared: bool) -> Self {
+    /// The same with a port on loopback besides, where it speaks TLS with this certificate; see
+    /// [`tcp_url`](Self::tcp_url).
+    ///
+    /// # Panics
+    ///
+    /// It cannot be started.
+    #[must_use]
+    pub fn start_with_tls(certificate: &Issued) -> Self {
+        Self::make(false, Some(certificate))
+    }
+
+    fn make(shared: bool, certificate: Option<&Issued>) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("kakuremichi-postgres-")
             .tempdir()
@@ -80,6 +98,8 @@ impl Postgres {
             owner,
             keeper: None,
             databases: AtomicU32::new(0),
+            port: certificate.map_or(PORT, |_| free_port()),
+            tls: certificate.is_some(),
             shared,
             _directory: directory,
         };
@@ -93,8 +113,22 @@ impl Postgres {
             "initdb: {}",
             String::from_utf8_lossy(&made.stderr)
         );
+        if let Some(certificate) = certificate {
+            server.secret("server.crt", &certificate.certificate_pem);
+            server.secret("server.key", &certificate.key_pem);
+        }
         server.start_again();
         server
+    }
+
+    /// A file of the server's own.
+    fn secret(&self, name: &str, text: &str) {
+        let path = self.data().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some((uid, gid)) = self.owner {
+            chown(&path, Some(uid), Some(gid)).unwrap();
+        }
     }
 
     /// Starts it again after [`kill`](Self::kill), and waits until it answers.
@@ -147,7 +181,14 @@ impl Postgres {
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         let directory = self.directory.display();
-        format!("postgres://{OWNER}@localhost/{database}?host={directory}")
+        let port = self.port;
+        format!("postgres://{OWNER}@localhost:{port}/{database}?host={directory}")
+    }
+
+    /// The URL of a database by its port on loopback, under a name of it and with further options of libpq.
+    #[must_use]
+    pub fn tcp_url(&self, database: &str, host: &str, options: &str) -> String {
+        format!("postgres://{OWNER}@{host}:{}/{database}?{options}", self.port)
     }
 
     /// Runs statements in a database that [`url`](Self::url) or [`database`](Self::database) named, one row of the
@@ -163,14 +204,14 @@ impl Postgres {
     }
 
     fn try_sql(&self, database: &str, statements: &str) -> Result<String, String> {
-        let name = match database.split_once("localhost/") {
-            Some((_, rest)) => rest.split('?').next().unwrap_or(rest),
-            None => database,
-        };
+        // Of a URL, what is between the last slash of its path and its options.
+        let name = database.split('?').next().unwrap_or(database);
+        let name = name.rsplit('/').next().unwrap_or(name);
         let mut psql = self.command(&program("psql"));
         psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
         psql.args(["--set", "ON_ERROR_STOP=1", "--username", OWNER, "--dbname", name]);
         psql.arg("--host").arg(&self.directory);
+        psql.args(["--port", &self.port.to_string()]);
         let mut psql = psql
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -192,7 +233,12 @@ impl Postgres {
         keeper.args(["-c", KEEPER, "postgres"]).arg(program("postgres"));
         keeper.arg("-D").arg(self.data());
         keeper.arg("-k").arg(&self.directory);
-        keeper.args(["-c", "listen_addresses="]);
+        keeper.arg("-p").arg(self.port.to_string());
+        if self.tls {
+            keeper.args(["-c", "listen_addresses=127.0.0.1", "-c", "ssl=on"]);
+        } else {
+            keeper.args(["-c", "listen_addresses="]);
+        }
         let remove = if self.shared {
             self.directory.as_path()
         } else {
@@ -255,6 +301,12 @@ impl Drop for Postgres {
 fn program(name: &str) -> PathBuf {
     component::path(name)
         .unwrap_or_else(|| panic!("postgresql is missing ({name}): `cargo xtask setup` installs it"))
+}
+
+/// A port of loopback that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 /// The user and group ids of a user.

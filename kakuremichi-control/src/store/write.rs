@@ -3,6 +3,7 @@
 use kakuremichi_core::{
     audit::AuditEntry,
     id::{OrganizationId, TokenId},
+    key::IdentityKey,
     model::{EnrolmentToken, Role, TokenUnusable},
     net::{Cidr, Overlay},
     store::{
@@ -29,24 +30,40 @@ use super::{
 
 /// The key of the overlay in `meta`.
 const OVERLAY: &str = "overlay";
+/// The key of the identity that the nodes of this database know.
+const IDENTITY: &str = "identity";
 
 pub(super) async fn overlay(database: &DatabaseConnection, fresh: Overlay) -> Result<Overlay, StoreError> {
+    let value = first(database, OVERLAY, fresh.cidr().to_string()).await?;
+    let network: Cidr = value.parse().map_err(unreadable)?;
+    Overlay::try_from(network).map_err(unreadable)
+}
+
+/// The identity that was given first.
+pub(super) async fn identity(
+    database: &DatabaseConnection,
+    given: IdentityKey,
+) -> Result<IdentityKey, StoreError> {
+    let value = first(database, IDENTITY, given.to_string()).await?;
+    value.parse().map_err(unreadable)
+}
+
+/// What was stored first under a key of `meta`; that is `fresh` if nothing was.
+async fn first(database: &DatabaseConnection, key: &str, fresh: String) -> Result<String, StoreError> {
     let row = meta::ActiveModel {
-        key: Set(OVERLAY.to_owned()),
-        value: Set(fresh.cidr().to_string()),
+        key: Set(key.to_owned()),
+        value: Set(fresh.clone()),
     };
     meta::Entity::insert(row)
         .on_conflict_do_nothing()
         .exec_without_returning(database)
         .await
         .map_err(backend)?;
-    let row = meta::Entity::find_by_id(OVERLAY)
+    let row = meta::Entity::find_by_id(key)
         .one(database)
         .await
         .map_err(backend)?;
-    let Some(row) = row else { return Ok(fresh) };
-    let network: Cidr = row.value.parse().map_err(unreadable)?;
-    Overlay::try_from(network).map_err(unreadable)
+    Ok(row.map_or(fresh, |row| row.value))
 }
 
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {

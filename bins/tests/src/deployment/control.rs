@@ -1,6 +1,7 @@
 //! Control as a process, and its REST API.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -28,6 +29,8 @@ pub struct Control {
     key: String,
     /// The flags of `run` that its commands need too.
     database: Vec<String>,
+    /// Where its name leads: to it, and to the other instances.
+    addresses: Vec<IpAddr>,
     host: Host,
 }
 
@@ -64,6 +67,25 @@ impl Control {
         Self::start_at(host, data, &address, &[])
     }
 
+    /// Starts another instance on the database of this one, with the identity and the authority of this one, and
+    /// waits until it is ready. From now on the name leads to both.
+    ///
+    /// # Panics
+    ///
+    /// It does not come up.
+    #[must_use]
+    pub fn another_instance(&mut self, host: Host, data: &Path) -> Self {
+        fs::create_dir(data).unwrap();
+        for name in ["identity.p8", "ca.pem", "ca.key"] {
+            fs::copy(self.data.join(name), data.join(name)).unwrap();
+        }
+        let database: Vec<&str> = self.database.iter().map(String::as_str).collect();
+        let mut other = Self::start_at(host, data, NAME, &database);
+        self.addresses.extend(&other.addresses);
+        other.addresses.clone_from(&self.addresses);
+        other
+    }
+
     fn start_at(host: Host, data: &Path, name: &str, database: &[&str]) -> Self {
         let url = format!("https://{name}:{PORT}");
         let program = Program::ours("kakuremichi-control").arg("run").on(&host);
@@ -77,6 +99,7 @@ impl Control {
             url,
             key: String::new(),
             database: database.iter().map(|&flag| flag.to_owned()).collect(),
+            addresses: vec![host.address()],
             host,
         };
         control.key = control.command(&["api-key", "create"]);
@@ -128,7 +151,8 @@ impl Control {
 
     /// Makes its name known to processes that will be started on a host.
     pub fn is_known_on(&self, host: &Host) {
-        host.resolves(&[(NAME, self.host.address())]);
+        let names: Vec<_> = self.addresses.iter().map(|address| (NAME, *address)).collect();
+        host.resolves(&names);
     }
 
     /// A new enrolment token, by `token create --role ROLE` with further flags.
