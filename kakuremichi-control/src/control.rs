@@ -30,7 +30,7 @@ use crate::{
     mail::Mailer,
     pages,
     planner::{self, PlanBoard},
-    service::{UseCaseError, UseCases, Wiring, forget_for_ever, seal_for_ever},
+    service::{UseCaseError, UseCases, Wiring, forget_for_ever, random, seal_for_ever},
 };
 
 /// How long an agent may be gone before what it declared as ephemeral is removed.
@@ -52,6 +52,9 @@ pub enum BuildError {
     /// The identity is none.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes")]
+    Random,
 }
 
 /// Settings of a [`Control`] to be.
@@ -308,6 +311,7 @@ impl ControlBuilder {
             use_cases.clone(),
             Arc::clone(&board),
             self.lease,
+            random().map_err(|_| BuildError::Random)?,
             state.subscribe(),
         );
         Ok(Control(Arc::new(Owner {
@@ -362,6 +366,8 @@ impl Owner {
         tasks.spawn(async move { hub.watch_leases().await });
         tasks.spawn(seal_for_ever(self.use_cases.clone()));
         tasks.spawn(forget_for_ever(self.use_cases.clone()));
+        let hub = Arc::clone(&self.hub);
+        tasks.spawn(async move { hub.tell_instances().await });
         if let Some(mailer) = self.mail.clone() {
             tasks.spawn(mailer.run());
         }

@@ -11,14 +11,17 @@ mod limits;
 mod member;
 mod presence;
 mod registry;
+mod sightings;
 mod work;
 
 pub use counters::Counters;
 pub(crate) use limits::{Limits, Unauthenticated};
 pub use limits::{MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_PER_ADDRESS};
 pub use presence::{MAX_INCIDENTS_KEPT, MAX_STATES_KEPT, NodeStatus, PlanStatus, Presence};
+pub(crate) use registry::Seen;
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{
         Arc,
@@ -28,15 +31,16 @@ use std::{
 };
 
 use axum::extract::ws::WebSocket;
-use kakuremichi_core::{code::Code, id::NodeId, time::Timestamp};
+use kakuremichi_core::{
+    code::Code,
+    id::NodeId,
+    store::{Sighting, StoreError},
+    time::Timestamp,
+};
 use kakuremichi_proto::session::{Reason, ServerConfig};
 use tokio::{sync::watch, time::timeout};
 
-use self::{
-    counters::Tally,
-    lease::Leases,
-    registry::{Registry, Seen},
-};
+use self::{counters::Tally, lease::Leases, registry::Registry, sightings::Sightings};
 use crate::{planner::PlanBoard, service::UseCases};
 
 /// A node that is told to come back later waits at least so long.
@@ -50,6 +54,7 @@ pub(crate) struct Hub {
     board: Arc<PlanBoard>,
     registry: Registry,
     leases: Leases,
+    sightings: Sightings,
     limits: Arc<Limits>,
     tally: Tally,
     session: AtomicU64,
@@ -76,6 +81,7 @@ impl Hub {
         use_cases: UseCases,
         board: Arc<PlanBoard>,
         lease: Duration,
+        instance: [u8; 16],
         state: watch::Receiver<HubState>,
     ) -> Self {
         Self {
@@ -84,6 +90,7 @@ impl Hub {
             board,
             registry: Registry::default(),
             leases: Leases::new(lease),
+            sightings: Sightings::new(instance),
             limits: Arc::new(Limits::default()),
             tally: Tally::default(),
             session: AtomicU64::new(0),
@@ -117,7 +124,12 @@ impl Hub {
 
     /// Removes what agents declared as ephemeral once their lease has ended. Runs for ever.
     pub(crate) async fn watch_leases(&self) {
-        self.leases.watch(&self.use_cases, &self.registry).await;
+        self.leases.watch(self).await;
+    }
+
+    /// Tells other instances of the nodes that are connected here. Runs for ever.
+    pub(crate) async fn tell_instances(&self) {
+        self.sightings.tell(self.use_cases.store()).await;
     }
 
     /// Waits until every connection has ended, at most for `grace`. Returns how many had not.
@@ -132,9 +144,52 @@ impl Hub {
         self.registry.presence(node)
     }
 
-    /// Since when a node is connected, and when its last connection ended.
-    pub(crate) fn seen(&self, node: NodeId) -> Seen {
-        self.registry.seen(node)
+    /// Since when each of these nodes is connected, and when its last connection ended, at whichever instance.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub(crate) async fn seen(&self, nodes: &[NodeId]) -> Result<BTreeMap<NodeId, Seen>, StoreError> {
+        let mut seen: BTreeMap<_, _> = nodes
+            .iter()
+            .map(|node| (*node, self.registry.seen(*node)))
+            .collect();
+        let absent = seen.iter().filter(|(_, seen)| seen.connected.is_none());
+        let absent: Vec<_> = absent.map(|(node, _)| *node).collect();
+        for (node, other) in self.sightings.elsewhere(self.use_cases.store(), &absent).await? {
+            let here = seen.entry(node).or_default();
+            here.connected = other.connected;
+            here.disconnected = here.disconnected.max(other.disconnected);
+        }
+        Ok(seen)
+    }
+
+    /// Notes for other instances how it is with a node whose newest session began or ended.
+    fn note(&self, seat: &registry::Seat) {
+        let Seen {
+            connected,
+            disconnected,
+        } = self.registry.seen(seat.node);
+        if connected.or(disconnected).is_none() {
+            // It was deleted meanwhile.
+            return;
+        }
+        self.sightings.note(Sighting {
+            node: seat.node,
+            session: seat.session,
+            connected,
+            disconnected,
+        });
+    }
+
+    /// Whether a node is connected to another instance, or was less than `lately` ago.
+    async fn is_elsewhere(&self, node: NodeId, lately: Duration) -> Result<bool, StoreError> {
+        let now = Timestamp::from(SystemTime::now()).as_millis();
+        let lately = i64::try_from(lately.as_millis()).unwrap_or(i64::MAX);
+        let found = self.sightings.elsewhere(self.use_cases.store(), &[node]).await?;
+        Ok(found.get(&node).is_some_and(|seen| {
+            let since = seen.disconnected.map(|at| now.saturating_sub(at.as_millis()));
+            seen.connected.is_some() || since.is_some_and(|since| since < lately)
+        }))
     }
 
     /// A node was deleted: nothing is to be known of it.

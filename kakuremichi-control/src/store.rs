@@ -15,6 +15,7 @@ mod feed;
 mod lease;
 mod migration;
 mod order;
+mod presence;
 mod row;
 mod table;
 mod transaction;
@@ -31,12 +32,13 @@ use std::fmt;
 use async_trait::async_trait;
 use kakuremichi_core::{
     audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
-    id::ServiceId,
+    id::{NodeId, ServiceId},
     key::IdentityKey,
     net::Overlay,
     store::{
-        Batch, Change, CommitError, Committed, NodeUsage, Page, Query, RecordId, Sequence, Store, StoreError,
-        StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel, UsagePoint, UsageQuery, UsageReport,
+        Batch, Change, CommitError, Committed, NodeUsage, Page, Query, RecordId, Sequence, Sighting, Store,
+        StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel, UsagePoint, UsageQuery,
+        UsageReport,
     },
     time::Timestamp,
 };
@@ -133,6 +135,14 @@ impl Store for SqlStore {
 
     async fn wake(&self, after: Sequence) {
         self.wake.behind(after).await;
+    }
+
+    async fn announce(&self, instance: &[u8; 16], sightings: &[Sighting]) -> Result<(), StoreError> {
+        presence::announce(&self.writer, instance, sightings).await
+    }
+
+    async fn sightings(&self, instance: &[u8; 16], nodes: &[NodeId]) -> Result<Vec<Sighting>, StoreError> {
+        presence::sightings(&self.readers, instance, nodes).await
     }
 
     async fn record_usage(&self, usage: &NodeUsage) -> Result<UsageReport, StoreError> {

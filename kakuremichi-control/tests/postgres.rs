@@ -9,9 +9,10 @@ use kakuremichi_core::{
     model::{EnrolmentToken, Organization, Role},
     net::Overlay,
     store::{
-        Batch, Change, CommitError, MAX_FEED, Mutation, RecordId, Sequence, Store, StoreRecord, UsageCounts,
-        UsageEntry, UsageReport, Version, conformance::sample,
+        Batch, Change, CommitError, MAX_FEED, Mutation, RecordId, Sequence, Sighting, Store, StoreRecord,
+        UsageCounts, UsageEntry, UsageReport, Version, conformance::sample,
     },
+    time::Timestamp,
 };
 use kakuremichi_tests::{Postgres, TestCa, component};
 use sqlx::{Connection, PgConnection};
@@ -443,4 +444,35 @@ async fn the_servers_certificate_is_verified() {
         let refused = connect(host, "verify-full", roots).await;
         assert!(matches!(refused, Err(ConnectError::Postgres(_))), "{host}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_session_counts_and_a_silent_instance_has_none() {
+    let Some(server) = Postgres::shared() else { return };
+    let url = server.database();
+    let store = SqlStore::connect(&url).await.unwrap();
+    let (one, other) = ([1; 16], [2; 16]);
+    let node = sample::agent(0, 1).id;
+    let seen = |session, connected: Option<i64>, disconnected: Option<i64>| Sighting {
+        node,
+        session,
+        connected: connected.map(Timestamp::from_millis),
+        disconnected: disconnected.map(Timestamp::from_millis),
+    };
+    let told_to = async |instance: &[u8; 16]| store.sightings(instance, &[node]).await.unwrap();
+    store.announce(&one, &[seen(5, Some(100), None)]).await.unwrap();
+    assert_eq!(told_to(&other).await, [seen(5, Some(100), None)]);
+    assert_eq!(told_to(&one).await, [], "an instance knows its own");
+    // The end of an older session, which another instance had, is no news.
+    store.announce(&other, &[seen(4, None, Some(90))]).await.unwrap();
+    assert_eq!(told_to(&other).await, [seen(5, Some(100), None)]);
+
+    server.sql(&url, "UPDATE instance SET seen = seen - interval '1 minute'");
+    let silent = told_to(&other).await;
+    assert!(silent[0].connected.is_none() && silent[0].disconnected.is_some());
+
+    store.announce(&other, &[seen(6, Some(200), None)]).await.unwrap();
+    assert_eq!(told_to(&one).await, [seen(6, Some(200), None)]);
+    store.announce(&other, &[seen(6, None, Some(300))]).await.unwrap();
+    assert_eq!(told_to(&one).await, [seen(6, None, Some(300))]);
 }

@@ -26,7 +26,7 @@ use async_trait::async_trait;
 
 use crate::{
     audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
-    id::{OrganizationId, ServiceId},
+    id::{NodeId, OrganizationId, ServiceId},
     net::Overlay,
     time::Timestamp,
 };
@@ -131,6 +131,26 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         std::future::pending().await
     }
 
+    /// Tells other processes on the same storage that this one is there, and which sessions with nodes began or
+    /// ended here. `instance` are random bytes that the process drew when it started; it tells this every few
+    /// seconds, and is gone when it does not. A store that only one process uses has nobody to tell.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn announce(&self, instance: &[u8; 16], sightings: &[Sighting]) -> Result<(), StoreError> {
+        let _ = (instance, sightings);
+        Ok(())
+    }
+
+    /// The newest that processes other than `instance` told of these nodes. What one told that is gone is over.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn sightings(&self, instance: &[u8; 16], nodes: &[NodeId]) -> Result<Vec<Sighting>, StoreError> {
+        let _ = (instance, nodes);
+        Ok(Vec::new())
+    }
+
     /// Adds what a node counted, once: a report that was [noted](UsageReports::note) before changes nothing. What
     /// gateways counted goes to the totals of the services, and what every node counted to the usage over time,
     /// at every level, all in one transaction. Returns the last recorded report of its stream, up to which the
@@ -179,6 +199,19 @@ pub struct Change {
     pub record: RecordId,
     /// The organization of the record (of itself, if it is one); none for what is of the whole Control.
     pub organization: Option<OrganizationId>,
+}
+
+/// A node's newest session, as the process tells of it that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sighting {
+    /// The node.
+    pub node: NodeId,
+    /// The number of the session: of two, the larger one is newer.
+    pub session: u64,
+    /// Since when the node is connected, if it is.
+    pub connected: Option<Timestamp>,
+    /// When its last connection ended.
+    pub disconnected: Option<Timestamp>,
 }
 
 /// Which records to list.

@@ -20,8 +20,15 @@ const ENOUGH: u64 = 100;
 /// Writes that are answered before an instance is killed.
 const WRITES: usize = 25;
 
-fn has(rest: &Rest, node: &str) -> bool {
+/// Whether a node is connected to any instance, as one of them says.
+fn knows(rest: &Rest, node: &str) -> bool {
     rest.node(node)["connected"] == true
+}
+
+/// Whether a node is connected to this very instance: only that one has heard what its software is.
+fn has(rest: &Rest, node: &str) -> bool {
+    let id = rest.node(node)["id"].as_str().unwrap().to_owned();
+    rest.get(&format!("nodes/{id}/status"))["software"].is_string()
 }
 
 /// Makes tokens through both instances, as fast as they are answered, while `kill` does its work. Returns those that
@@ -59,6 +66,13 @@ fn kill_one(world: &mut Deployment, second: &mut Control) {
     } else {
         (world.control.rest(), second.rest())
     };
+    for node in ["edge", "gateway-1"] {
+        for rest in [&rest, &other] {
+            wait::until("each instance to know of the nodes", || {
+                knows(rest, node).then_some(())
+            });
+        }
+    }
     let victim = if first_dies {
         &mut world.control
     } else {

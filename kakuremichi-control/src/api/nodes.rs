@@ -23,7 +23,11 @@ use super::{
     text::TimeText,
     tokens::{RoleView, ScopeView},
 };
-use crate::{service::Actor, text::Text};
+use crate::{
+    hub::Seen,
+    service::{Actor, UseCaseError},
+    text::Text,
+};
 
 /// A node.
 #[derive(Debug, Serialize, ToSchema)]
@@ -111,8 +115,11 @@ pub(super) async fn list(
 ) -> Result<Json<Page<NodeView>>, Problem> {
     let overlay = app.use_cases.start().await?.overlay;
     let listing = app.use_cases.list::<Node>(&actor, part.after, part.limit).await?;
+    let nodes: Vec<_> = listing.items.iter().map(|stored| stored.value.id).collect();
+    let seen = app.hub.seen(&nodes).await.map_err(UseCaseError::from)?;
     Ok(Json(Page::of(listing, |stored| {
-        view(&app, overlay, stored.value)
+        let seen = seen.get(&stored.value.id).copied().unwrap_or_default();
+        view(overlay, stored.value, seen)
     })))
 }
 
@@ -176,7 +183,8 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Reads what a node said of itself lately: its plan, its lanes, its targets. Kept in memory only.
+/// Reads what a node said of itself lately: its plan, its lanes, its targets. Kept in memory only, by the instance of
+/// Control that the node is connected to: another one knows whether it is connected, and no more.
 #[utoipa::path(get, path = "/api/v1/nodes/{id}/status", tag = "nodes", params(("id" = String, Path)),
     responses((status = 200, body = NodeStatusView), (status = 401, body = Problem), (status = 404, body = Problem)))]
 pub(super) async fn status(
@@ -185,16 +193,24 @@ pub(super) async fn status(
     Id(id): Id<NodeId>,
 ) -> Result<Json<NodeStatusView>, Problem> {
     app.use_cases.node(&actor, id).await?;
-    Ok(Json(app.hub.presence(id).into()))
+    let mut status = NodeStatusView::from(app.hub.presence(id));
+    status.connected = seen(&app, id).await?.connected.is_some();
+    Ok(Json(status))
 }
 
 async fn answer(app: &App, stored: Stored<Node>) -> Result<impl IntoResponse + use<>, Problem> {
     let overlay = app.use_cases.start().await?.overlay;
-    Ok((etag(stored.version), Json(view(app, overlay, stored.value))))
+    let seen = seen(app, stored.value.id).await?;
+    Ok((etag(stored.version), Json(view(overlay, stored.value, seen))))
 }
 
-fn view(app: &App, overlay: Overlay, node: Node) -> NodeView {
-    let seen = app.hub.seen(node.id);
+/// How it is with a node, at whichever instance.
+async fn seen(app: &App, node: NodeId) -> Result<Seen, Problem> {
+    let seen = app.hub.seen(&[node]).await.map_err(UseCaseError::from)?;
+    Ok(seen.get(&node).copied().unwrap_or_default())
+}
+
+fn view(overlay: Overlay, node: Node, seen: Seen) -> NodeView {
     let (role, gateway, agent) = match node.kind {
         NodeKind::Agent { declare, .. } => {
             let agent = AgentView {

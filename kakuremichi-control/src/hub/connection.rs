@@ -293,6 +293,7 @@ impl Connection<'_> {
         let Admission { node, start, plans } = admission;
         let session = self.hub.next_session();
         let (seat, ended) = self.hub.registry.open(&node, session);
+        self.hub.note(&seat);
         self.member = Some(Member::new(seat, plans, ended));
         self.admitted = None;
         count(&self.hub.tally.sessions);
@@ -330,9 +331,11 @@ impl Connection<'_> {
             return;
         };
         tracing::info!(node = %seat.node, session = seat.session, closed = ?self.closed, "a node is disconnected");
-        if self.hub.registry.close(&seat)
-            && let NodeId::Agent(agent) = seat.node
-        {
+        if !self.hub.registry.close(&seat) {
+            return;
+        }
+        self.hub.note(&seat);
+        if let NodeId::Agent(agent) = seat.node {
             self.hub.leases.begin(agent, seat.actor);
         }
     }

@@ -15,7 +15,7 @@ use kakuremichi_core::{
     store::Stored,
 };
 
-use super::registry::Registry;
+use super::{Hub, registry::Registry};
 use crate::service::{Actor, UseCaseError, UseCases};
 
 /// How often it is looked whether a lease has ended, as a part of the lease; at least twice a second.
@@ -68,7 +68,8 @@ impl Leases {
     }
 
     /// Runs for ever. Time counts only while Control is up: an agent could not have come back before.
-    pub(super) async fn watch(&self, use_cases: &UseCases, registry: &Registry) {
+    pub(super) async fn watch(&self, hub: &Hub) {
+        let (use_cases, registry) = (&hub.use_cases, &hub.registry);
         let pause = (self.lease / LOOKS).max(OFTEN).min(self.lease);
         while let Err(error) = self.begin_all(use_cases).await {
             tracing::error!(
@@ -81,12 +82,25 @@ impl Leases {
             tokio::time::sleep(pause).await;
             self.renew(registry, Instant::now());
             for (agent, actor) in self.due(Instant::now()) {
-                if let Err(error) = end(use_cases, registry, agent, &actor).await {
-                    tracing::error!(%agent, error = &error as &dyn std::error::Error, "cannot end a lease");
-                    self.begin(agent, actor);
+                match self.end_one(hub, agent, &actor).await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::error!(%agent, error = &error as &dyn std::error::Error, "cannot end a lease");
+                        self.begin(agent, actor);
+                    }
                 }
             }
         }
+    }
+
+    /// Ends a lease, unless the agent is at another instance, or left it less than a lease ago: then it is looked
+    /// again when another lease is over.
+    async fn end_one(&self, hub: &Hub, agent: AgentId, actor: &Actor) -> Result<(), UseCaseError> {
+        if hub.is_elsewhere(agent.into(), self.lease).await? {
+            self.begin(agent, actor.clone());
+            return Ok(());
+        }
+        end(&hub.use_cases, &hub.registry, agent, actor).await
     }
 
     /// At the start every agent is gone.

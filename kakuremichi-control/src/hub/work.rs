@@ -248,14 +248,19 @@ async fn refused(hub: &Hub, actor: &Actor, error: &UseCaseError) -> Refusal {
         Ok(holder) => holder,
         Err(error) => return reason(&error).refusal,
     };
-    match holder {
-        Some(agent) if !hub.registry.is_there(actor.organization, agent) => {
+    let Some(agent) = holder else { return refusal };
+    if hub.registry.is_there(actor.organization, agent) {
+        return refusal;
+    }
+    match hub.is_elsewhere(agent.into(), Duration::ZERO).await {
+        Ok(true) => refusal,
+        Err(error) => reason(&error.into()).refusal,
+        Ok(false) => {
             let rest = hub.leases.rest(agent, Instant::now()).as_secs() + 1;
             let message =
                 format!("{error}, whose agent is gone: it is free in {rest} s, unless that agent comes back");
             Refusal::new(Code::TRY_LATER, message)
         }
-        Some(_) | None => refusal,
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     entity::{audit, change, meta, token, unique_key},
     feed,
     order::{Numbers, Order},
-    row,
+    presence, row,
     table::{self, Table, with_record, with_table},
     transaction::{self, Attempts},
     usage, wake,
@@ -166,6 +166,9 @@ async fn delete(
     let old = at_version(transaction, id, expected).await?;
     free_unique(transaction, id).await?;
     usage::forget_of(transaction, id).await?;
+    if let RecordId::Node(node) = id {
+        presence::forget(transaction, node).await?;
+    }
     with_table!(id.kind(), T => {
         T::delete_many()
             .filter(T::ID.eq(row::key(id)))

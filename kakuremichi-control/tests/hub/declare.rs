@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use kakuremichi_control::store::SqlStore;
 use kakuremichi_core::{
     code::Code,
     id::{AgentId, ServiceId},
@@ -305,6 +306,37 @@ async fn an_agent_that_a_gateway_carries_to_keeps_what_it_declared(store: Arc<dy
     assert!(world.service(web).await.is_some());
     report_lane(&world, &mut gateway, node.agent(), LaneState::Down).await;
     is_gone(&world, web).await;
+}
+
+/// What an agent declared is not taken from it because it went to another instance.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_went_to_another_instance_keeps_what_it_declared() {
+    let Some(server) = kakuremichi_tests::Postgres::shared() else {
+        return;
+    };
+    // Longer than it takes until an instance has told the others of a node.
+    let lease = Duration::from_secs(3);
+    let url = server.database();
+    let store = async || Arc::new(SqlStore::connect(&url).await.unwrap()) as Arc<dyn Store>;
+    let first = World::with_lease(store().await, lease).await;
+    let second = first.another_instance(store().await, lease).await;
+    let mut node = agent(&first, "edge").await;
+    let web = declare(&mut node, http("web", "web.agents.example.net"))
+        .await
+        .unwrap()
+        .service;
+    node.cut();
+    node.join(&second).await.unwrap();
+    answer(&mut node, &"web".parse().unwrap()).await.unwrap();
+    // The lease of one that went later ends at the first instance, and so did this one's.
+    let mut other = agent(&first, "other").await;
+    let others = declare(&mut other, tcp("others", 5001)).await.unwrap().service;
+    other.cut();
+    is_gone(&first, others).await;
+    assert!(second.service(web).await.is_some());
+    // When it is nowhere, it goes.
+    node.cut();
+    is_gone(&second, web).await;
 }
 
 async fn report_lane(world: &World, gateway: &mut Node, agent: AgentId, state: LaneState) {

@@ -58,6 +58,11 @@ impl World {
         Self::start_as(store, identity, Duration::from_secs(60)).await
     }
 
+    /// Starts another instance of this Control on a store of its own.
+    pub(crate) async fn another_instance(&self, store: Arc<dyn Store>, lease: Duration) -> Self {
+        Self::start_as(store, self.identity.clone(), lease).await
+    }
+
     async fn start_as(store: Arc<dyn Store>, identity: Secret<Vec<u8>>, lease: Duration) -> Self {
         let control = Control::builder_shared(Arc::clone(&store))
             .public_url(PUBLIC_URL)

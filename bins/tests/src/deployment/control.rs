@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -75,7 +76,7 @@ impl Control {
     /// It does not come up.
     #[must_use]
     pub fn another_instance(&mut self, host: Host, data: &Path) -> Self {
-        fs::create_dir(data).unwrap();
+        fs::DirBuilder::new().mode(0o700).create(data).unwrap();
         for name in ["identity.p8", "ca.pem", "ca.key"] {
             fs::copy(self.data.join(name), data.join(name)).unwrap();
         }

@@ -11,7 +11,7 @@ use crate::hub::Presence;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NodeStatusView {
     /// Whether it is connected to Control.
-    connected: bool,
+    pub(super) connected: bool,
     /// The version of its software.
     #[serde(skip_serializing_if = "Option::is_none")]
     software: Option<String>,
