@@ -5,11 +5,6 @@
 //! used never takes the place of one that could. Without any, nothing is known of an address, and rules that look at
 //! it decide as if it were the worst (LESSONS, advisory 5).
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "files are looked at again after some time, on a thread of their own"
-)]
-
 use std::{
     fs,
     io::{self, Read as _},
