@@ -66,7 +66,12 @@ keys! {
     IdentityKey;
     /// An X25519 public key (RFC 7748): how a WireGuard peer is addressed.
     WireGuardKey;
+    /// An Ed25519 public key (RFC 8032) that tickets and session cookies are signed for; whose it is, a plan says.
+    SigningKey;
 }
+
+/// The start of the SHA-256 of a [`SigningKey`], by which what it signed says which key it was.
+pub type SigningKeyId = [u8; 8];
 
 #[cfg(test)]
 mod tests {

@@ -12,8 +12,8 @@ mod session;
 pub use credential::{ApiKey, DeclareScope, EnrolmentToken, Role, TokenUnusable};
 pub use node::{Node, NodeKind, Organization, Site};
 pub use people::{
-    Group, Invitation, MAX_MEMBER_GROUPS, MAX_MEMBER_ROLES, MAX_RECOVERY_CODES, MailedSecret, Member,
-    PersonName, PersonNameError, Totp, User, UserRole,
+    EndedSession, Group, Invitation, MAX_MEMBER_GROUPS, MAX_MEMBER_ROLES, MAX_RECOVERY_CODES, MailedSecret,
+    Member, PersonName, PersonNameError, Totp, User, UserRole,
 };
 pub use permission::{Permission, Permissions, UnknownPermission};
 pub use service::{

@@ -6,12 +6,14 @@
 
 mod agent;
 mod gateway;
+mod sign_in;
 
 pub use agent::{AgentGateway, AgentKey, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget};
 pub use gateway::{
     GatewayKey, GatewayNode, GatewayPeer, GatewayPlan, GatewayPolicy, GatewayRecord, GatewayService,
     GatewaySibling, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Via,
 };
+pub use sign_in::{GatewayMember, GatewaySignIn, GatewaySigner, MAX_ENDED_SESSIONS, MAX_SIGNING_KEYS};
 
 use std::{collections::BTreeMap, fmt};
 

@@ -12,6 +12,7 @@ mod key;
 mod net;
 mod policy;
 mod report;
+mod sign_in;
 mod target;
 
 pub use net::role_of;

@@ -183,6 +183,8 @@ registry! {
     Resume = 0x0020, 64 * KIB;
     /// What Control should know about the node's process.
     NodeInfo = 0x0021, 16 * KIB;
+    /// What a gateway signs session cookies with.
+    SigningKeys = 0x0022, 4 * KIB;
     /// Control starts to send a plan.
     PlanBegin = 0x0030, 4 * KIB;
     /// A piece of the records of a plan.
@@ -222,6 +224,7 @@ impl Message {
         match self {
             Self::Resume(message::Resume { subject, .. })
             | Self::NodeInfo(message::NodeInfo { subject, .. })
+            | Self::SigningKeys(message::SigningKeys { subject, .. })
             | Self::PlanBegin(message::PlanBegin { subject, .. })
             | Self::PlanAck(message::PlanAck { subject, .. })
             | Self::PlanRequest(message::PlanRequest { subject, .. })
@@ -313,6 +316,7 @@ mod tests {
                 (0x0011, "Pong"),
                 (0x0020, "Resume"),
                 (0x0021, "NodeInfo"),
+                (0x0022, "SigningKeys"),
                 (0x0030, "PlanBegin"),
                 (0x0031, "PlanRecords"),
                 (0x0032, "PlanEnd"),

@@ -11,6 +11,7 @@
 //! - [`identity`]: tokens, API keys, and what is signed when two sides meet.
 //! - [`preface`], [`flow`] and [`lane`]: what crosses the data path before, and beside, the bytes of
 //!   visitors.
+//! - [`sign_in`]: what crosses the visitor's browser when it signs in to a service.
 //! - [`convert`]: from wire types to domain types, where every field is checked.
 //! - `testing` (a cargo feature): two sessions under virtual time, and a sample of every message.
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ pub mod plan;
 pub mod preface;
 pub mod report;
 pub mod session;
+pub mod sign_in;
 pub mod version;
 
 #[cfg(feature = "testing")]

@@ -26,7 +26,7 @@ pub use declare::{Declare, Declared, DeclaredKind, DeclaredTarget, Undeclare, Un
 pub use event::{Event, Severity};
 pub use hello::{Challenge, Hello, NodeInfo, Proof, ProofKind, Resume, Role, Welcome};
 pub use hello::{
-    GatewayInfo, MAX_DECLARATIONS, MAX_DENIED, MAX_ENDPOINTS, MAX_VERSIONS, Ping, PlanHave, Pong,
+    GatewayInfo, MAX_DECLARATIONS, MAX_DENIED, MAX_ENDPOINTS, MAX_VERSIONS, Ping, PlanHave, Pong, SigningKeys,
 };
 pub use net::{Cidr, Endpoint, Host, Ip, LaneEnd, NodeId, PeerId, SocketAddress, Subject};
 pub use plan::{PlanAck, PlanBegin, PlanEnd, PlanKind, PlanRecords, PlanRequest};

@@ -9,12 +9,13 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use data_encoding::HEXLOWER;
 use kakuremichi_core::{
-    auth::Principal,
-    id::{AgentId, GatewayId, NodeId, ServiceId, TargetId},
+    auth::{Principal, Strength},
+    id::{AgentId, GatewayId, NodeId, ServiceId, SessionId, TargetId, UserId},
     key::IdentityKey,
     model::Role,
     plan::{AgentRecord, GatewayRecord},
     secret::Secret,
+    time::Timestamp,
 };
 use kakuremichi_proto::{
     capability::Capabilities,
@@ -30,7 +31,8 @@ use kakuremichi_proto::{
     preface::{ConnectionId, Preface, TlsFacts},
     report::LaneKind,
     session::UsageQueue,
-    testing::samples,
+    sign_in::{GatewaySession, Ticket},
+    testing::{ToyKeys, samples},
     version::Version,
 };
 
@@ -74,9 +76,16 @@ fn records_have_the_bytes_that_were_released_and_read_as_what_was_written() {
     for (wire, record) in guarded_wire.iter().zip(guarded) {
         assert_eq!(GatewayRecord::from_wire(wire), Ok(Some(record)));
     }
+    let sign_in = samples::sign_in_records();
+    let sign_in_wire = sign_in
+        .each_ref()
+        .map(|record| Arc::new(record.to_wire().unwrap()));
+    for (wire, record) in sign_in_wire.iter().zip(sign_in) {
+        assert_eq!(GatewayRecord::from_wire(wire), Ok(Some(record)));
+    }
     let mut seen = Vec::new();
     let records = gateway_wire.records().chain(agent_wire.records());
-    for record in records.chain(&udp).chain(&guarded_wire) {
+    for record in records.chain(&udp).chain(&guarded_wire).chain(&sign_in_wire) {
         let tag = RecordTag::from_code(record.tag()).unwrap();
         let count = seen.iter().filter(|other| **other == tag).count();
         seen.push(tag);
@@ -105,6 +114,27 @@ fn records_have_the_bytes_that_were_released_and_read_as_what_was_written() {
     golden("plan-hash-gateway", &gateway_wire.hash().0);
     golden("plan-hash-agent", &agent_wire.hash().0);
     golden("plan-file", &agent_wire.to_bytes());
+}
+
+#[test]
+fn what_crosses_the_browser_has_the_text_that_was_released() {
+    let ticket = Ticket {
+        id: [1; 16],
+        service: ServiceId::from_bytes([2; 16]),
+        host: "app.example.net".parse().unwrap(),
+        binding: [3; 32],
+        user: UserId::from_bytes([4; 16]),
+        session: SessionId::from_bytes([5; 16]),
+        session_expires: Timestamp::from_millis(1_700_003_600_000),
+        strength: Strength::PhishingResistant,
+        made: Timestamp::from_millis(1_700_000_000_000),
+    };
+    let keys = ToyKeys([7; 32]);
+    golden("sign-in-ticket", ticket.seal(&keys).as_bytes());
+    golden(
+        "gateway-session",
+        GatewaySession::of(&ticket).seal(&keys).as_bytes(),
+    );
 }
 
 #[test]

@@ -6,17 +6,21 @@ use std::time::Duration;
 use kakuremichi_core::{
     auth::Principal,
     id::{GatewayId, NodeId, PolicyId, ServiceId, TargetId},
+    key::SigningKey,
     plan::{GatewayPolicy, GatewayRecord, Revision},
     policy::{Access, Condition, Effect, Rule},
+    time::Timestamp,
 };
 use kakuremichi_proto::{
     flow::FlowReply,
     frame::{self, Incoming, MAX_FRAME, Message},
+    identity::Signer,
     lane::record::Record,
     message::{self, MAX_USAGE_ENTRIES},
     plan::{PlanRecord, RecordKey, WirePlan, WireRecord},
     preface::{ConnectionId, Preface, TlsFacts},
-    testing::{fuzzing, samples},
+    sign_in::{GatewaySession, Ticket},
+    testing::{ToyKeys, ToyVerifier, fuzzing, samples},
 };
 use proptest::prelude::*;
 
@@ -167,6 +171,17 @@ fn guarding() -> impl Strategy<Value = GatewayPolicy> {
 
 proptest! {
     #![proptest_config(config())]
+
+    /// Whatever a browser shows instead of a ticket or a session is refused, and costs little.
+    #[test]
+    fn what_is_no_ticket_is_refused(text in "\\PC{0,300}|[A-Za-z0-9_-]{0,1200}") {
+        let host = "app.example.net".parse().unwrap();
+        let keys = [SigningKey::from_bytes(*ToyKeys([7; 32]).public_key().as_bytes())];
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        prop_assert!(Ticket::open(&text, &keys, &ToyVerifier, &host, &[0; 32], now).is_err());
+        prop_assert!(GatewaySession::open(&text, &keys, &ToyVerifier, &host, now).is_err());
+        let _ = Ticket::presumed_binding(&text);
+    }
 
     #[test]
     fn policies_round_trip(policy in guarding()) {

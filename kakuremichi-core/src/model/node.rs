@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::{
     id::{NodeId, OrganizationId, SiteId, TokenId},
-    key::{IdentityKey, WireGuardKey},
+    key::{IdentityKey, SigningKey, WireGuardKey},
     model::{DeclareScope, VirtualPort},
     name::Label,
     net::{Cidr, Endpoint},
@@ -71,6 +71,8 @@ pub enum NodeKind {
         https_port: u16,
         /// Its IPv4 address toward stock WireGuard sites, from [`OVERLAY_V4`](crate::net::OVERLAY_V4).
         address_v4: Ipv4Addr,
+        /// What it signs session cookies with; at most [`MAX_SIGNING_KEYS`](crate::plan::MAX_SIGNING_KEYS).
+        signing_keys: Vec<SigningKey>,
     },
 }
 

@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 use crate::{
     auth::Principal,
     email::EmailAddress,
-    id::{GroupId, InvitationId, MemberId, OrganizationId, RoleId, UserId},
+    id::{GroupId, InvitationId, MemberId, OrganizationId, RoleId, SessionId, UserId},
     model::Permissions,
     name::Label,
+    plan::MAX_ENDED_SESSIONS,
     time::Timestamp,
 };
 
@@ -86,8 +87,40 @@ pub struct User {
     pub verified: Option<Timestamp>,
     /// When the account was disabled, if it is: it cannot sign in, and its sessions are over.
     pub disabled: Option<Timestamp>,
+    /// Tickets of before this count no more at gateways.
+    pub tickets_since: Timestamp,
+    /// Sessions that ended before their time, until then; at most [`MAX_ENDED_SESSIONS`].
+    pub ended: Vec<EndedSession>,
     /// When it was made.
     pub created: Timestamp,
+}
+
+impl User {
+    /// Notes that a session ended at `now`, so that what gateways still hold of it counts no more. Of more than
+    /// [`MAX_ENDED_SESSIONS`] the one that would have ended first is forgotten; for that every ticket of before `now`
+    /// counts no more, and who has a cookie is sent for another.
+    pub fn end_session(&mut self, session: EndedSession, now: Timestamp) {
+        self.ended
+            .retain(|ended| ended.expires > now && ended.id != session.id);
+        if session.expires <= now {
+            return;
+        }
+        if self.ended.len() >= MAX_ENDED_SESSIONS {
+            self.ended.sort_by_key(|ended| ended.expires);
+            self.ended.remove(0);
+            self.tickets_since = self.tickets_since.max(now);
+        }
+        self.ended.push(session);
+    }
+}
+
+/// A session that ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedSession {
+    /// The session.
+    pub id: SessionId,
+    /// When it would have ended.
+    pub expires: Timestamp,
 }
 
 /// A time-based one-time password (RFC 6238).
@@ -183,6 +216,46 @@ pub struct Invitation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_that_ended_is_remembered_until_it_would_have() {
+        let at = Timestamp::from_millis;
+        let mut user = User {
+            id: UserId::from_bytes([1; 16]),
+            email: "anna@example.net".parse().unwrap(),
+            name: "Anna".parse().unwrap(),
+            password_hash: None,
+            totp: None,
+            recovery_codes: Vec::new(),
+            reset: None,
+            verification: None,
+            administrator: false,
+            verified: None,
+            disabled: None,
+            tickets_since: Timestamp::default(),
+            ended: Vec::new(),
+            created: Timestamp::default(),
+        };
+        let session = |n: u8, expires| EndedSession {
+            id: SessionId::from_bytes([n; 16]),
+            expires: at(expires),
+        };
+        user.end_session(session(1, 100), at(10));
+        user.end_session(session(1, 100), at(11));
+        user.end_session(session(2, 5), at(12));
+        assert_eq!((user.ended.len(), user.tickets_since), (1, Timestamp::default()));
+        for n in 0..64 {
+            user.end_session(session(100 + n, 1000 + i64::from(n)), at(20));
+        }
+        // The first is forgotten, so tickets of its time count no more.
+        assert_eq!(
+            (user.ended.len(), user.tickets_since),
+            (MAX_ENDED_SESSIONS, at(20))
+        );
+        assert!(user.ended.iter().all(|ended| ended.expires >= at(1000)));
+        user.end_session(session(1, 5000), at(3000));
+        assert_eq!(user.ended.len(), 1);
+    }
 
     #[test]
     fn a_name_of_a_person_can_be_seen() {

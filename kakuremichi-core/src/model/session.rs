@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
+    auth::Strength,
     id::{SessionId, UserId},
     time::Timestamp,
 };
@@ -29,6 +30,16 @@ impl SignIn {
             Self::Password => "password",
             Self::PasswordAndTotp => "password+totp",
             Self::PasswordAndRecoveryCode => "password+recovery-code",
+        }
+    }
+
+    /// How strong it is, for policies.
+    #[must_use]
+    pub const fn strength(self) -> Strength {
+        if self.is_multi_factor() {
+            Strength::TwoFactors
+        } else {
+            Strength::OneFactor
         }
     }
 

@@ -2,9 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Plan, Record};
+use super::{GatewayMember, GatewaySignIn, GatewaySigner, Plan, Record};
 use crate::{
-    id::{AgentId, GatewayId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, SiteId, TargetId},
+    id::{
+        AgentId, GatewayId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, SiteId, TargetId, UserId,
+    },
     key::{IdentityKey, WireGuardKey},
     model::{TargetScheme, VirtualPort},
     name::{HostPattern, Hostname, Label, PathPattern},
@@ -28,6 +30,12 @@ pub enum GatewayRecord {
     Sibling(GatewaySibling),
     /// A policy that services share.
     Policy(GatewayPolicy),
+    /// Where visitors sign in.
+    SignIn(GatewaySignIn),
+    /// A gateway whose session cookies are taken.
+    Signer(GatewaySigner),
+    /// A person who may sign in.
+    Member(GatewayMember),
 }
 
 /// The key of a [`GatewayRecord`].
@@ -43,6 +51,12 @@ pub enum GatewayKey {
     Sibling(GatewayId),
     /// A policy.
     Policy(PolicyId),
+    /// Where visitors sign in.
+    SignIn,
+    /// A gateway whose session cookies are taken.
+    Signer(GatewayId),
+    /// A person who may sign in to services of this organization.
+    Member(OrganizationId, UserId),
 }
 
 impl Record for GatewayRecord {
@@ -55,13 +69,22 @@ impl Record for GatewayRecord {
             Self::Service(service) => GatewayKey::Service(service.id),
             Self::Sibling(sibling) => GatewayKey::Sibling(sibling.id),
             Self::Policy(policy) => GatewayKey::Policy(policy.id),
+            Self::SignIn(_) => GatewayKey::SignIn,
+            Self::Signer(signer) => GatewayKey::Signer(signer.id),
+            Self::Member(member) => GatewayKey::Member(member.organization, member.user),
         }
     }
 
     fn service(&self) -> Option<ServiceId> {
         match self {
             Self::Service(service) => Some(service.id),
-            Self::Node(_) | Self::Peer(_) | Self::Sibling(_) | Self::Policy(_) => None,
+            Self::Node(_)
+            | Self::Peer(_)
+            | Self::Sibling(_)
+            | Self::Policy(_)
+            | Self::SignIn(_)
+            | Self::Signer(_)
+            | Self::Member(_) => None,
         }
     }
 }
@@ -104,6 +127,31 @@ impl GatewayPlan {
     pub fn policies(&self) -> impl Iterator<Item = &GatewayPolicy> {
         self.records().filter_map(|record| match record {
             GatewayRecord::Policy(policy) => Some(policy),
+            _ => None,
+        })
+    }
+
+    /// Where visitors sign in, if they can.
+    #[must_use]
+    pub fn sign_in(&self) -> Option<&GatewaySignIn> {
+        match self.get(GatewayKey::SignIn) {
+            Some(GatewayRecord::SignIn(sign_in)) => Some(sign_in),
+            _ => None,
+        }
+    }
+
+    /// The gateways whose session cookies are taken, in the order of their identifiers.
+    pub fn signers(&self) -> impl Iterator<Item = &GatewaySigner> {
+        self.records().filter_map(|record| match record {
+            GatewayRecord::Signer(signer) => Some(signer),
+            _ => None,
+        })
+    }
+
+    /// The people who may sign in, in the order of their organizations and identifiers.
+    pub fn members(&self) -> impl Iterator<Item = &GatewayMember> {
+        self.records().filter_map(|record| match record {
+            GatewayRecord::Member(member) => Some(member),
             _ => None,
         })
     }

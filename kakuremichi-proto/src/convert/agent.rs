@@ -80,7 +80,10 @@ impl PlanRecord for AgentRecord {
                 | RecordTag::GatewaySibling
                 | RecordTag::GatewayPolicy
                 | RecordTag::GatewayGuardedService
-                | RecordTag::GatewayUdpService,
+                | RecordTag::GatewayUdpService
+                | RecordTag::GatewaySignIn
+                | RecordTag::GatewaySigner
+                | RecordTag::GatewayMember,
             )
             | None => return Ok(None),
         };

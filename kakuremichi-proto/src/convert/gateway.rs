@@ -55,6 +55,18 @@ impl PlanRecord for GatewayRecord {
                 let sibling = record::GatewaySibling::try_from(sibling)?;
                 (RecordTag::GatewaySibling, codec::encode(&sibling))
             }
+            Self::SignIn(sign_in) => {
+                let sign_in = record::GatewaySignIn::try_from(sign_in)?;
+                (RecordTag::GatewaySignIn, codec::encode(&sign_in))
+            }
+            Self::Signer(signer) => {
+                let signer = record::GatewaySigner::try_from(signer)?;
+                (RecordTag::GatewaySigner, codec::encode(&signer))
+            }
+            Self::Member(member) => {
+                let member = record::GatewayMember::try_from(member)?;
+                (RecordTag::GatewayMember, codec::encode(&member))
+            }
         };
         Ok(WireRecord::new(
             tag.code(),
@@ -99,6 +111,21 @@ impl PlanRecord for GatewayRecord {
                     .in_field("body")?
                     .try_into()?,
             ),
+            Some(RecordTag::GatewaySignIn) => Self::SignIn(
+                codec::decode::<record::GatewaySignIn>(wire.body())
+                    .in_field("body")?
+                    .try_into()?,
+            ),
+            Some(RecordTag::GatewaySigner) => Self::Signer(
+                codec::decode::<record::GatewaySigner>(wire.body())
+                    .in_field("body")?
+                    .into(),
+            ),
+            Some(RecordTag::GatewayMember) => Self::Member(
+                codec::decode::<record::GatewayMember>(wire.body())
+                    .in_field("body")?
+                    .try_into()?,
+            ),
             Some(
                 RecordTag::AgentNode
                 | RecordTag::AgentGateway
@@ -116,7 +143,13 @@ impl PlanRecord for GatewayRecord {
     fn subject(&self) -> Option<NodeId> {
         match self {
             Self::Node(node) => Some(node.id.into()),
-            Self::Peer(_) | Self::Service(_) | Self::Sibling(_) | Self::Policy(_) => None,
+            Self::Peer(_)
+            | Self::Service(_)
+            | Self::Sibling(_)
+            | Self::Policy(_)
+            | Self::SignIn(_)
+            | Self::Signer(_)
+            | Self::Member(_) => None,
         }
     }
 }

@@ -14,6 +14,9 @@ const SITE_PEER: u8 = 2;
 const GATEWAY: u8 = 3;
 const SERVICE: u8 = 4;
 const POLICY: u8 = 5;
+const SIGN_IN: u8 = 6;
+const SIGNER: u8 = 7;
+const MEMBER: u8 = 8;
 
 pub(super) fn gateway(key: GatewayKey) -> Result<RecordKey, PlanError> {
     match key {
@@ -23,6 +26,14 @@ pub(super) fn gateway(key: GatewayKey) -> Result<RecordKey, PlanError> {
         GatewayKey::Service(id) => with(SERVICE, id.as_bytes()),
         GatewayKey::Sibling(id) => with(GATEWAY, id.as_bytes()),
         GatewayKey::Policy(id) => with(POLICY, id.as_bytes()),
+        GatewayKey::SignIn => RecordKey::new(&[SIGN_IN]),
+        GatewayKey::Signer(id) => with(SIGNER, id.as_bytes()),
+        GatewayKey::Member(organization, user) => {
+            let mut key = [MEMBER; 33];
+            key[1..17].copy_from_slice(organization.as_bytes());
+            key[17..].copy_from_slice(user.as_bytes());
+            RecordKey::new(&key)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! How two sides meet, and how they know that the other is still there.
 
+use kakuremichi_core::plan::MAX_SIGNING_KEYS;
 use serde::{Deserialize, Serialize};
 
 use super::{Endpoint, NodeId, Subject};
@@ -144,6 +145,15 @@ pub struct GatewayInfo {
     pub endpoints: List<Endpoint, MAX_ENDPOINTS>,
     /// Where visitors reach its HTTPS listener.
     pub https_port: u16,
+}
+
+/// What a gateway signs the session cookies of visitors with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningKeys {
+    /// The node, and the session in which it is said.
+    pub subject: Subject,
+    /// The public halves of all its keys, in the place of those that were said before.
+    pub keys: List<[u8; 32], MAX_SIGNING_KEYS>,
 }
 
 /// Asks whether the other side is there.

@@ -5,6 +5,10 @@
 
 use std::fmt;
 
+use kakuremichi_core::{
+    model::{MAX_MEMBER_GROUPS, MAX_MEMBER_ROLES},
+    plan::{MAX_ENDED_SESSIONS, MAX_SIGNING_KEYS},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -68,6 +72,12 @@ record_tags! {
     GatewayPolicy = 0x0106;
     /// [`GatewayGuardedService`], with the key of a [`GatewayService`].
     GatewayGuardedService = 0x0107;
+    /// [`GatewaySignIn`].
+    GatewaySignIn = 0x0108;
+    /// [`GatewaySigner`].
+    GatewaySigner = 0x0109;
+    /// [`GatewayMember`].
+    GatewayMember = 0x010a;
     /// [`AgentNode`].
     AgentNode = 0x0201;
     /// [`AgentGateway`].
@@ -273,6 +283,43 @@ pub struct GatewaySibling {
     pub endpoints: List<Endpoint, 16>,
 }
 
+/// Where visitors of a gateway sign in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewaySignIn {
+    /// Control's public URL.
+    pub control: String,
+    /// The Ed25519 keys that Control signs tickets with.
+    pub keys: List<[u8; 32], MAX_SIGNING_KEYS>,
+}
+
+/// A gateway whose session cookies are taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewaySigner {
+    /// The gateway.
+    pub id: [u8; 16],
+    /// The Ed25519 keys that it signs with.
+    pub keys: List<[u8; 32], MAX_SIGNING_KEYS>,
+}
+
+/// A person who may sign in to services of an organization.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayMember {
+    /// The organization.
+    pub organization: [u8; 16],
+    /// The person.
+    pub user: [u8; 16],
+    /// The person's address.
+    pub email: String,
+    /// The names of the person's roles.
+    pub roles: List<String, MAX_MEMBER_ROLES>,
+    /// The names of the person's groups.
+    pub groups: List<String, MAX_MEMBER_GROUPS>,
+    /// Tickets of before this, in milliseconds since the epoch, count no more.
+    pub tickets_since: i64,
+    /// Sessions that ended before their time.
+    pub ended: List<[u8; 16], MAX_ENDED_SESSIONS>,
+}
+
 /// An agent itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentNode {
@@ -373,6 +420,9 @@ mod tests {
                 (0x0105, "GatewaySibling"),
                 (0x0106, "GatewayPolicy"),
                 (0x0107, "GatewayGuardedService"),
+                (0x0108, "GatewaySignIn"),
+                (0x0109, "GatewaySigner"),
+                (0x010a, "GatewayMember"),
                 (0x0201, "AgentNode"),
                 (0x0202, "AgentGateway"),
                 (0x0203, "AgentService"),

@@ -17,7 +17,7 @@ use std::{
 use kakuremichi_core::{
     code::Code,
     id::{NodeId, OrganizationId, ServiceId},
-    key::{IdentityKey, WireGuardKey},
+    key::{IdentityKey, SigningKey, WireGuardKey},
     model::Role,
     name::Label,
     net::Overlay,
@@ -277,6 +277,12 @@ impl Client {
     /// Tells Control about the node's process, now and after each reconnect.
     pub fn set_info(&mut self, info: NodeInfo) {
         self.outbox.set_info(info);
+    }
+
+    /// Tells Control what a gateway signs session cookies with, now and after each reconnect: all keys, of which at
+    /// most [`MAX_SIGNING_KEYS`](kakuremichi_core::plan::MAX_SIGNING_KEYS) are sent.
+    pub fn set_signing_keys(&mut self, keys: Vec<SigningKey>) {
+        self.outbox.set_signing_keys(keys);
     }
 
     /// Tells Control the state of lanes and targets: all of it after each reconnect, and then what differs from

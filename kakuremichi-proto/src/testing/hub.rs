@@ -9,7 +9,7 @@ use std::{
 use kakuremichi_core::{
     code::Code,
     id::{AgentId, GatewayId, NodeId, OrganizationId, ServiceId},
-    key::IdentityKey,
+    key::{IdentityKey, SigningKey},
     model::Role,
     name::Label,
     net::Overlay,
@@ -60,6 +60,8 @@ pub struct Hub {
     pub resent: usize,
     /// What the node said about itself last.
     pub info: Option<NodeInfo>,
+    /// What the gateway signs with.
+    pub signing_keys: Vec<SigningKey>,
     /// The state of lanes and targets.
     pub status: Status,
     /// What happened on the node.
@@ -105,6 +107,7 @@ impl Hub {
             denied: Vec::new(),
             resent: 0,
             info: None,
+            signing_keys: Vec::new(),
             status: Status::default(),
             incidents: Vec::new(),
             lost_incidents: 0,
@@ -220,6 +223,7 @@ impl Hub {
             }
             ServerEvent::Ready(resumed) => self.ready(transport, resumed, now),
             ServerEvent::Info(info) => self.info = Some(info),
+            ServerEvent::SigningKeys(keys) => self.signing_keys = keys,
             ServerEvent::PlanApplied {
                 revision,
                 hash,

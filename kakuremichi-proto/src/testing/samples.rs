@@ -5,15 +5,16 @@ use std::time::Duration;
 use kakuremichi_core::{
     auth::{Principal, Strength},
     id::{
-        AgentId, GatewayId, NodeId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, SiteId, TargetId,
+        AgentId, GatewayId, NodeId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, SessionId, SiteId,
+        TargetId, UserId,
     },
-    key::{IdentityKey, WireGuardKey},
+    key::{IdentityKey, SigningKey, WireGuardKey},
     model::{Health, HealthCheck, TargetAddress, TargetScheme, Transport, VirtualPort},
     name::{HostPattern, Label},
     plan::{
-        AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
-        GatewayPlan, GatewayPolicy, GatewayRecord, GatewayService, GatewaySibling, PlannedKind, PlannedPool,
-        PlannedRoute, PlannedTarget, Revision, Via,
+        AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayMember,
+        GatewayNode, GatewayPeer, GatewayPlan, GatewayPolicy, GatewayRecord, GatewayService, GatewaySibling,
+        GatewaySignIn, GatewaySigner, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Revision, Via,
     },
     policy::{
         Access, BasicUser, Condition, Effect, HeaderTest, Method, Policy, Requirement, Rule, TimeWindow,
@@ -119,6 +120,7 @@ pub fn message(tag: Tag) -> Message {
         }
         .into(),
         Tag::NodeInfo => info().to_message(subject).into(),
+        Tag::SigningKeys => message::SigningKeys::new(subject, &signing_keys()).into(),
         Tag::PlanBegin => message::PlanBegin {
             subject,
             transfer: 1,
@@ -209,6 +211,39 @@ pub fn info() -> NodeInfo {
             https_port: 8443,
         }),
     }
+}
+
+/// What a gateway signs session cookies with.
+#[must_use]
+pub fn signing_keys() -> Vec<SigningKey> {
+    vec![
+        SigningKey::from_bytes([0x61; 32]),
+        SigningKey::from_bytes([0x62; 32]),
+    ]
+}
+
+/// One record of each kind that is about signing in.
+#[must_use]
+pub fn sign_in_records() -> [GatewayRecord; 3] {
+    [
+        GatewayRecord::SignIn(GatewaySignIn {
+            control: "https://control.example.net/km".to_owned(),
+            keys: signing_keys(),
+        }),
+        GatewayRecord::Signer(GatewaySigner {
+            id: GatewayId::from_bytes([13; 16]),
+            keys: signing_keys(),
+        }),
+        GatewayRecord::Member(GatewayMember {
+            organization: OrganizationId::from_bytes([9; 16]),
+            user: UserId::from_bytes([0x75; 16]),
+            email: parsed("anna@example.net"),
+            roles: vec![parsed("developer"), parsed("owner")],
+            groups: vec![parsed("berlin")],
+            tickets_since: Timestamp::from_millis(1_700_000_000_000),
+            ended: vec![SessionId::from_bytes([0x76; 16])],
+        }),
+    ]
 }
 
 /// A status.

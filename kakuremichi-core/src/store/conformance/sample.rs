@@ -9,12 +9,12 @@ use crate::{
         AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId, PolicyId,
         RoleId, RouteId, ServiceId, SessionId, SiteId, TargetId, TokenId, UserId,
     },
-    key::{IdentityKey, WireGuardKey},
+    key::{IdentityKey, SigningKey, WireGuardKey},
     model::{
-        ApiKey, DeclareScope, EnrolmentToken, Group, Health, HealthCheck, Invitation, Lifetime, MailedSecret,
-        Member, Node, NodeKind, Organization, Permission, Permissions, Pool, Role, Route, Service,
-        ServiceKind, Session, SignIn, Site, Target, TargetAddress, TargetPlace, TargetScheme, Totp, User,
-        UserRole, VirtualPort,
+        ApiKey, DeclareScope, EndedSession, EnrolmentToken, Group, Health, HealthCheck, Invitation, Lifetime,
+        MailedSecret, Member, Node, NodeKind, Organization, Permission, Permissions, Pool, Role, Route,
+        Service, ServiceKind, Session, SignIn, Site, Target, TargetAddress, TargetPlace, TargetScheme, Totp,
+        User, UserRole, VirtualPort,
     },
     name::{Hostname, Label},
     net::{Cidr, Endpoint},
@@ -123,6 +123,7 @@ pub fn gateway(organization: u8, n: u8) -> Node {
             endpoints: vec![endpoint("gw.example.net:51820"), endpoint("[2001:db8::1]:51820")],
             https_port: 8443,
             address_v4: Ipv4Addr::new(100, 64, 2, n),
+            signing_keys: vec![SigningKey::from_bytes([n ^ 0x55; 32])],
         },
         ..agent(organization, n)
     }
@@ -200,6 +201,11 @@ pub fn user(n: u8) -> User {
         administrator: n.is_multiple_of(2),
         verified: Some(NOW),
         disabled: None,
+        tickets_since: Timestamp::from_millis(7),
+        ended: vec![EndedSession {
+            id: SessionId::from_bytes(bytes(n)),
+            expires: NOW,
+        }],
         created: NOW,
     }
 }

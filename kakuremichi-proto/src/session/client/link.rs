@@ -332,6 +332,7 @@ impl Online {
             | Message::Pong(_)
             | Message::Resume(_)
             | Message::NodeInfo(_)
+            | Message::SigningKeys(_)
             | Message::PlanAck(_)
             | Message::PlanRequest(_)
             | Message::Declare(_)

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use kakuremichi_core::name::Label;
+use kakuremichi_core::{key::SigningKey, name::Label};
 
 use super::{declarations::Declarations, told::Told};
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
 pub(super) struct Outbox {
     info: NodeInfo,
     info_due: bool,
+    /// What a gateway signs with; agents, and gateways that nobody signs in at, say nothing.
+    signing_keys: Option<Vec<SigningKey>>,
+    signing_keys_due: bool,
     status: Option<Status>,
     /// The pieces of a status that are not sent. The next one is looked at when they are.
     status_due: VecDeque<message::Status>,
@@ -34,6 +37,8 @@ impl Outbox {
         Self {
             info: NodeInfo::default(),
             info_due: true,
+            signing_keys: None,
+            signing_keys_due: false,
             status: None,
             status_due: VecDeque::new(),
             status_stale: false,
@@ -63,6 +68,11 @@ impl Outbox {
         self.info_due = true;
     }
 
+    pub(super) fn set_signing_keys(&mut self, keys: Vec<SigningKey>) {
+        self.signing_keys = Some(keys);
+        self.signing_keys_due = true;
+    }
+
     pub(super) fn set_status(&mut self, status: Status) {
         self.status = Some(status);
         self.status_stale = true;
@@ -79,6 +89,7 @@ impl Outbox {
     /// Everything is to be said again.
     pub(super) fn disconnected(&mut self, nonce: &[u8; 32]) {
         self.info_due = true;
+        self.signing_keys_due = self.signing_keys.is_some();
         self.status_stale = self.status.is_some();
         self.status_due.clear();
         self.told = Told::default();
@@ -118,6 +129,11 @@ impl Outbox {
     pub(super) fn poll(&mut self, subject: Subject, now: Instant) -> Option<Message> {
         if std::mem::take(&mut self.info_due) {
             return Some(self.info.to_message(subject).into());
+        }
+        if std::mem::take(&mut self.signing_keys_due)
+            && let Some(keys) = &self.signing_keys
+        {
+            return Some(message::SigningKeys::new(subject, keys).into());
         }
         if let Some(message) = self.declarations.poll(subject, now) {
             return Some(message);

@@ -2,7 +2,7 @@
 
 use kakuremichi_core::{
     id::{NodeId, OrganizationId, ServiceId},
-    key::{IdentityKey, WireGuardKey},
+    key::{IdentityKey, SigningKey, WireGuardKey},
     model::Role,
     name::Label,
     net::Overlay,
@@ -105,6 +105,8 @@ pub enum ServerEvent {
     Ready(Resumed),
     /// About the node's process.
     Info(NodeInfo),
+    /// What the gateway signs session cookies with: all its keys.
+    SigningKeys(Vec<SigningKey>),
     /// The node has applied a plan.
     PlanApplied {
         /// Its revision.

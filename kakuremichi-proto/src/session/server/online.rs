@@ -113,6 +113,12 @@ impl Online {
                 }
                 events.push_back(ServerEvent::Info(info));
             }
+            Message::SigningKeys(signing) => {
+                if role_of(self.node) != Role::Gateway {
+                    return Err(violation("an agent says what it signs session cookies with"));
+                }
+                events.push_back(ServerEvent::SigningKeys(signing.read()));
+            }
             Message::PlanAck(ack) => {
                 let name = (Revision(ack.revision), PlanHash(ack.hash));
                 match self.plan.acknowledge(name) {
