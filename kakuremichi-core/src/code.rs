@@ -151,6 +151,10 @@ codes! {
     AGENT_DENIED = "KKM-G013";
     /// Too many wrong credentials came from the visitor's address.
     TOO_MANY_ATTEMPTS = "KKM-G014";
+    /// The browser did not bring back what it was sent away with to sign in, or too late.
+    SIGN_IN_FAILED = "KKM-G015";
+    /// Nobody can sign in at this gateway right now, or it does not know the person yet.
+    SIGN_IN_UNAVAILABLE = "KKM-G016";
 }
 
 #[cfg(test)]

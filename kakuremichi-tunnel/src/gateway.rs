@@ -35,6 +35,7 @@ mod per_address;
 mod serving;
 mod settings;
 mod siblings;
+mod sign_in;
 mod status;
 mod streams;
 mod table;

@@ -31,6 +31,8 @@ const PLAN: &str = "plan";
 const USAGE: &str = "usage";
 /// The private key of a gateway's own certificate authority.
 pub(crate) const CA_KEY: &str = "ca.key";
+/// What a gateway signs sessions of visitors with.
+pub(crate) const SIGNING: &str = "signing.keys";
 /// Where a gateway's peers were last.
 pub(crate) const PEERS: &str = "peers";
 
@@ -109,7 +111,9 @@ impl StateDir {
                 });
             }
         }
-        for name in [IDENTITY, WIREGUARD, ENROLMENT, PLAN, USAGE, CA_KEY, PEERS] {
+        for name in [
+            IDENTITY, WIREGUARD, ENROLMENT, PLAN, USAGE, CA_KEY, PEERS, SIGNING,
+        ] {
             file::close_to_others(&path.join(name))?;
         }
         Ok(Self {

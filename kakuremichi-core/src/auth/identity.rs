@@ -15,6 +15,27 @@ pub enum Strength {
     PhishingResistant,
 }
 
+impl Strength {
+    /// Every strength, the weakest first.
+    pub const ALL: [Self; 3] = [Self::OneFactor, Self::TwoFactors, Self::PhishingResistant];
+
+    /// Its stable text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OneFactor => "one-factor",
+            Self::TwoFactors => "two-factors",
+            Self::PhishingResistant => "phishing-resistant",
+        }
+    }
+
+    /// The strength of this text.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|strength| strength.as_str() == text)
+    }
+}
+
 /// Somebody who signed in, and what the authority that vouches for them says about them.
 ///
 /// An authority that says nothing about roles, or groups, is not one that says there are none: what a

@@ -33,6 +33,7 @@ use kakuremichi_core::{
     secret::Secret,
     time::Timestamp,
 };
+use kakuremichi_proto::sign_in::{GatewaySession, SignedError};
 
 use self::{
     attempts::Attempts,
@@ -45,6 +46,7 @@ use super::{
     geo::Geo,
     metrics::Counters,
     settings::{Limits, Timeouts},
+    sign_in::{People, cookies},
     table::{Matched, ServiceEntry},
 };
 
@@ -110,6 +112,14 @@ enum Proven {
     Overloaded,
 }
 
+/// What a session's cookie shows.
+#[derive(Debug)]
+enum Shown {
+    Nothing,
+    Session(Arc<GatewaySession>),
+    Throttled(Duration),
+}
+
 impl AccessControl {
     /// `key` is random and names credentials in memory.
     pub(crate) fn new(
@@ -143,7 +153,7 @@ impl AccessControl {
         source: IpAddr,
         headers: &HeaderMap,
         request: &CanonicalRequest,
-        matched: &Matched,
+        (people, matched): (&People, &Matched),
     ) -> Verdict {
         let service = &*matched.service;
         let policy = &*matched.route().policy;
@@ -165,12 +175,24 @@ impl AccessControl {
             asked: AskedFor::Http(noted),
             proofs: Vec::new(),
             password_hash: None,
+            session: None,
         };
         // The gateway's own password is never shown to a target, needed for this request or not.
         let mut authorization_used = service.has_passwords && credential::is_basic(headers);
         let mut decision = facts.decide(policy, false);
         // Where no proof can change the outcome, none is looked at: an address that a rule denies
         // cannot make the gateway verify passwords.
+        let open = matches!(decision, Decision::Challenge(_)) || needs.identity;
+        if open && let Some(text) = cookies::session(headers) {
+            match self.session(&facts, people, request, text) {
+                Shown::Nothing => {}
+                Shown::Session(session) => facts.session = Some(session),
+                Shown::Throttled(wait) => return Verdict::Throttled(wait),
+            }
+            if facts.look_up(people, service.organization) {
+                decision = facts.decide(policy, false);
+            }
+        }
         let open = matches!(decision, Decision::Challenge(_)) || needs.identity;
         if open && let Some(credential) = credential::read(headers) {
             match self.prove(&facts, policy, request, &credential).await {
@@ -180,6 +202,9 @@ impl AccessControl {
                     facts.password_hash = Some(hash);
                 }
                 Proven::SignedIn(identity) => {
+                    // Who shows both is who the credential says.
+                    facts.session = None;
+                    facts.proofs.retain(|proof| !matches!(proof, Proof::SignedIn(_)));
                     facts.proofs.push(Proof::SignedIn(identity));
                     authorization_used = true;
                 }
@@ -213,6 +238,7 @@ impl AccessControl {
             asked: AskedFor::Port(transport, port),
             proofs: Vec::new(),
             password_hash: None,
+            session: None,
         };
         let decision = facts.decide(&service.policy, false);
         let decision = self.second_opinion(decision, &facts, &service.policy).await;
@@ -273,6 +299,25 @@ impl AccessControl {
                 self.counters.judgements_failed.one();
                 tracing::warn!(error = %chain(&error), "the authorizer failed: the visitor is denied");
                 facts.decide(policy, true)
+            }
+        }
+    }
+
+    /// Looks at a session's cookie. One that this gateway does not know any more, or that is over, shows nothing; one
+    /// that somebody forged counts as a wrong credential.
+    fn session(&self, facts: &KnownFacts, people: &People, request: &CanonicalRequest, text: &str) -> Shown {
+        if let Err(wait) = lock(&self.attempts).admit(facts.source, Instant::now()) {
+            return Shown::Throttled(wait);
+        }
+        match people.session(text, request.host(), wall_clock()) {
+            Ok(session) => Shown::Session(session),
+            Err(SignedError::Signature) => {
+                self.wrong(facts.source);
+                Shown::Nothing
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a session is not taken");
+                Shown::Nothing
             }
         }
     }

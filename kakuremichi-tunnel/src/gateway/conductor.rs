@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use super::{
+    access::wall_clock,
     drain::BeginDrain,
     flows::Total,
     http::TaskGuard,
@@ -49,6 +50,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(5);
 /// How often it is looked whether siblings are to be told of targets anew.
 const TELL: Duration = Duration::from_secs(1);
+/// How often it is looked whether the keys that sessions are signed with are old.
+const ROTATE: Duration = Duration::from_secs(3600);
 /// How often names of sites are resolved.
 const RESOLVE: Duration = Duration::from_secs(60);
 /// How long lanes that were up before a restart have to come back before the gateway counts as ready
@@ -171,8 +174,11 @@ impl Conductor {
     pub(super) async fn run(mut self) {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut rotate = time::interval(ROTATE);
+        rotate.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         let mut tell = time::interval(TELL);
         tell.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        self.tell_signing_keys();
         self.take_plan();
         loop {
             let settle = self.awaited.as_ref().map(|(_, until)| *until);
@@ -196,6 +202,7 @@ impl Conductor {
                 },
                 _ = tell.tick(), if !self.siblings.is_empty() => self.observe(),
                 _ = tick.tick() => self.tick(),
+                _ = rotate.tick() => self.rotate_signing_keys(),
                 () = settled(settle) => {
                     self.awaited = None;
                     self.publish();
@@ -372,6 +379,24 @@ impl Conductor {
             self.reconcile_ports();
             self.publish();
         }
+    }
+
+    /// Replaces signing keys that are old, away from this thread: they are on the disk.
+    fn rotate_signing_keys(&self) {
+        let (desk, signing) = (Arc::clone(&self.serving.sign_in), self.node.signing.clone());
+        let rotate = on_disk("the keys that sessions are signed with", move || {
+            if let Some(keys) = desk.rotate(wall_clock())? {
+                signing.send_replace(keys.into());
+            }
+            Ok(())
+        });
+        self.local.spawn(rotate);
+    }
+
+    fn tell_signing_keys(&self) {
+        self.node
+            .signing
+            .send_replace(self.serving.sign_in.public_keys().into());
     }
 
     /// Hands what services used to the report for Control.

@@ -16,16 +16,17 @@ use std::{
 };
 
 use kakuremichi_core::{
-    id::ServiceId,
+    id::{OrganizationId, ServiceId},
     model::Transport,
     policy::{
         CompiledPolicy, CountryCode, Decision, Denial, Explanation, Facts, Proof, Subject, evaluate, explain,
     },
     request::CanonicalRequest,
 };
+use kakuremichi_proto::sign_in::GatewaySession;
 use slab::Slab;
 
-use super::{access::wall_clock, table::RouteTable};
+use super::{access::wall_clock, sign_in::People, table::RouteTable};
 
 /// What a decision was made from.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub(crate) struct KnownFacts {
     pub(crate) proofs: Vec<Proof>,
     /// The hash that the visitor's password was verified by: the proof lasts as long as that.
     pub(crate) password_hash: Option<String>,
+    /// The session that the visitor signed in with: who the visitor is now, the plan says.
+    pub(crate) session: Option<Arc<GatewaySession>>,
 }
 
 /// What a visitor asked for.
@@ -56,6 +59,19 @@ pub(crate) enum AskedFor {
 }
 
 impl KnownFacts {
+    /// Looks up who the visitor is by their session, in the place of what was found before. Returns whether it is
+    /// anybody.
+    pub(crate) fn look_up(&mut self, people: &People, organization: OrganizationId) -> bool {
+        let Some(session) = &self.session else {
+            return false;
+        };
+        self.proofs.retain(|proof| !matches!(proof, Proof::SignedIn(_)));
+        let identity = people.identity(organization, session, wall_clock());
+        let found = identity.is_some();
+        self.proofs.extend(identity.map(Proof::SignedIn));
+        found
+    }
+
     /// Decides by a policy, from these facts and the time alone.
     pub(crate) fn decide(&self, policy: &CompiledPolicy, objection: bool) -> Decision {
         evaluate(policy, self.subject, &self.facts(objection))
@@ -87,17 +103,26 @@ impl KnownFacts {
             AskedFor::Http(request) => {
                 let found = table.find(request.host(), request.path()).ok();
                 let found = found.filter(|found| Some(found.route().id) == self.subject.route);
-                found.map(|found| (found.service.id, Arc::clone(&found.route().policy)))
+                found.map(|found| {
+                    let service = &found.service;
+                    (
+                        service.id,
+                        service.organization,
+                        Arc::clone(&found.route().policy),
+                    )
+                })
             }
             AskedFor::Port(transport, port) => {
                 let service = table.port(*transport, *port);
-                service.map(|service| (service.id, Arc::clone(&service.policy)))
+                service.map(|service| (service.id, service.organization, Arc::clone(&service.policy)))
             }
         };
-        let Some((_, policy)) = found.filter(|(service, _)| *service == self.subject.service) else {
+        let found = found.filter(|(service, ..)| *service == self.subject.service);
+        let Some((_, organization, policy)) = found else {
             return Some(Lapse::Gone);
         };
         let mut facts = self.clone();
+        facts.look_up(table.people(), organization);
         if !self.password_stands(&policy) {
             facts.proofs.retain(|proof| !matches!(proof, Proof::Basic { .. }));
         }
@@ -279,7 +304,7 @@ impl Drop for Lease {
 mod tests {
     use kakuremichi_core::{
         auth::Principal,
-        id::{OrganizationId, RouteId},
+        id::RouteId,
         plan::{
             GatewayPlan, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, Revision,
         },
@@ -334,6 +359,7 @@ mod tests {
             asked: AskedFor::Http(CanonicalRequest::parse("GET", "h.example", "/x").unwrap()),
             proofs,
             password_hash: hash.map(str::to_owned),
+            session: None,
         }
     }
 

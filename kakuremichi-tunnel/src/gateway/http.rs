@@ -18,6 +18,7 @@ pub(crate) mod pages;
 mod proxy;
 mod relay;
 pub(crate) mod request;
+mod sign_in;
 mod target;
 mod upgrade;
 mod websocket;

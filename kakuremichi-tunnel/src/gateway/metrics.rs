@@ -50,6 +50,10 @@ counters! {
     challenged,
     /// Decisions that denied.
     denied,
+    /// Visitors who came back from signing in, and got a session.
+    signed_in,
+    /// Visitors who came back from signing in, and got none.
+    sign_ins_failed,
     /// Open exchanges that a new plan closed.
     revoked,
     /// Connections that were upgraded to WebSockets.

@@ -23,6 +23,7 @@ use super::{
     metrics::Counters,
     per_address::PerAddress,
     settings::{Limits, Timeouts},
+    sign_in::SignInDesk,
     table::{Pool, RouteTable},
     upstream::Upstream,
     usage::UsageBook,
@@ -41,6 +42,8 @@ pub(crate) struct Serving<U> {
     pub(crate) table: Arc<ArcSwap<RouteTable>>,
     /// Decides about visitors.
     pub(crate) access: Arc<AccessControl>,
+    /// Where visitors sign in.
+    pub(crate) sign_in: Arc<SignInDesk>,
     /// How many requests each address has open.
     pub(crate) requests: Arc<PerAddress>,
     /// What is open.

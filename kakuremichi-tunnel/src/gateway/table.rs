@@ -20,6 +20,8 @@ use kakuremichi_core::{
 };
 use rustc_hash::FxHashMap;
 
+use super::sign_in::People;
+
 /// All that a plan publishes, as it is looked up.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
@@ -29,6 +31,7 @@ pub(crate) struct RouteTable {
     ports: BTreeMap<(Transport, u16), Arc<ServiceEntry>>,
     conflicts: usize,
     depends_on_time: bool,
+    people: People,
 }
 
 /// A service.
@@ -91,6 +94,7 @@ impl RouteTable {
     pub(crate) fn new(plan: &GatewayPlan) -> Self {
         let mut table = Self {
             revision: plan.revision(),
+            people: People::new(plan),
             ..Self::default()
         };
         let mut policies = PolicySet::default();
@@ -100,7 +104,14 @@ impl RouteTable {
         for service in plan.services() {
             table.add(service, &policies);
         }
+        // Sessions end, too.
+        table.depends_on_time |= !table.people.is_empty();
         table
+    }
+
+    /// Who people are.
+    pub(crate) const fn people(&self) -> &People {
+        &self.people
     }
 
     /// The plan's revision.

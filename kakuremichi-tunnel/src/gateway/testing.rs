@@ -22,7 +22,7 @@ use rustls::RootCertStore;
 use tokio::{io::copy_bidirectional, net::TcpStream, task::LocalSet};
 
 use super::{
-    access::{AccessControl, Hooks},
+    access::{AccessControl, Hooks, wall_clock},
     balance::{Health, Reach},
     flows::{AskedFor, KnownFacts, Lease, OpenFlows},
     health::SharedHealth,
@@ -31,10 +31,12 @@ use super::{
     per_address::PerAddress,
     serving::{Numbers, Serving},
     settings::{Limits, Timeouts},
+    sign_in::{SignInDesk, SigningKeys},
     table::{Matched, RouteTable},
     upstream::{FlowError, FlowRequest, OpenedSession, SessionWay, SpliceOutcome, Upstream},
     usage::UsageBook,
 };
+use crate::state::StateDir;
 
 /// Runs a test on one thread, as a shard does. A test that hangs fails.
 pub(crate) fn local<T>(test: impl Future<Output = T>) -> T {
@@ -150,6 +152,7 @@ pub(crate) fn lease() -> (Lease, Rc<OpenFlows>) {
         asked: AskedFor::Http(CanonicalRequest::parse("GET", "h.example", "/").unwrap()),
         proofs: Vec::new(),
         password_hash: None,
+        session: None,
     };
     (flows.lease(facts), flows)
 }
@@ -248,6 +251,10 @@ pub(crate) fn serving(
             Hooks::default(),
             &[5; 32],
             Arc::clone(&counters),
+        )),
+        sign_in: Arc::new(SignInDesk::new(
+            SigningKeys::open(StateDir::memory(), wall_clock()).unwrap(),
+            443,
         )),
         requests: PerAddress::new(limits.requests_per_address),
         flows: Rc::default(),

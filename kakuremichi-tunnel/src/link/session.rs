@@ -97,6 +97,7 @@ impl<R: NodeRecord> Driver<R> {
         self.client.set_info(self.supply.info().clone());
         let status = self.supply.report.borrow_and_update().as_ref().clone();
         self.client.set_status(status);
+        self.tell_signing_keys();
         self.sync_wishes();
         self.count_usage().await;
         let mut usage_due = time::Instant::now() + USAGE_INTERVAL;
@@ -148,6 +149,7 @@ impl<R: NodeRecord> Driver<R> {
                 },
                 () = at(deadline) => self.client.handle_timeout(Instant::now()),
                 Ok(()) = self.supply.wishes.changed() => self.sync_wishes(),
+                Ok(()) = self.supply.signing.changed() => self.tell_signing_keys(),
                 // A change marks the report as seen only when it is taken, so it waits its turn here.
                 () = time::sleep_until(report_due), if self.supply.report.has_changed().unwrap_or(false) => {
                     let status = self.supply.report.borrow_and_update().as_ref().clone();
@@ -168,6 +170,13 @@ impl<R: NodeRecord> Driver<R> {
                 }
                 () = at(leaving) => return SessionEnd::Stopped,
             }
+        }
+    }
+
+    fn tell_signing_keys(&mut self) {
+        let keys = self.supply.signing.borrow_and_update().to_vec();
+        if !keys.is_empty() {
+            self.client.set_signing_keys(keys);
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 
 use kakuremichi_core::{
     id::ServiceId,
+    key::SigningKey,
     model::Role,
     name::Label,
     plan::{Plan, Record},
@@ -66,6 +67,7 @@ pub struct Supply<R: NodeRecord> {
     orders: mpsc::Sender<Order>,
     pub(super) wishes: watch::Receiver<Arc<Wishes>>,
     pub(super) report: watch::Receiver<Arc<Status>>,
+    pub(super) signing: watch::Receiver<Arc<[SigningKey]>>,
     pub(super) incidents: mpsc::Receiver<Incident>,
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -88,6 +90,8 @@ pub(crate) struct NodeSide<R: NodeRecord> {
     pub(crate) wishes: watch::Sender<Arc<Wishes>>,
     /// The state of lanes and targets.
     pub(crate) report: watch::Sender<Arc<Status>>,
+    /// The public halves of what a gateway signs sessions with; an agent signs none.
+    pub(crate) signing: watch::Sender<Arc<[SigningKey]>>,
     /// Things that happened.
     pub(crate) incidents: mpsc::Sender<Incident>,
     /// The plan that the node serves.
@@ -147,6 +151,7 @@ pub(crate) fn supply<R: NodeRecord>(
     let (order, orders) = mpsc::channel(COMMANDS);
     let (wish, wishes) = watch::channel(Arc::default());
     let (report, reports) = watch::channel(Arc::default());
+    let (sign, signing) = watch::channel(Arc::default());
     let (incident, incidents) = mpsc::channel(INCIDENTS);
     let (stop, stopped) = watch::channel(false);
     let supply = Supply {
@@ -158,6 +163,7 @@ pub(crate) fn supply<R: NodeRecord>(
         orders: order,
         wishes,
         report: reports,
+        signing,
         incidents,
         stop: stopped,
     };
@@ -169,6 +175,7 @@ pub(crate) fn supply<R: NodeRecord>(
         orders,
         wishes: wish,
         report,
+        signing: sign,
         incidents: incident,
         served: serve,
         stop,
@@ -252,6 +259,12 @@ impl<R: NodeRecord> Supply<R> {
     #[must_use]
     pub fn report(&self) -> watch::Receiver<Arc<Status>> {
         self.report.clone()
+    }
+
+    /// The public halves of what a gateway signs the sessions of visitors with, as a state; none of an agent.
+    #[must_use]
+    pub fn signing_keys(&self) -> watch::Receiver<Arc<[SigningKey]>> {
+        self.signing.clone()
     }
 
     /// Waits until the node stops. The source has a moment then to say goodbye.

@@ -48,7 +48,9 @@ async fn decide(control: &AccessControl, policy: &Policy, headers: &HeaderMap) -
     let service = http_service(1, "h.example", policy.clone(), Vec::new());
     let matched = matched(service, "h.example", "/x");
     let request = CanonicalRequest::parse("GET", "h.example", "/x").unwrap();
-    control.decide(VISITOR, headers, &request, &matched).await
+    control
+        .decide(VISITOR, headers, &request, (&People::default(), &matched))
+        .await
 }
 
 #[test]

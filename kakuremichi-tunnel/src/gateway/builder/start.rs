@@ -18,7 +18,7 @@ use crate::{
     engine::{self, BuildShard, LocalShard, ShardConfig, ShardSetHandle},
     gateway::{
         Gateway,
-        access::{AccessControl, Hooks},
+        access::{AccessControl, Hooks, wall_clock},
         blueprint::{Blueprint, Conducting, Part, Wiring},
         certificates::{CertificateSource, Certificates, LocalCa, LocalCaError, Resolver},
         drain::drain,
@@ -37,6 +37,7 @@ use crate::{
         serving::Numbers,
         settings::Limits,
         siblings::Siblings,
+        sign_in::{SignInDesk, SigningKeys},
         status::{GatewayStatus, Phase},
         streams::Streams,
         table::RouteTable,
@@ -112,6 +113,8 @@ impl GatewayBuilder {
             &keys::random()?,
             Arc::clone(&counters),
         );
+        let signing = SigningKeys::open(state.clone(), wall_clock())?;
+        let sign_in = Arc::new(SignInDesk::new(signing, public_port));
         let (begin, drain) = drain();
         let (streams, errands) = Streams::new(
             keys.clone(),
@@ -127,6 +130,7 @@ impl GatewayBuilder {
             streams: streams.clone(),
             target_tls: Arc::new(target_tls),
             access: Arc::new(access),
+            sign_in: Arc::clone(&sign_in),
             requests: PerAddress::new(self.limits.requests_per_address),
             draining: DrainingAgents::default(),
             health: SharedHealth::default(),

@@ -11,6 +11,8 @@ use http::{
     header::{self, Entry},
 };
 
+use crate::gateway::sign_in::cookies;
+
 /// Fields of one hop, removed on the way through (RFC 9110, section 7.6.1, and what is treated so).
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
@@ -68,6 +70,7 @@ pub(crate) fn to_target(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) {
         .any(|value| has_token(value, "trailers"));
     remove_hop_by_hop(headers);
     remove_protected(headers);
+    cookies::hide(headers);
     join_cookies(headers);
     headers.remove(header::EXPECT);
     if forwarded.authorization_used {
@@ -94,6 +97,7 @@ pub(crate) fn to_visitor(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     // It would send the visitor to a port of the target's, which the visitor cannot reach.
     headers.remove(header::ALT_SVC);
+    cookies::refuse(headers);
 }
 
 /// Removes from a visitor's trailer section what may not stand there.

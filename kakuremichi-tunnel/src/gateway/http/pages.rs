@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use kakuremichi_core::code::Code;
+use kakuremichi_proto::sign_in::SIGN_OUT_PATH;
 
 /// Why the gateway answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub(crate) enum Problem {
     Certificate,
     /// The agent does not accept the flow.
     AgentDenied,
+    /// The browser came back from signing in without what it was sent away with.
+    SignInFailed,
+    /// Nobody can sign in here right now, or the gateway does not know the person yet.
+    SignInUnavailable,
 }
 
 /// How often a visitor may try again when it is told to, in seconds.
@@ -64,18 +69,22 @@ impl Problem {
             Self::Broken => Code::TARGET_BROKEN,
             Self::Certificate => Code::TARGET_CERTIFICATE,
             Self::AgentDenied => Code::AGENT_DENIED,
+            Self::SignInFailed => Code::SIGN_IN_FAILED,
+            Self::SignInUnavailable => Code::SIGN_IN_UNAVAILABLE,
         }
     }
 
     /// The status.
     pub(crate) const fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::SignInFailed => StatusCode::BAD_REQUEST,
             Self::NoService | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Denied => StatusCode::FORBIDDEN,
             Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
             Self::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::Offline | Self::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::Offline | Self::Unhealthy | Self::SignInUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Refused | Self::Broken | Self::Certificate | Self::AgentDenied => StatusCode::BAD_GATEWAY,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -97,6 +106,8 @@ impl Problem {
             Self::Broken => "The target broke off",
             Self::Certificate => "The target's certificate cannot be trusted",
             Self::AgentDenied => "The agent does not know the target",
+            Self::SignInFailed => "Signing in did not work",
+            Self::SignInUnavailable => "You cannot sign in here right now",
         }
     }
 
@@ -125,13 +136,24 @@ impl Problem {
             Self::AgentDenied => {
                 "The agent has not heard of this target yet. If it was added just now, try again in a moment."
             }
+            Self::SignInFailed => {
+                "Your browser did not bring back what it was given when it was sent to sign in, or too late. \
+                 Cookies have to be allowed here. Go to the page that you wanted, and try again."
+            }
+            Self::SignInUnavailable => {
+                "The gateway does not know you yet, or is just starting to take sign-ins. Try again in a moment."
+            }
         }
     }
 
     const fn retry_after(self) -> Option<u64> {
         match self {
             Self::TooManyAttempts { retry_after } => Some(retry_after),
-            Self::Overloaded | Self::Offline | Self::Unhealthy | Self::AgentDenied => Some(RETRY_AFTER),
+            Self::Overloaded
+            | Self::Offline
+            | Self::Unhealthy
+            | Self::AgentDenied
+            | Self::SignInUnavailable => Some(RETRY_AFTER),
             _ => None,
         }
     }
@@ -160,6 +182,50 @@ pub(crate) fn page(problem: Problem, head: bool, request: &HeaderMap, request_id
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    protect(headers);
+    if let Some(seconds) = problem.retry_after() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if matches!(problem, Problem::Unauthenticated { basic: true }) {
+        let challenge = HeaderValue::from_static("Basic realm=\"kakuremichi\", charset=\"UTF-8\"");
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    // A proof that cannot be given in a header field has no scheme of its own (RFC 9110, section 11.6.1 wants one).
+    if matches!(problem, Problem::Unauthenticated { basic: false }) {
+        let challenge = HeaderValue::from_static("Kakuremichi-Sign-In");
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    // How a request that cannot be understood ends is not certain, so nothing may follow it.
+    if problem == Problem::BadRequest {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// A page that asks whether the visitor wants to sign out of the host, or says that they have.
+pub(crate) fn sign_out(done: bool) -> Response<Bytes> {
+    let (title, body) = if done {
+        (
+            "You have signed out",
+            "<p>You have signed out here.</p>\n".to_owned(),
+        )
+    } else {
+        let form =
+            format!("<form method=\"post\" action=\"{SIGN_OUT_PATH}\"><button>Sign out</button></form>\n");
+        ("Do you want to sign out?", form)
+    };
+    let mut response = Response::new(Bytes::from(document(title, title, &body, "")));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
+    protect(headers);
+    response
+}
+
+/// What every page of ours is sent with: it is for nobody else, and runs nothing.
+pub(crate) fn protect(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -168,20 +234,10 @@ pub(crate) fn page(problem: Problem, head: bool, request: &HeaderMap, request_id
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(
         header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+        HeaderValue::from_static(
+            "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+        ),
     );
-    if let Some(seconds) = problem.retry_after() {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if matches!(problem, Problem::Unauthenticated { basic: true }) {
-        let challenge = HeaderValue::from_static("Basic realm=\"kakuremichi\", charset=\"UTF-8\"");
-        headers.insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    // How a request that cannot be understood ends is not certain, so nothing may follow it.
-    if problem == Problem::BadRequest {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 fn form(request: &HeaderMap) -> Form {
@@ -211,17 +267,26 @@ fn html(problem: Problem, request_id: &str) -> String {
         problem.code(),
     );
     let number = status.as_u16();
+    let footer = format!("{number} &middot; <code>{code}</code> &middot; request <code>{request_id}</code>");
+    document(
+        &format!("{number} {title}"),
+        title,
+        &format!("<p>{detail}</p>\n"),
+        &footer,
+    )
+}
+
+fn document(name: &str, title: &str, body: &str, footer: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{number} {title}</title>\n<style>\n\
+         <title>{name}</title>\n<style>\n\
          :root {{ color-scheme: light dark; }}\n\
          body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 36rem; margin: 15vh auto 0; padding: 0 1.5rem; }}\n\
          h1 {{ font-size: 1.5rem; line-height: 1.3; }}\n\
          footer {{ margin-top: 3rem; font-size: .85rem; opacity: .7; }}\n\
-         </style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n<p>{detail}</p>\n</main>\n\
-         <footer>{number} &middot; <code>{code}</code> &middot; request <code>{request_id}</code></footer>\n\
-         </body>\n</html>\n"
+         </style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{body}</main>\n\
+         <footer>{footer}</footer>\n</body>\n</html>\n"
     )
 }
 
@@ -248,7 +313,7 @@ fn plain(problem: Problem, request_id: &str) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [Problem; 14] = [
+    const ALL: [Problem; 16] = [
         Problem::BadRequest,
         Problem::NoService,
         Problem::NoRoute,
@@ -263,6 +328,8 @@ mod tests {
         Problem::Broken,
         Problem::Certificate,
         Problem::AgentDenied,
+        Problem::SignInFailed,
+        Problem::SignInUnavailable,
     ];
 
     fn accept(kind: &'static str) -> HeaderMap {
@@ -315,7 +382,7 @@ mod tests {
         let asks = page(Problem::Unauthenticated { basic: true }, false, &none, "x");
         assert!(asks.headers().contains_key(header::WWW_AUTHENTICATE));
         let other = page(Problem::Unauthenticated { basic: false }, false, &none, "x");
-        assert!(!other.headers().contains_key(header::WWW_AUTHENTICATE));
+        assert_eq!(other.headers()[header::WWW_AUTHENTICATE], "Kakuremichi-Sign-In");
         assert_eq!(
             page(Problem::TooManyAttempts { retry_after: 7 }, false, &none, "x").headers()["retry-after"],
             "7"

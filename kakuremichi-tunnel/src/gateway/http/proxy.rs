@@ -8,6 +8,7 @@
 
 use std::{cell::Cell, error::Error, rc::Rc, sync::Arc};
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body;
 use hyper::{
@@ -27,6 +28,7 @@ use super::{
     kept::{InUse, KeptKey, TargetConnection, TaskGuard},
     pages::{self, Problem},
     request::{self, Asked},
+    sign_in,
     target::TargetStream,
     upgrade,
 };
@@ -149,7 +151,21 @@ async fn route<U: Upstream>(
     let request = &asked.canonical;
     exchange.asked(request.host().as_str(), request.path());
     let table = serving.table.load_full();
-    let matched = match table.find(request.host(), request.path()) {
+    let ours = |answer: Response<Bytes>| {
+        exchange.answered(answer.status(), None);
+        answer.map(|content| ResponseBody::page(content, exchange))
+    };
+    let found = table.find(request.host(), request.path());
+    if sign_in::is_ours(request) {
+        let service = match &found {
+            Ok(matched) => &matched.service,
+            Err(NoMatch::Route(service)) => service,
+            Err(NoMatch::Service) => return Err(Problem::NoService),
+        };
+        exchange.found(service, None);
+        return sign_in::answer(serving, &table, service, &parts, request).map(ours);
+    }
+    let matched = match found {
         Ok(matched) => matched,
         Err(NoMatch::Service) => return Err(Problem::NoService),
         Err(NoMatch::Route(service)) => {
@@ -161,12 +177,17 @@ async fn route<U: Upstream>(
     let visitor = connection.visitor.address.ip();
     let admission = match serving
         .access
-        .decide(visitor, &parts.headers, request, &matched)
+        .decide(visitor, &parts.headers, request, (table.people(), &matched))
         .await
     {
         Verdict::Admitted(admission) => *admission,
         Verdict::Challenged(challenge) => {
             exchange.decided(Decided::Challenge, None);
+            if let Some(away) =
+                sign_in::depart(serving, &table, &matched.service, &parts, request, &challenge)
+            {
+                return Ok(ours(away));
+            }
             return Err(Problem::Unauthenticated {
                 basic: challenge.basic,
             });

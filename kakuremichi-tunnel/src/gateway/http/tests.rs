@@ -9,6 +9,7 @@ mod failing;
 mod forwarding;
 mod hostile;
 mod logging;
+mod signing_in;
 mod streaming;
 mod upgrading;
 

@@ -1,0 +1,225 @@
+//! Who people are, and whose word counts for it, as the plan says.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kakuremichi_core::{
+    auth::{Identity, Principal},
+    id::{GatewayId, OrganizationId, UserId},
+    key::SigningKey,
+    name::Hostname,
+    plan::{GatewayMember, GatewayPlan, GatewaySignIn},
+    time::Timestamp,
+};
+use kakuremichi_proto::{
+    identity::sha256,
+    sign_in::{GatewaySession, SignedError},
+};
+use rustc_hash::FxHashMap;
+
+use crate::keys::RingVerifier;
+
+/// The authority that vouches for people who signed in at Control.
+const USER: &str = "user";
+/// Verified sessions that are kept, so that a request costs no signature. Beyond, all are verified again.
+const VERIFIED: usize = 16_384;
+
+/// What a plan says about people. Like the table that it is in, it never changes.
+#[derive(Debug, Default)]
+pub(crate) struct People {
+    sign_in: Option<GatewaySignIn>,
+    own: Vec<SigningKey>,
+    signers: Vec<SigningKey>,
+    members: FxHashMap<(OrganizationId, UserId), GatewayMember>,
+    /// By the hash of the cookie's value.
+    verified: Mutex<FxHashMap<[u8; 32], Arc<GatewaySession>>>,
+}
+
+impl People {
+    /// Reads a plan.
+    pub(crate) fn new(plan: &GatewayPlan) -> Self {
+        let own: Option<GatewayId> = plan.node().map(|node| node.id);
+        let mut people = Self {
+            sign_in: plan.sign_in().cloned(),
+            ..Self::default()
+        };
+        for signer in plan.signers() {
+            if Some(signer.id) == own {
+                people.own.clone_from(&signer.keys);
+            }
+            people.signers.extend_from_slice(&signer.keys);
+        }
+        let members = plan.members().cloned();
+        people.members = members
+            .map(|member| ((member.organization, member.user), member))
+            .collect();
+        people
+    }
+
+    /// Where visitors sign in, and whose tickets count; none where nobody can.
+    pub(crate) const fn sign_in(&self) -> Option<&GatewaySignIn> {
+        self.sign_in.as_ref()
+    }
+
+    /// The keys that other gateways take this gateway's signatures by.
+    pub(crate) fn own_keys(&self) -> &[SigningKey] {
+        &self.own
+    }
+
+    /// Whether anybody can have signed in: sessions end, without another plan.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Reads the session that a browser shows at `host`.
+    ///
+    /// # Errors
+    /// When it is none, or not of this host or time.
+    pub(crate) fn session(
+        &self,
+        text: &str,
+        host: &Hostname,
+        now: Timestamp,
+    ) -> Result<Arc<GatewaySession>, SignedError> {
+        let name = sha256(text.as_bytes());
+        let known = self.verified().get(&name).cloned();
+        if let Some(session) = known {
+            return match () {
+                () if session.host != *host => Err(SignedError::Host),
+                () if session.expires <= now => Err(SignedError::Expired),
+                () => Ok(session),
+            };
+        }
+        let session = Arc::new(GatewaySession::open(
+            text,
+            &self.signers,
+            &RingVerifier,
+            host,
+            now,
+        )?);
+        let mut verified = self.verified();
+        if verified.len() >= VERIFIED {
+            verified.clear();
+        }
+        verified.insert(name, Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Who somebody with a session is in an organization now; nobody, once the session, or the membership, is over.
+    pub(crate) fn identity(
+        &self,
+        organization: OrganizationId,
+        session: &GatewaySession,
+        now: Timestamp,
+    ) -> Option<Identity> {
+        let member = self.members.get(&(organization, session.user))?;
+        if session.expires <= now || !member.counts(session.session, session.made) {
+            return None;
+        }
+        let principal = Principal::new(USER, member.user.to_string());
+        let groups = member.groups.iter().map(|group| group.as_str().to_owned());
+        Some(
+            Identity::new(principal)
+                .with_roles(member.roles.iter().cloned())
+                .with_groups(groups)
+                .with_strength(session.strength),
+        )
+    }
+
+    fn verified(&self) -> std::sync::MutexGuard<'_, FxHashMap<[u8; 32], Arc<GatewaySession>>> {
+        // Nothing that is done under the lock panics half way.
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kakuremichi_core::{
+        auth::Strength,
+        id::SessionId,
+        plan::{GatewayRecord, GatewaySigner, Revision},
+    };
+    use kakuremichi_proto::identity::Signer as _;
+
+    use super::*;
+    use crate::keys::NodeKeys;
+
+    const ORGANIZATION: OrganizationId = OrganizationId::from_bytes([9; 16]);
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    fn member() -> GatewayMember {
+        GatewayMember {
+            organization: ORGANIZATION,
+            user: UserId::from_bytes([1; 16]),
+            email: "anna@example.net".parse().unwrap(),
+            roles: vec!["developer".parse().unwrap()],
+            groups: vec!["berlin".parse().unwrap()],
+            tickets_since: Timestamp::default(),
+            ended: Vec::new(),
+        }
+    }
+
+    fn session() -> GatewaySession {
+        GatewaySession {
+            host: "h.example".parse().unwrap(),
+            user: UserId::from_bytes([1; 16]),
+            session: SessionId::from_bytes([2; 16]),
+            strength: Strength::OneFactor,
+            made: NOW,
+            expires: NOW.after(Duration::from_secs(60)),
+        }
+    }
+
+    fn people(member: Option<GatewayMember>, keys: Vec<SigningKey>) -> People {
+        let signer = GatewaySigner {
+            id: GatewayId::from_bytes([3; 16]),
+            keys,
+        };
+        let records = member.map(GatewayRecord::Member).into_iter();
+        People::new(&GatewayPlan::new(
+            Revision(1),
+            records.chain([GatewayRecord::Signer(signer)]),
+        ))
+    }
+
+    /// Sessions are verified with what is in the plan, and end with what is in the plan.
+    #[test]
+    fn a_session_counts_for_as_long_as_the_plan_says() {
+        let identity = |member: Option<GatewayMember>, organization, now| {
+            people(member, Vec::new())
+                .identity(organization, &session(), now)
+                .map(|identity| (identity.roles().unwrap().len(), identity.groups().unwrap().len()))
+        };
+        assert_eq!(identity(Some(member()), ORGANIZATION, NOW), Some((1, 1)));
+        assert_eq!(identity(None, ORGANIZATION, NOW), None, "the member is gone");
+        let other = OrganizationId::from_bytes([8; 16]);
+        assert_eq!(identity(Some(member()), other, NOW), None, "another tenant's");
+        assert_eq!(identity(Some(member()), ORGANIZATION, session().expires), None);
+        let mut ended = member();
+        ended.ended.push(session().session);
+        assert_eq!(identity(Some(ended), ORGANIZATION, NOW), None);
+        let mut all = member();
+        all.tickets_since = Timestamp::from_millis(NOW.as_millis() + 1);
+        assert_eq!(identity(Some(all), ORGANIZATION, NOW), None);
+    }
+
+    #[test]
+    fn a_gateways_session_is_taken_while_its_key_is_in_the_plan() {
+        let keys = NodeKeys::generate().unwrap();
+        let public = SigningKey::from_bytes(*keys.public_key().as_bytes());
+        let text = session().seal(&keys);
+        let host: Hostname = "h.example".parse().unwrap();
+        let with = people(None, vec![public]);
+        // Twice: the second time it is known.
+        for _ in 0..2 {
+            assert_eq!(*with.session(&text, &host, NOW).unwrap(), session());
+        }
+        let other: Hostname = "other.example".parse().unwrap();
+        assert_eq!(with.session(&text, &other, NOW), Err(SignedError::Host));
+        let late = session().expires;
+        assert_eq!(with.session(&text, &host, late), Err(SignedError::Expired));
+        let without = people(None, Vec::new());
+        assert_eq!(without.session(&text, &host, NOW), Err(SignedError::UnknownKey));
+    }
+}
