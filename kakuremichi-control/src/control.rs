@@ -297,6 +297,7 @@ impl ControlBuilder {
             seal: identity.seal(),
             url: public_url.clone(),
             mail: self.mail.clone(),
+            tickets: identity.ticket_keys(),
         });
         let board = Arc::new(PlanBoard::default());
         let config = ServerConfig {

@@ -9,7 +9,7 @@ use ring::{
     signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
 
-use crate::service::Seal;
+use crate::service::{Seal, TicketKeys};
 
 /// Why there is no identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,7 @@ pub(crate) struct Identity {
     key: Ed25519KeyPair,
     public: IdentityKey,
     seal: Seal,
+    tickets: TicketKeys,
 }
 
 impl Identity {
@@ -52,12 +53,18 @@ impl Identity {
             key,
             public: IdentityKey::from_bytes(public),
             seal: Seal::new(pkcs8).ok_or(IdentityError::Key)?,
+            tickets: TicketKeys::new(pkcs8),
         })
     }
 
     /// Seals what only this Control reads again.
     pub(crate) fn seal(&self) -> Seal {
         self.seal.clone()
+    }
+
+    /// Signs tickets.
+    pub(crate) fn ticket_keys(&self) -> TicketKeys {
+        self.tickets.clone()
     }
 }
 

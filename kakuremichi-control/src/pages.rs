@@ -4,6 +4,7 @@
 //! through the REST API. The others are rendered, with no script at all.
 
 mod rendered;
+mod service;
 mod sign_in;
 
 pub(crate) use sign_in::sign_in_path;
@@ -29,7 +30,7 @@ pub(crate) const RESET: &str = "/reset";
 pub(crate) const VERIFY: &str = "/verify";
 
 pub(crate) fn router(app: App) -> Router {
-    files().merge(sign_in::router().with_state(app))
+    files().merge(sign_in::router().merge(service::router()).with_state(app))
 }
 
 fn files() -> Router {

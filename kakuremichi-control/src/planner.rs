@@ -8,6 +8,7 @@
 mod board;
 mod feed;
 mod landscape;
+mod people;
 mod plans;
 mod project;
 mod urls;

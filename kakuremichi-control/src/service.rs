@@ -28,6 +28,7 @@ mod sign_in;
 mod simulate;
 mod sites;
 mod throttle;
+mod tickets;
 mod tokens;
 mod totp;
 mod usage;
@@ -51,11 +52,13 @@ pub use roles::{OWNER, RoleDraft};
 pub(crate) use seal::Seal;
 pub use services::MAX_ENCODED_SERVICE;
 pub use sign_in::{
-    Acting, MAX_SESSIONS, NewSession, OrganizationChoice, SESSION_LIFE, SignInDraft, SignInStep, TICKET_LIFE,
+    Acting, CODE_LIFE, MAX_SESSIONS, NewSession, OrganizationChoice, SESSION_LIFE, SignInDraft, SignInStep,
     Whereabouts,
 };
 pub use simulate::{Simulated, SimulatedProof, Simulation};
 pub use sites::{MAX_NETWORKS, SiteDraft};
+pub(crate) use tickets::TicketKeys;
+pub use tickets::{TicketDraft, TicketError};
 pub use tokens::{MAX_SCOPE, NewToken, TokenDraft};
 pub use totp::{NewTotp, TotpSecret};
 pub(crate) use usage::forget_for_ever;
@@ -63,7 +66,7 @@ pub use usage::{MAX_USAGE_POINTS, UsageWish};
 pub use users::{MIN_PASSWORD, UserChange, parse_email};
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -141,8 +144,18 @@ struct Inner {
     start: OnceCell<Start>,
     /// Counts commits, so that the planner looks at once.
     commits: watch::Sender<u64>,
-    /// The bytes of each organization's largest plan, as the planner of this process found them last.
-    plan_bytes: Mutex<BTreeMap<OrganizationId, usize>>,
+    /// What the planner of this process found out last.
+    planned: Mutex<BTreeMap<OrganizationId, Planned>>,
+    tickets: TicketKeys,
+}
+
+/// What is known of an organization's plans.
+#[derive(Debug)]
+struct Planned {
+    /// The bytes of the largest one.
+    largest: usize,
+    /// Where visitors reach HTTPS at its gateways.
+    https_ports: BTreeSet<u16>,
 }
 
 /// What the use cases work with.
@@ -158,6 +171,8 @@ pub(crate) struct Wiring {
     /// Where Control is, for links.
     pub(crate) url: CanonicalUrl,
     pub(crate) mail: Option<Mailer>,
+    /// Signs tickets.
+    pub(crate) tickets: TicketKeys,
 }
 
 #[cfg(test)]
@@ -172,6 +187,7 @@ impl Wiring {
             seal: Seal::new(b"tests").unwrap(),
             url: "https://control.example.net".parse().unwrap(),
             mail: None,
+            tickets: TicketKeys::new(b"tests"),
         }
     }
 }
@@ -192,6 +208,7 @@ impl UseCases {
             seal,
             url,
             mail,
+            tickets,
         } = wiring;
         Self(Arc::new(Inner {
             store,
@@ -209,7 +226,8 @@ impl UseCases {
             holder: holder(),
             start: OnceCell::new(),
             commits: watch::Sender::new(0),
-            plan_bytes: Mutex::default(),
+            planned: Mutex::default(),
+            tickets,
         }))
     }
 
@@ -255,16 +273,18 @@ impl UseCases {
     }
 
     /// The planner has made an organization's plans.
-    pub(crate) fn planned(&self, organization: OrganizationId, largest: usize) {
-        let mut plan_bytes = self.0.plan_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        plan_bytes.insert(organization, largest);
+    pub(crate) fn planned(&self, organization: OrganizationId, largest: usize, https_ports: BTreeSet<u16>) {
+        let mut planned = self.0.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        planned.insert(organization, Planned { largest, https_ports });
     }
 
     /// Checks that so many bytes can be added to the plans of the actor's organization. Deleting is always
     /// possible.
     fn room_for(&self, actor: &Actor, more: usize) -> Result<(), UseCaseError> {
-        let plan_bytes = self.0.plan_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let planned = plan_bytes.get(&actor.organization).copied().unwrap_or_default();
+        let planned = self.0.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        let planned = planned
+            .get(&actor.organization)
+            .map_or(0, |planned| planned.largest);
         if more > 0 && planned.saturating_add(more) > MAX_PLANNED_BYTES {
             return Err(UseCaseError::Limit(
                 "what the nodes of an organization are told has at most 48 MiB: delete what is not needed, or divide it among organizations",

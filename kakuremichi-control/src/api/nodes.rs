@@ -222,6 +222,7 @@ fn view(overlay: Overlay, node: Node, seen: Seen) -> NodeView {
             endpoints,
             https_port,
             address_v4,
+            signing_keys: _,
         } => {
             let gateway = GatewayView {
                 endpoints: endpoints.iter().map(ToString::to_string).collect(),

@@ -172,6 +172,11 @@ impl Connection<'_> {
                 ServerEvent::Authenticate(request) => self.work.push_back(Work::Authenticate(request)),
                 ServerEvent::Ready(resumed) => self.work.push_back(Work::Resume(resumed)),
                 ServerEvent::Info(info) => self.take_info(info),
+                ServerEvent::SigningKeys(keys) => {
+                    // Only the newest word counts.
+                    self.work.retain(|work| !matches!(work, Work::SigningKeys(_)));
+                    self.work.push_back(Work::SigningKeys(keys));
+                }
                 ServerEvent::PlanApplied {
                     revision,
                     hash,

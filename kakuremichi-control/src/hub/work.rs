@@ -8,6 +8,7 @@ use std::{
 use kakuremichi_core::{
     code::Code,
     id::NodeId,
+    key::SigningKey,
     model::Node,
     name::Label,
     store::{NodeUsage, UsageCounts, UsageEntry, UsageReport},
@@ -37,6 +38,8 @@ pub(super) enum Work {
     Resume(Resumed),
     /// A gateway says how it is reached.
     Gateway(GatewayInfo),
+    /// A gateway says what it signs session cookies with.
+    SigningKeys(Vec<SigningKey>),
     /// An agent declares a service.
     Declare {
         request: RequestId,
@@ -132,6 +135,12 @@ async fn perform_for(hub: &Hub, seat: &Seat, work: Work) -> Done {
                 Err(error) => failed(&error),
             }
         }
+        (Work::SigningKeys(keys), node @ NodeId::Gateway(_)) => {
+            match hub.use_cases.set_signing_keys(actor, node, &keys).await {
+                Ok(_) | Err(UseCaseError::NotFound(_)) => Done::Nothing,
+                Err(error) => failed(&error),
+            }
+        }
         (Work::Declare { request, declaration }, NodeId::Agent(agent)) => {
             match hub.use_cases.declare(agent, actor, &declaration).await {
                 Ok(declared) => Done::Declared(request, Ok(declared)),
@@ -152,7 +161,7 @@ async fn perform_for(hub: &Hub, seat: &Seat, work: Work) -> Done {
         (Work::Usage(batch), node) => count(hub, node, actor, &batch).await,
         // The session lets none of these come.
         (Work::Enrol(_) | Work::Authenticate(_), _)
-        | (Work::Gateway(_), NodeId::Agent(_))
+        | (Work::Gateway(_) | Work::SigningKeys(_), NodeId::Agent(_))
         | (Work::Declare { .. } | Work::Undeclare { .. }, NodeId::Gateway(_)) => misplaced(),
     }
 }

@@ -10,7 +10,7 @@ use crate::{api::App, browser::Browser};
 
 /// A page with no script, whose forms go to this Control only. `same-origin` and not `no-referrer`: a form of a page
 /// without a referrer is sent from the origin `null`.
-const HEADERS: [(HeaderName, &str); 5] = [
+pub(super) const HEADERS: [(HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::CACHE_CONTROL, "no-store"),
     (

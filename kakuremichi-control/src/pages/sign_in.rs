@@ -44,7 +44,7 @@ struct PasswordForm {
 
 #[derive(Deserialize)]
 struct CodeForm {
-    ticket: String,
+    continuation: String,
     code: String,
     #[serde(rename = "return")]
     back: Option<String>,
@@ -66,7 +66,7 @@ struct CodePage<'a> {
     problem: Option<&'a str>,
     back: Option<&'a ReturnPath>,
     again: &'a str,
-    ticket: &'a str,
+    continuation: &'a str,
 }
 
 #[derive(Template)]
@@ -146,7 +146,9 @@ async fn with_password(
     };
     match step {
         Ok(SignInStep::In(begun)) => go_on(&app, &begun, back.as_ref()),
-        Ok(SignInStep::Code(ticket)) => code_form(&app, StatusCode::OK, None, back.as_ref(), ticket.expose()),
+        Ok(SignInStep::Code(continuation)) => {
+            code_form(&app, StatusCode::OK, None, back.as_ref(), continuation.expose())
+        }
         Err(error) => failed(error, |status, problem| {
             form(&app, status, Some(problem), back.as_ref(), &sent.email)
         }),
@@ -163,12 +165,12 @@ async fn with_code(
         Ok(sent) => sent,
         Err(refusal) => return *refusal,
     };
-    let (ticket, code) = (Secret::new(sent.ticket), Secret::new(sent.code));
-    match app.use_cases.enter_code(&ticket, &code, at).await {
+    let (continuation, code) = (Secret::new(sent.continuation), Secret::new(sent.code));
+    match app.use_cases.enter_code(&continuation, &code, at).await {
         Ok(begun) => go_on(&app, &begun, back.as_ref()),
         Err(error @ (UseCaseError::WrongCredentials | UseCaseError::TooManyAttempts(_))) => {
             failed(error, |status, problem| {
-                code_form(&app, status, Some(problem), back.as_ref(), ticket.expose())
+                code_form(&app, status, Some(problem), back.as_ref(), continuation.expose())
             })
         }
         Err(error) => failed(error, |status, problem| {
@@ -261,7 +263,7 @@ fn code_form(
     status: StatusCode,
     problem: Option<&str>,
     back: Option<&ReturnPath>,
-    ticket: &str,
+    continuation: &str,
 ) -> Response {
     let (base, again) = (app.public_url.path(), sign_in_path(back));
     let code = CodePage {
@@ -269,7 +271,7 @@ fn code_form(
         problem,
         back,
         again: &again,
-        ticket,
+        continuation,
     };
     page(status, &code)
 }

@@ -3,17 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kakuremichi_core::{
-    id::OrganizationId,
-    model::{Node, Service, Site},
+    id::{OrganizationId, UserId},
+    model::{Group, Member, Node, Service, Site, User, UserRole},
     net::Overlay,
-    plan::Revision,
+    plan::{GatewaySignIn, Revision},
     policy::SharedPolicy,
-    store::{Change, Entity, Sequence, Store, StoreRecord},
+    store::{Change, Entity, RecordId, Sequence, Store, StoreRecord, Stored},
 };
 use tokio::{sync::watch, task::yield_now, time::timeout};
 
 use super::{PlanBoard, plans::Plans};
-use crate::service::{UseCaseError, UseCases};
+use crate::service::{TicketKeys, UseCaseError, UseCases, now};
 
 /// How long a change of another process (the command line) may go unnoticed where the store hears of none.
 const POLL: Duration = Duration::from_secs(2);
@@ -35,6 +35,14 @@ pub(crate) async fn run(use_cases: UseCases, board: Arc<PlanBoard>, ready: watch
     feed.publish(&use_cases, &board).await;
     ready.send_replace(true);
     loop {
+        match feed.turn_keys(&use_cases) {
+            Ok(true) => feed.publish(&use_cases, &board).await,
+            Ok(false) => {}
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "there are no keys of tickets"
+            ),
+        }
         match feed.follow(use_cases.store()).await {
             Ok(true) => feed.publish(&use_cases, &board).await,
             Ok(false) => {
@@ -61,6 +69,9 @@ struct Feed {
     /// How far the change feed was read. It is the revision of what is planned next: the feed goes on after
     /// a restart, so revisions never go back.
     sequence: Sequence,
+    /// Of the keys of tickets.
+    generation: u64,
+    sign_in: GatewaySignIn,
 }
 
 impl Feed {
@@ -72,12 +83,48 @@ impl Feed {
             overlay,
             organizations: BTreeMap::new(),
             sequence,
+            generation: TicketKeys::generation(now()),
+            sign_in: use_cases.gateway_sign_in()?,
         };
         feed.load_all::<Node>(use_cases.store()).await?;
         feed.load_all::<Site>(use_cases.store()).await?;
         feed.load_all::<Service>(use_cases.store()).await?;
         feed.load_all::<SharedPolicy>(use_cases.store()).await?;
+        feed.load_all::<UserRole>(use_cases.store()).await?;
+        feed.load_all::<Group>(use_cases.store()).await?;
+        feed.load_people(use_cases.store()).await?;
         Ok(feed)
+    }
+
+    /// Reads members, and users for each organization that they are in.
+    async fn load_people(&mut self, store: &dyn Store) -> Result<(), UseCaseError> {
+        let mut joined: BTreeMap<UserId, Vec<OrganizationId>> = BTreeMap::new();
+        for Stored { value: member, .. } in store.all::<Member>(None).await? {
+            joined.entry(member.user).or_default().push(member.organization);
+            self.plans(member.organization)
+                .set(member.id.into(), Some(member.into()));
+        }
+        for Stored { value: user, .. } in store.all::<User>(None).await? {
+            for organization in joined.remove(&user.id).unwrap_or_default() {
+                self.plans(organization)
+                    .set(user.id.into(), Some(user.clone().into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells gateways of the keys of tickets, if those are others than before.
+    fn turn_keys(&mut self, use_cases: &UseCases) -> Result<bool, UseCaseError> {
+        let generation = TicketKeys::generation(now());
+        if generation == self.generation {
+            return Ok(false);
+        }
+        self.sign_in = use_cases.gateway_sign_in()?;
+        self.generation = generation;
+        for plans in self.organizations.values_mut() {
+            plans.set_sign_in(&self.sign_in);
+        }
+        Ok(true)
     }
 
     async fn load_all<E: Entity>(&mut self, store: &dyn Store) -> Result<(), UseCaseError> {
@@ -100,13 +147,30 @@ impl Feed {
             record, organization, ..
         } in changes
         {
-            let Some(organization) = organization else {
+            let touches = organization.is_some() || matches!(record, RecordId::User(_));
+            if !touches {
                 continue;
-            };
+            }
             // As it is now, which may be newer than the change: then its own change follows, and changes
             // nothing.
             let now = store.get(record).await?.map(|stored| stored.value);
-            self.plans(organization).set(record, now);
+            match (organization, record) {
+                (Some(organization), _) => {
+                    if let Some(StoreRecord::Member(member)) = &now {
+                        // Whoever joins may have been a user for long.
+                        let user = store.get(member.user.into()).await?.map(|stored| stored.value);
+                        self.plans(organization).set(member.user.into(), user);
+                    }
+                    self.plans(organization).set(record, now);
+                }
+                (None, RecordId::User(user)) => {
+                    let joined = self.organizations.values_mut();
+                    for plans in joined.filter(|plans| plans.has_member(user)) {
+                        plans.set(record, now.clone());
+                    }
+                }
+                (None, _) => {}
+            }
         }
         self.sequence = last;
         Ok(true)
@@ -125,14 +189,16 @@ impl Feed {
                 // A change may concern ten thousand nodes. Others have something to do on this thread, too.
                 yield_now().await;
             }
-            use_cases.planned(*organization, plans.largest());
+            use_cases.planned(*organization, plans.largest(), plans.https_ports().clone());
         }
     }
 
     fn plans(&mut self, organization: OrganizationId) -> &mut Plans {
-        self.organizations
-            .entry(organization)
-            .or_insert_with(|| Plans::new(self.overlay))
+        self.organizations.entry(organization).or_insert_with(|| {
+            let mut plans = Plans::new(organization, self.overlay);
+            plans.set_sign_in(&self.sign_in);
+            plans
+        })
     }
 }
 

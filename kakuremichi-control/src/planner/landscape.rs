@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kakuremichi_core::{
-    id::{AgentId, GatewayId, NodeId, PeerId, PolicyId, ServiceId, SiteId},
+    id::{AgentId, GatewayId, NodeId, PeerId, PolicyId, ServiceId, SiteId, UserId},
     model::{Node, NodeKind, Service, Site, TargetPlace},
     net::{Endpoint, Overlay},
-    policy::SharedPolicy,
+    policy::{SharedPolicy, asks_who},
     store::{RecordId, StoreRecord},
 };
+
+use super::people::People;
 
 /// What Control knows of one organization.
 #[derive(Debug, Clone)]
@@ -23,6 +25,7 @@ pub struct Landscape {
     attached: BTreeMap<PolicyId, usize>,
     /// The services that have a target at a peer, or were declared by it.
     users: BTreeMap<PeerId, BTreeSet<ServiceId>>,
+    pub(super) people: People,
 }
 
 /// What a change can make different.
@@ -38,6 +41,10 @@ pub struct Touched {
     pub agents: BTreeSet<AgentId>,
     /// Shared policies, in the plan of every gateway.
     pub policies: BTreeSet<PolicyId>,
+    /// People, in the plan of every gateway.
+    pub people: BTreeSet<UserId>,
+    /// Where visitors sign in, in the plan of every gateway.
+    pub sign_in: bool,
 }
 
 impl Touched {
@@ -65,7 +72,7 @@ impl Touched {
             RecordId::Policy(id) => {
                 self.policies.insert(id);
             }
-            // No node is told of it.
+            // Who depends on these, the landscape finds out; of all others no node is told.
             _ => {}
         }
     }
@@ -74,7 +81,7 @@ impl Touched {
 impl Landscape {
     /// An empty organization in this overlay.
     #[must_use]
-    pub const fn new(overlay: Overlay) -> Self {
+    pub fn new(overlay: Overlay) -> Self {
         Self {
             overlay,
             nodes: BTreeMap::new(),
@@ -83,6 +90,7 @@ impl Landscape {
             policies: BTreeMap::new(),
             attached: BTreeMap::new(),
             users: BTreeMap::new(),
+            people: People::default(),
         }
     }
 
@@ -113,6 +121,11 @@ impl Landscape {
                     Some(StoreRecord::Service(service)) => self.services.insert(id, service),
                     _ => self.services.remove(&id),
                 };
+                let asks = self
+                    .services
+                    .get(&id)
+                    .is_some_and(|service| asks_who(&service.policy.rules, Some(&service.policy.access)));
+                self.people.set_asking(id.into(), asks, &mut touched.people);
                 self.index(id, before.as_ref(), touched);
                 self.count_attached(id, before.as_ref(), touched);
             }
@@ -121,6 +134,39 @@ impl Landscape {
                     Some(StoreRecord::Policy(policy)) => self.policies.insert(id, policy),
                     _ => self.policies.remove(&id),
                 };
+                let asks = self
+                    .policies
+                    .get(&id)
+                    .is_some_and(|policy| asks_who(&policy.rules, policy.access.as_ref()));
+                self.people.set_asking(id.into(), asks, &mut touched.people);
+            }
+            (RecordId::Member(id), record) => {
+                let member = match record {
+                    Some(StoreRecord::Member(member)) => Some(member),
+                    _ => None,
+                };
+                self.people.set_member(id, member, &mut touched.people);
+            }
+            (RecordId::User(id), record) => {
+                let user = match &record {
+                    Some(StoreRecord::User(user)) => Some(user),
+                    _ => None,
+                };
+                self.people.set_user(id, user, &mut touched.people);
+            }
+            (RecordId::Role(id), record) => {
+                let role = match &record {
+                    Some(StoreRecord::Role(role)) => Some(role),
+                    _ => None,
+                };
+                self.people.set_role(id, role, &mut touched.people);
+            }
+            (RecordId::Group(id), record) => {
+                let group = match &record {
+                    Some(StoreRecord::Group(group)) => Some(group),
+                    _ => None,
+                };
+                self.people.set_group(id, group, &mut touched.people);
             }
             _ => {}
         }
@@ -146,6 +192,12 @@ impl Landscape {
             NodeId::Gateway(id) => Some(*id),
             NodeId::Agent(_) => None,
         })
+    }
+
+    /// The ports at which visitors reach the HTTPS listeners of active gateways.
+    pub(super) fn https_ports(&self) -> BTreeSet<u16> {
+        let active = self.nodes.values().filter(|node| node.is_active());
+        active.filter_map(gateway_of).map(|(_, port)| port).collect()
     }
 
     /// The services with something at a peer.

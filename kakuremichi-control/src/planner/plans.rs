@@ -7,9 +7,9 @@ use std::{
 };
 
 use kakuremichi_core::{
-    id::{AgentId, GatewayId, NodeId},
+    id::{AgentId, GatewayId, NodeId, OrganizationId, UserId},
     net::Overlay,
-    plan::{AgentRecord, GatewayKey, GatewayRecord, Revision},
+    plan::{AgentRecord, GatewayKey, GatewayRecord, GatewaySignIn, Revision},
     store::{RecordId, StoreRecord},
 };
 use kakuremichi_proto::plan::{Change, PlanBuilder, PlanError, PlanRecord, WirePlan, WireRecord};
@@ -19,6 +19,7 @@ use super::{Landscape, Planned, Touched};
 /// The plans of one organization's nodes, and what they are made of.
 #[derive(Debug)]
 pub(super) struct Plans {
+    organization: OrganizationId,
     landscape: Landscape,
     /// What every gateway has: peers and services. Each record is encoded once.
     common: BTreeMap<GatewayKey, Arc<WireRecord>>,
@@ -31,11 +32,14 @@ pub(super) struct Plans {
     partial: BTreeSet<NodeId>,
     touched: Touched,
     news: News,
+    sign_in: Option<GatewaySignIn>,
+    https_ports: BTreeSet<u16>,
 }
 
 impl Plans {
-    pub(super) fn new(overlay: Overlay) -> Self {
+    pub(super) fn new(organization: OrganizationId, overlay: Overlay) -> Self {
         Self {
+            organization,
             landscape: Landscape::new(overlay),
             common: BTreeMap::new(),
             gateways: BTreeMap::new(),
@@ -44,12 +48,30 @@ impl Plans {
             partial: BTreeSet::new(),
             touched: Touched::default(),
             news: News::default(),
+            sign_in: None,
+            https_ports: BTreeSet::new(),
         }
     }
 
     /// Takes a record as it is now; plans differ only once they are made anew.
     pub(super) fn set(&mut self, id: RecordId, record: Option<StoreRecord>) {
         self.landscape.set(id, record, &mut self.touched);
+    }
+
+    /// Whether the user is a member of the organization.
+    pub(super) fn has_member(&self, user: UserId) -> bool {
+        self.landscape.people.has(user)
+    }
+
+    /// Says where visitors sign in, and whose tickets count.
+    pub(super) fn set_sign_in(&mut self, sign_in: &GatewaySignIn) {
+        self.sign_in = Some(sign_in.clone());
+        self.touched.sign_in = true;
+    }
+
+    /// The ports at which visitors reach the HTTPS listeners of active gateways.
+    pub(super) const fn https_ports(&self) -> &BTreeSet<u16> {
+        &self.https_ports
     }
 
     /// Takes what was set into the records, and says whose plans can differ. Each of them is to be made anew
@@ -66,15 +88,29 @@ impl Plans {
             let record = record.map(GatewayRecord::Service);
             news.extend(put(&mut self.common, GatewayKey::Service(*service), record));
         }
+        for user in &touched.people {
+            let record = self.landscape.people.told(*user).map(GatewayRecord::Member);
+            let key = GatewayKey::Member(self.organization, *user);
+            news.extend(put(&mut self.common, key, record));
+        }
         for policy in &touched.policies {
             let record = self.landscape.gateway_policy(*policy).map(GatewayRecord::Policy);
             news.extend(put(&mut self.common, GatewayKey::Policy(*policy), record));
         }
+        if touched.sign_in {
+            let record = self.sign_in.clone().map(GatewayRecord::SignIn);
+            news.extend(put(&mut self.common, GatewayKey::SignIn, record));
+        }
         let (mut gateways, mut agents) = (touched.gateways, touched.agents);
+        if !gateways.is_empty() {
+            self.https_ports = self.landscape.https_ports();
+        }
         let (mut siblings, mut told_to_agents) = (BTreeMap::new(), false);
         for gateway in &gateways {
             let record = self.landscape.agent_gateway(*gateway).map(AgentRecord::Gateway);
             told_to_agents |= put(&mut self.gateways, *gateway, record).is_some();
+            let record = self.landscape.gateway_signer(*gateway).map(GatewayRecord::Signer);
+            news.extend(put(&mut self.common, GatewayKey::Signer(*gateway), record));
             let record = self.landscape.gateway_sibling(*gateway);
             let change = put(&mut self.siblings, *gateway, record.map(GatewayRecord::Sibling));
             siblings.extend(change.map(|change| (*gateway, change)));
@@ -281,7 +317,7 @@ mod tests {
     }
 
     fn plans(records: impl IntoIterator<Item = StoreRecord>) -> (Plans, BTreeMap<NodeId, Planned>) {
-        let mut plans = Plans::new(Overlay::from_global_id([1; 5]));
+        let mut plans = Plans::new(sample::organization(0).id, Overlay::from_global_id([1; 5]));
         for record in records {
             plans.set(record.id(), Some(record));
         }

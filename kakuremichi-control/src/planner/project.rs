@@ -9,8 +9,8 @@ use kakuremichi_core::{
     net::{Cidr, Endpoint, Host},
     plan::{
         AgentGateway, AgentNode, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
-        GatewayPolicy, GatewayRecord, GatewayService, GatewaySibling, PlannedKind, PlannedPool, PlannedRoute,
-        PlannedTarget, Via,
+        GatewayPolicy, GatewayRecord, GatewayService, GatewaySibling, GatewaySigner, PlannedKind,
+        PlannedPool, PlannedRoute, PlannedTarget, Via,
     },
     policy::SharedPolicy,
 };
@@ -126,6 +126,17 @@ impl Landscape {
     pub(super) fn gateway_policy(&self, id: PolicyId) -> Option<GatewayPolicy> {
         let policy = self.policies.get(&id)?;
         self.is_attached(id).then(|| gateway_policy(policy))
+    }
+
+    /// By which keys the session cookies of a gateway are taken.
+    pub(super) fn gateway_signer(&self, id: GatewayId) -> Option<GatewaySigner> {
+        match &self.active(id.into())?.kind {
+            NodeKind::Gateway { signing_keys, .. } => Some(GatewaySigner {
+                id,
+                keys: signing_keys.clone(),
+            }),
+            NodeKind::Agent { .. } => None,
+        }
     }
 
     /// What an agent is told of a service, if it has anything to do with it.

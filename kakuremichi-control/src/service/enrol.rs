@@ -70,6 +70,7 @@ impl UseCases {
                     endpoints: Vec::new(),
                     https_port: HTTPS_PORT,
                     address_v4: random_v4()?,
+                    signing_keys: Vec::new(),
                 },
             ),
         };

@@ -8,6 +8,7 @@ use kakuremichi_core::{
     model::{Invitation, Member, PersonName, SignIn, User},
     secret::Secret,
     store::{CommitError, Mutation, Query, RecordKind, Stored, UniqueKey, Version},
+    time::Timestamp,
 };
 use kakuremichi_proto::identity::{InvitationText, constant_time_eq};
 
@@ -222,6 +223,8 @@ impl UseCases {
             verification: None,
             verified: None,
             disabled: None,
+            tickets_since: Timestamp::default(),
+            ended: Vec::new(),
             created: now(),
         };
         let id = user.id;

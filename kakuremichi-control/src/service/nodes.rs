@@ -2,7 +2,7 @@
 
 use kakuremichi_core::{
     id::{AgentId, NodeId, OrganizationId},
-    key::{IdentityKey, WireGuardKey},
+    key::{IdentityKey, SigningKey, WireGuardKey},
     model::{Node, NodeKind, Service, TargetPlace},
     name::Label,
     net::Endpoint,
@@ -140,6 +140,24 @@ impl UseCases {
             {
                 *endpoints = reached_at.to_vec();
                 *https_port = port;
+            }
+        })
+        .await
+    }
+
+    /// A gateway says what it signs session cookies with: all its keys.
+    ///
+    /// # Errors
+    /// When it is not there or the storage fails.
+    pub async fn set_signing_keys(
+        &self,
+        actor: &Actor,
+        id: NodeId,
+        keys: &[SigningKey],
+    ) -> Result<Stored<Node>, UseCaseError> {
+        self.change_node(actor, "gateway.rotate", id, None, |node| {
+            if let NodeKind::Gateway { signing_keys, .. } = &mut node.kind {
+                *signing_keys = keys.to_vec();
             }
         })
         .await

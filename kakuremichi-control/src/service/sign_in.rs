@@ -12,10 +12,12 @@ use data_encoding::BASE64URL_NOPAD;
 use kakuremichi_core::{
     email::EmailAddress,
     id::{OrganizationId, SessionId, UserId},
-    model::{MAX_USER_AGENT, Member, Organization, Permissions, Session, SignIn, User, UserRole},
+    model::{
+        EndedSession, MAX_USER_AGENT, Member, Organization, Permissions, Session, SignIn, User, UserRole,
+    },
     name::Label,
     secret::Secret,
-    store::{CommitError, Mutation, Query, RecordKind, Stored, UniqueKey},
+    store::{CommitError, Mutation, Query, RecordKind, StoreRecord, Stored, UniqueKey},
 };
 use kakuremichi_proto::identity::{SessionText, constant_time_eq, sha256};
 
@@ -27,9 +29,9 @@ pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 pub const MAX_SESSIONS: usize = 64;
 
 /// How long somebody has for the code of the second factor after the password.
-pub const TICKET_LIFE: Duration = Duration::from_secs(10 * 60);
-/// For what a ticket is sealed.
-const TICKET: &[u8] = b"ticket of a password";
+pub const CODE_LIFE: Duration = Duration::from_secs(10 * 60);
+/// For what a continuation is sealed.
+const CONTINUATION: &[u8] = b"continuation of a sign-in";
 
 /// Where somebody is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,7 +58,7 @@ pub struct SignInDraft {
 pub enum SignInStep {
     /// A session began.
     In(NewSession),
-    /// The password was right, and a code of the second factor is asked for. The ticket goes with it.
+    /// The password was right, and a code of the second factor is asked for. The continuation goes with it.
     Code(Secret<String>),
 }
 
@@ -128,7 +130,7 @@ impl UseCases {
     ) -> Result<SignInStep, UseCaseError> {
         let proven = self.prove_password(email, password, &at).await?;
         match self.enter(&proven, None, at).await {
-            Err(UseCaseError::SecondFactor) => Ok(SignInStep::Code(self.ticket(&proven)?)),
+            Err(UseCaseError::SecondFactor) => Ok(SignInStep::Code(self.continuation(&proven)?)),
             begun => begun.map(SignInStep::In),
         }
     }
@@ -139,11 +141,11 @@ impl UseCases {
     /// When the sign-in is over, the code is wrong, too much was guessed, or the storage fails.
     pub async fn enter_code(
         &self,
-        ticket: &Secret<String>,
+        continuation: &Secret<String>,
         code: &Secret<String>,
         at: Whereabouts,
     ) -> Result<NewSession, UseCaseError> {
-        let proven = self.open_ticket(ticket).await?;
+        let proven = self.open_continuation(continuation).await?;
         self.guess(at.source, &proven.email)?;
         self.enter(&proven, Some(code), at).await
     }
@@ -218,21 +220,21 @@ impl UseCases {
         Err(UseCaseError::Contended)
     }
 
-    /// What says, for [`TICKET_LIFE`], that a password was right, as long as it stays the password. Nobody but this
+    /// What says, for [`CODE_LIFE`], that a password was right, as long as it stays the password. Nobody but this
     /// Control makes or reads one.
-    fn ticket(&self, proven: &ProvenPassword) -> Result<Secret<String>, UseCaseError> {
-        let mut bytes = now().after(TICKET_LIFE).as_millis().to_be_bytes().to_vec();
+    fn continuation(&self, proven: &ProvenPassword) -> Result<Secret<String>, UseCaseError> {
+        let mut bytes = now().after(CODE_LIFE).as_millis().to_be_bytes().to_vec();
         bytes.extend(sha256(proven.hash.as_deref().unwrap_or_default().as_bytes()));
         bytes.extend(proven.email.as_str().as_bytes());
-        let sealed = self.0.seal.seal(TICKET, &bytes)?;
+        let sealed = self.0.seal.seal(CONTINUATION, &bytes)?;
         Ok(Secret::new(BASE64URL_NOPAD.encode(&sealed)))
     }
 
-    async fn open_ticket(&self, ticket: &Secret<String>) -> Result<ProvenPassword, UseCaseError> {
+    async fn open_continuation(&self, continuation: &Secret<String>) -> Result<ProvenPassword, UseCaseError> {
         let opened = BASE64URL_NOPAD
-            .decode(ticket.expose().as_bytes())
+            .decode(continuation.expose().as_bytes())
             .ok()
-            .and_then(|sealed| self.0.seal.open(TICKET, &sealed))
+            .and_then(|sealed| self.0.seal.open(CONTINUATION, &sealed))
             .ok_or(UseCaseError::SignInOver)?;
         let (expires, rest) = opened.split_first_chunk().ok_or(UseCaseError::SignInOver)?;
         let (fingerprint, email) = rest.split_first_chunk().ok_or(UseCaseError::SignInOver)?;
@@ -276,11 +278,21 @@ impl UseCases {
         let mut before = self.sessions_of(user).await?;
         before.sort_by_key(|other| other.value.created);
         let surplus = (before.len() + 1).saturating_sub(MAX_SESSIONS);
-        let over = before
-            .iter()
+        let over: Vec<_> = before
+            .into_iter()
             .enumerate()
-            .filter(|(at, other)| others == Others::End || *at < surplus || other.value.expires <= created);
-        mutations.extend(over.map(|(_, other)| Mutation::Delete(other.value.id.into(), None)));
+            .filter(|(at, other)| others == Others::End || *at < surplus || other.value.expires <= created)
+            .map(|(_, other)| other.value)
+            .collect();
+        if !over.is_empty() {
+            if user_in(&mut mutations, user).is_none() {
+                let stored = self.store().entity::<User>(user).await?;
+                let stored = stored.ok_or(UseCaseError::NotFound(RecordKind::User))?;
+                mutations.push(update(stored.value, stored.version));
+            }
+            let ends = user_in(&mut mutations, user).map(|user| end(user, &over));
+            mutations.extend(ends.into_iter().flatten());
+        }
         mutations.push(Mutation::Create(session.clone().into()));
         let actor = self.account(user).await?;
         match self.commit(&actor, action, session.id, mutations).await {
@@ -427,12 +439,26 @@ impl UseCases {
         let person = actor.signed_in()?;
         let session = self.store().entity::<Session>(id).await?;
         let session = session.filter(|session| session.value.user == person.user);
-        if session.is_none() {
-            return Err(UseCaseError::NotFound(RecordKind::Session));
+        let session = session.ok_or(UseCaseError::NotFound(RecordKind::Session))?;
+        self.end_one(actor, &session.value).await
+    }
+
+    /// Ends a session, here and at gateways.
+    async fn end_one(&self, actor: &Actor, session: &Session) -> Result<(), UseCaseError> {
+        for _ in 0..ATTEMPTS {
+            let user = self.store().entity::<User>(session.user).await?;
+            let user = user.ok_or(UseCaseError::NotFound(RecordKind::User))?;
+            let mut changed = user.value.clone();
+            let mut mutations = end(&mut changed, std::slice::from_ref(session));
+            mutations.push(update(changed, user.version));
+            match self.commit(actor, "session.delete", session.id, mutations).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Missing(_)) => return Err(UseCaseError::NotFound(RecordKind::Session)),
+                Err(CommitError::Stale(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        let delete = vec![Mutation::Delete(id.into(), None)];
-        self.commit(actor, "session.delete", id, delete).await?;
-        Ok(())
+        Err(UseCaseError::Contended)
     }
 
     /// Ends the session of this text. One that is over already is no error.
@@ -444,13 +470,9 @@ impl UseCases {
             return Ok(());
         };
         let actor = self.account(user.value.id).await?;
-        let delete = vec![Mutation::Delete(session.value.id.into(), None)];
-        match self
-            .commit(&actor, "session.delete", session.value.id, delete)
-            .await
-        {
-            Ok(_) | Err(CommitError::Missing(_)) => Ok(()),
-            Err(error) => Err(error.into()),
+        match self.end_one(&actor, &session.value).await {
+            Err(UseCaseError::NotFound(_)) => Ok(()),
+            ended => ended,
         }
     }
 
@@ -459,11 +481,11 @@ impl UseCases {
         Ok(self.store().all_of(query).await?)
     }
 
-    /// What ends all sessions of a user.
-    pub(super) async fn end_sessions_of(&self, user: UserId) -> Result<Vec<Mutation>, UseCaseError> {
-        let sessions = self.sessions_of(user).await?;
-        let ids = sessions.iter().map(|session| session.value.id);
-        Ok(ids.map(|id| Mutation::Delete(id.into(), None)).collect())
+    /// What ends all sessions of a user, whose record is written with it.
+    pub(super) async fn end_sessions_of(&self, user: &mut User) -> Result<Vec<Mutation>, UseCaseError> {
+        let sessions = self.sessions_of(user.id).await?;
+        let sessions: Vec<_> = sessions.into_iter().map(|session| session.value).collect();
+        Ok(end(user, &sessions))
     }
 
     pub(super) async fn user_by_email(
@@ -489,6 +511,32 @@ impl UseCases {
     pub(super) fn was_right(&self, source: Option<IpAddr>, account: &EmailAddress) {
         self.throttle().was_right(source, account);
     }
+}
+
+/// What ends sessions of a user, and what gateways hold of them.
+fn end(user: &mut User, sessions: &[Session]) -> Vec<Mutation> {
+    let now = now();
+    for session in sessions {
+        let ended = EndedSession {
+            id: session.id,
+            expires: session.expires,
+        };
+        user.end_session(ended, now);
+    }
+    let ids = sessions.iter().map(|session| session.id);
+    ids.map(|id| Mutation::Delete(id.into(), None)).collect()
+}
+
+/// The user, if mutations write it.
+fn user_in(mutations: &mut [Mutation], id: UserId) -> Option<&mut User> {
+    mutations.iter_mut().find_map(|mutation| match mutation {
+        Mutation::Create(StoreRecord::User(user)) | Mutation::Update(StoreRecord::User(user), _)
+            if user.id == id =>
+        {
+            Some(user)
+        }
+        _ => None,
+    })
 }
 
 /// At most so many bytes of a text, in whole characters.

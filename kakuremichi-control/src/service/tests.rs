@@ -207,7 +207,7 @@ async fn a_token_is_refused_with_its_reason() {
 async fn nodes_of_one_name_get_numbers_and_gateways_an_address() {
     let control = control();
     let token = token(&control, Role::Gateway, None).await;
-    let mut addresses = std::collections::BTreeSet::new();
+    let mut addresses = BTreeSet::new();
     for (n, name) in [(1, "node"), (2, "node-2"), (3, "node-3")] {
         let node = control.enrol(&wants_in(&token, Role::Gateway, n)).await.unwrap();
         assert_eq!(node.name.as_str(), name);

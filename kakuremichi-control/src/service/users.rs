@@ -180,7 +180,7 @@ impl UseCases {
         if !is_active_administrator(&changed) {
             mutations.extend(self.keep_an_administrator(id).await?);
         }
-        mutations.extend(self.end_sessions_of(id).await?);
+        mutations.extend(self.end_sessions_of(&mut changed).await?);
         mutations.push(update(changed.clone(), user.version));
         self.commit(actor, "user.update", id, mutations).await?;
         Ok(written(changed, Some(user.version)))
@@ -199,7 +199,8 @@ impl UseCases {
         let user = self.user(actor, id).await?;
         at_version(&user, expected)?;
         let mut mutations = self.keep_an_administrator(id).await?;
-        mutations.extend(self.end_sessions_of(id).await?);
+        let mut gone = user.value.clone();
+        mutations.extend(self.end_sessions_of(&mut gone).await?);
         let query = Query::all(RecordKind::Member).owned_by(id);
         let members: Vec<Stored<Member>> = self.store().all_of(query).await?;
         mutations.extend(

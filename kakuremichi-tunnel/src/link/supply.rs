@@ -91,6 +91,7 @@ pub(crate) struct NodeSide<R: NodeRecord> {
     /// The state of lanes and targets.
     pub(crate) report: watch::Sender<Arc<Status>>,
     /// The public halves of what a gateway signs sessions with; an agent signs none.
+    #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "only gateways sign"))]
     pub(crate) signing: watch::Sender<Arc<[SigningKey]>>,
     /// Things that happened.
     pub(crate) incidents: mpsc::Sender<Incident>,

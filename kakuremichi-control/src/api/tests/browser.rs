@@ -200,35 +200,58 @@ async fn a_code_is_asked_for_on_a_page_of_its_own() {
     let asked = tab.post(&api, "/sign-in", &form).await;
     asked.says(200, "autocomplete=\"one-time-code\"");
     assert!(tab.cookies.is_empty(), "half a sign-in is none");
-    let ticket = asked.field("ticket");
-    assert!(!ticket.contains(PASSWORD));
-    let with =
-        |ticket: &str, code: &str| encoded(&[("ticket", ticket), ("code", code), ("return", "/account")]);
+    let continuation = asked.field("continuation");
+    assert!(!continuation.contains(PASSWORD));
+    let with = |continuation: &str, code: &str| {
+        encoded(&[
+            ("continuation", continuation),
+            ("code", code),
+            ("return", "/account"),
+        ])
+    };
     let sent = [ORIGIN];
-    tab.send(&api, "POST", "/sign-in/code", &sent, &with(&ticket, "000000"))
-        .await
-        .says(401, "autocomplete=\"one-time-code\"");
-    let forged = format!("{}A", &ticket[..ticket.len() - 1]);
+    tab.send(
+        &api,
+        "POST",
+        "/sign-in/code",
+        &sent,
+        &with(&continuation, "000000"),
+    )
+    .await
+    .says(401, "autocomplete=\"one-time-code\"");
+    let forged = format!("{}A", &continuation[..continuation.len() - 1]);
     for bad in ["", "x", &forged] {
         let answer = tab
             .send(&api, "POST", "/sign-in/code", &sent, &with(bad, &code(0)))
             .await;
         answer.says(401, "name=\"password\"");
     }
-    tab.send(&api, "POST", "/sign-in/code", &sent, &with(&ticket, &code(0)))
-        .await
-        .leads_to("https://control.example.net/km/sign-in?return=%2Faccount");
+    tab.send(
+        &api,
+        "POST",
+        "/sign-in/code",
+        &sent,
+        &with(&continuation, &code(0)),
+    )
+    .await
+    .leads_to("https://control.example.net/km/sign-in?return=%2Faccount");
     tab.open(&api, "/account").await.says(200, "root@example.net");
-    // The ticket is of one password.
+    // The continuation is of one password.
     let token = text(&made.body["token"]);
     let change = json!({"password": PASSWORD, "new_password": "another password"});
     api.with(&token, "PUT", "/account/password", Some(change))
         .await
         .is(200, "");
     let recovery = text(&made.body["recovery_codes"][0]);
-    tab.send(&api, "POST", "/sign-in/code", &sent, &with(&ticket, &recovery))
-        .await
-        .says(401, "name=\"password\"");
+    tab.send(
+        &api,
+        "POST",
+        "/sign-in/code",
+        &sent,
+        &with(&continuation, &recovery),
+    )
+    .await
+    .says(401, "name=\"password\"");
 }
 
 /// Codes are guessed no faster on the page than at the API.

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use kakuremichi_core::{
+    key::SigningKey,
     model::{DeclareScope, NodeKind, VirtualPort},
     name::HostPattern,
     net::{Endpoint, PortRange},
@@ -22,6 +23,8 @@ pub(in crate::store) enum NodeDocument {
         endpoints: Vec<Text<Endpoint>>,
         https_port: u16,
         address_v4: Text<Ipv4Addr>,
+        #[serde(default)]
+        signing_keys: Vec<Text<SigningKey>>,
     },
 }
 
@@ -36,10 +39,12 @@ impl From<&NodeKind> for NodeDocument {
                 endpoints,
                 https_port,
                 address_v4,
+                signing_keys,
             } => Self::Gateway {
                 endpoints: texts(endpoints),
                 https_port: *https_port,
                 address_v4: Text(*address_v4),
+                signing_keys: texts(signing_keys),
             },
         }
     }
@@ -56,10 +61,12 @@ impl From<NodeDocument> for NodeKind {
                 endpoints,
                 https_port,
                 address_v4,
+                signing_keys,
             } => Self::Gateway {
                 endpoints: untexts(endpoints),
                 https_port,
                 address_v4: address_v4.0,
+                signing_keys: untexts(signing_keys),
             },
         }
     }

@@ -8,8 +8,8 @@ use kakuremichi_core::{
     email::EmailAddress,
     id::{GroupId, InvitationId, MemberId, OrganizationId, RoleId, SessionId, UserId},
     model::{
-        Group, Invitation, MailedSecret, Member, Permission, Permissions, PersonName, Session, SignIn, Totp,
-        User, UserRole,
+        EndedSession, Group, Invitation, MailedSecret, Member, Permission, Permissions, PersonName, Session,
+        SignIn, Totp, User, UserRole,
     },
     name::Label,
     time::Timestamp,
@@ -87,7 +87,18 @@ pub(in crate::store) struct UserDocument {
     administrator: bool,
     verified: Option<i64>,
     disabled: Option<i64>,
+    #[serde(default)]
+    tickets_since: i64,
+    #[serde(default)]
+    ended: Vec<EndedDocument>,
     created: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndedDocument {
+    id: Text<SessionId>,
+    expires: i64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -140,6 +151,15 @@ impl From<&User> for UserDocument {
             administrator: user.administrator,
             verified: user.verified.map(Timestamp::as_millis),
             disabled: user.disabled.map(Timestamp::as_millis),
+            tickets_since: user.tickets_since.as_millis(),
+            ended: user
+                .ended
+                .iter()
+                .map(|ended| EndedDocument {
+                    id: Text(ended.id),
+                    expires: ended.expires.as_millis(),
+                })
+                .collect(),
             created: user.created.as_millis(),
         }
     }
@@ -163,6 +183,15 @@ impl From<UserDocument> for User {
             administrator: document.administrator,
             verified: document.verified.map(Timestamp::from_millis),
             disabled: document.disabled.map(Timestamp::from_millis),
+            tickets_since: Timestamp::from_millis(document.tickets_since),
+            ended: document
+                .ended
+                .into_iter()
+                .map(|ended| EndedSession {
+                    id: ended.id.0,
+                    expires: Timestamp::from_millis(ended.expires),
+                })
+                .collect(),
             created: Timestamp::from_millis(document.created),
         }
     }
