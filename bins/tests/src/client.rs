@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
@@ -15,7 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest as _};
 
 pub use connection::{Connection, Stream};
 
@@ -202,11 +203,28 @@ impl Visitor {
     ///
     /// See [`VisitorError`].
     pub async fn websocket(&self, url: &str) -> Result<WebSocketStream<Box<dyn Stream>>, VisitorError> {
+        self.websocket_with(url, &[]).await
+    }
+
+    /// A WebSocket that is asked for with further header fields.
+    ///
+    /// # Errors
+    ///
+    /// See [`VisitorError`].
+    pub async fn websocket_with(
+        &self,
+        url: &str,
+        fields: &[(HeaderName, HeaderValue)],
+    ) -> Result<WebSocketStream<Box<dyn Stream>>, VisitorError> {
         let parsed = parse(url);
         let stream = patiently(self.stream(&parsed, Version::Http1)).await?;
         let url = url.replacen("http", "ws", 1);
+        let mut asked = url
+            .into_client_request()
+            .map_err(|error| VisitorError::WebSocket(Box::new(error)))?;
+        asked.headers_mut().extend(fields.iter().cloned());
         patiently(async {
-            let joined = tokio_tungstenite::client_async(url, stream).await;
+            let joined = tokio_tungstenite::client_async(asked, stream).await;
             joined
                 .map(|(socket, _)| socket)
                 .map_err(|error| VisitorError::WebSocket(Box::new(error)))

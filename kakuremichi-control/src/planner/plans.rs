@@ -482,7 +482,7 @@ mod tests {
             (service.id.into(), None),
             (one.id.into(), None),
         ];
-        let mut grown = Plans::new(Overlay::from_global_id([1; 5]));
+        let mut grown = Plans::new(sample::organization(0).id, Overlay::from_global_id([1; 5]));
         let mut now = BTreeMap::new();
         for (id, record) in steps {
             grown.set(id, record.clone());

@@ -206,6 +206,15 @@ pub struct Rest {
 }
 
 impl Rest {
+    /// The same, as whoever has this key or this session.
+    #[must_use]
+    pub fn with_bearer(&self, bearer: &str) -> Self {
+        Self {
+            key: bearer.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// Any request; the path is below `/api/v1/`.
     ///
     /// # Panics
