@@ -171,7 +171,7 @@ fn changes(sqlite: bool, at: &[Sequence]) -> Vec<(Vec<String>, Option<AuditFault
         (vec![insert(3, 0)], Some(AuditFault::Inserted(Sequence(0)))),
         (vec![cut.clone()], Some(removed)),
         (vec![put_back.clone()], Some(AuditFault::Beyond(at[n - 1]))),
-        (vec![cut.clone(), put_back.clone()], None),
+        (vec![cut, put_back], None),
     ]
 }
 
