@@ -8,6 +8,7 @@ mod account;
 mod api_keys;
 #[expect(unused_qualifications, reason = "utoipa's macro names its parameters in full")]
 mod audit;
+mod conditional;
 mod extract;
 mod groups;
 mod guard;
@@ -19,16 +20,19 @@ mod nodes;
 mod openapi;
 mod organization;
 mod organizations;
+mod origin;
 mod page;
 mod permission;
 mod policies;
 mod problem;
+mod rate;
 mod roles;
 mod routes;
 mod services;
 mod sessions;
 mod simulate;
 mod sites;
+mod table;
 mod text;
 mod tokens;
 #[expect(unused_qualifications, reason = "utoipa's macro names its parameters in full")]
@@ -37,17 +41,23 @@ mod users;
 
 pub(crate) use extract::At;
 pub use extract::MAX_BODY;
+pub(crate) use openapi::PERMISSION_EXTENSION;
 pub use openapi::document;
+pub(crate) use origin::Hosts;
+pub use origin::{Origin, OriginError};
 pub use permission::Requirement;
 pub(crate) use problem::status_of;
 pub(crate) use text::written;
+pub(crate) use rate::Meter;
+pub use rate::{Rate, Rates};
+pub use table::permission_table;
 
 use std::sync::Arc;
 
 use axum::{
     Router,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::{from_fn_with_state, map_response},
+    middleware::{from_fn, from_fn_with_state, map_response},
     response::Response,
     routing::any,
 };
@@ -69,13 +79,19 @@ pub(crate) fn router(app: App) -> Router {
         let path = format!("{PREFIX}{}", route.path);
         router = router.route(&path, route.handler.route_layer(guard));
     }
+    let hosts = app.hosts.clone();
     // No fallback of the router: two of those cannot be merged, and an embedder has one.
-    router
+    let router = router
         .route(PREFIX, any(nothing))
         .route(&format!("{PREFIX}/{{*rest}}"), any(nothing))
         .method_not_allowed_fallback(wrong_method)
-        .layer(map_response(secure))
-        .with_state(app)
+        .layer(from_fn(conditional::not_modified))
+        .layer(from_fn(move |request, next| hosts.clone().check(request, next)));
+    let router = match origin::cross_origin(&app.origins) {
+        Some(layer) => router.layer(layer),
+        None => router,
+    };
+    router.layer(map_response(secure)).with_state(app)
 }
 
 async fn nothing() -> Problem {

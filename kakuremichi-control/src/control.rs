@@ -1,6 +1,7 @@
 //! Control as one thing: built from a store, mounted as a router.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -13,7 +14,8 @@ use axum::{
     response::Response,
 };
 use kakuremichi_core::{
-    audit::AuditSink, auth::Authenticator, id::NodeId, key::IdentityKey, net::Host, secret::Secret,
+    audit::AuditSink, auth::Authenticator, id::NodeId, key::IdentityKey, name::Hostname, net::Host,
+    secret::Secret,
     store::Store,
 };
 use kakuremichi_proto::{
@@ -24,7 +26,7 @@ use kakuremichi_proto::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    api,
+    api::{self, Hosts, Meter, Origin, Rates},
     hub::{Counters, Hub, HubState, Presence},
     identity::{Ed25519, Identity, IdentityError},
     mail::Mailer,
@@ -69,6 +71,9 @@ pub struct ControlBuilder {
     sinks: Vec<Arc<dyn AuditSink>>,
     mail: Option<Mailer>,
     lease: Duration,
+    origins: BTreeSet<Origin>,
+    hosts: Vec<Hostname>,
+    rates: Rates,
 }
 
 /// A control plane. Clones are handles to the same one; with the last handle, and the last clone of its
@@ -99,6 +104,9 @@ pub(crate) struct Owner {
     pub(crate) hub: Arc<Hub>,
     pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
     pub(crate) public_url: CanonicalUrl,
+    pub(crate) meter: Meter,
+    pub(crate) hosts: Hosts,
+    pub(crate) origins: BTreeSet<Origin>,
     board: Arc<PlanBoard>,
     state: watch::Sender<HubState>,
     ready: watch::Sender<bool>,
@@ -131,6 +139,9 @@ impl Control {
             sinks: Vec::new(),
             mail: None,
             lease: LEASE,
+            origins: BTreeSet::new(),
+            hosts: Vec::new(),
+            rates: Rates::default(),
         }
     }
 
@@ -282,6 +293,25 @@ impl ControlBuilder {
         Self { lease, ..self }
     }
 
+    /// An origin whose pages may use the REST API from a browser, with a credential of their own. There may be
+    /// several; without any, no page may.
+    pub fn allow_origin(mut self, origin: Origin) -> Self {
+        self.origins.insert(origin);
+        self
+    }
+
+    /// A name that requests to the REST API may be for, besides that of the public URL and `localhost`: one that a
+    /// proxy in front uses. There may be several.
+    pub fn allow_host(mut self, host: Hostname) -> Self {
+        self.hosts.push(host);
+        self
+    }
+
+    /// How many requests the REST API takes from one side: [`Rates::default`], unless this is called.
+    pub fn rates(self, rates: Rates) -> Self {
+        Self { rates, ..self }
+    }
+
     /// Builds it. Nothing is started before [`Control::router`] is called.
     ///
     /// # Errors
@@ -319,6 +349,9 @@ impl ControlBuilder {
             use_cases,
             hub: Arc::new(hub),
             authenticator: self.authenticator,
+            meter: Meter::new(self.rates),
+            hosts: Hosts::new(&public_url, self.hosts),
+            origins: self.origins,
             public_url,
             board,
             state,

@@ -1,8 +1,10 @@
 //! Pages for people, below Control's own path.
 //!
 //! Those with a script are files of this crate: nothing in them is made of what a request brings, and they work
-//! through the REST API. The others are rendered, with no script at all.
+//! through the REST API. The others are rendered, with no script at all; the description of
+//! the API once, when Control starts.
 
+mod reference;
 mod rendered;
 mod service;
 mod sign_in;
@@ -16,6 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
 
 use crate::api::App;
 
@@ -26,6 +29,8 @@ use crate::api::App;
 pub(crate) const JOIN: &str = "/join";
 /// The path of the page on which a new password is set.
 pub(crate) const RESET: &str = "/reset";
+/// The path of the page that describes the REST API.
+const REFERENCE: &str = "/reference";
 /// The path of the page on which an address is confirmed.
 pub(crate) const VERIFY: &str = "/verify";
 
@@ -37,6 +42,7 @@ fn files() -> Router {
     const HTML: &str = "text/html; charset=utf-8";
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     const STYLE: &str = "text/css; charset=utf-8";
+    let reference = Bytes::from(reference::page());
     let file = |kind: &'static str, text: &'static str| {
         get(move || async move { ([(header::CONTENT_TYPE, kind)], text).into_response() })
     };
@@ -49,6 +55,11 @@ fn files() -> Router {
         .route("/verify.js", file(SCRIPT, include_str!("pages/verify.js")))
         .route("/pages.js", file(SCRIPT, include_str!("pages/pages.js")))
         .route("/pages.css", file(STYLE, include_str!("pages/pages.css")))
+        .route("/reference.css", file(STYLE, include_str!("pages/reference.css")))
+        .route(
+            REFERENCE,
+            get(move || async move { ([(header::CONTENT_TYPE, HTML)], reference).into_response() }),
+        )
         .layer(map_response(secure))
 }
 

@@ -122,6 +122,16 @@ codes! {
     ORGANIZATION = "KKM-A015";
     /// A sign-in took too long, or what it began with has changed: begin it again.
     SIGN_IN_OVER = "KKM-A030";
+    /// The caller, or the address, sends more requests than it may.
+    RATE = "KKM-A018";
+    /// The request is for a host that is not Control's.
+    HOST = "KKM-A019";
+    /// An idempotency key was used for another request.
+    KEY_REUSED = "KKM-A020";
+    /// A request with this idempotency key is being worked on.
+    KEY_BUSY = "KKM-A021";
+    /// The request was carried out before, and its answer is not there any more.
+    ANSWER_GONE = "KKM-A022";
 
     /// No service has this host.
     NO_SERVICE = "KKM-G001";

@@ -2,12 +2,18 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
     path::PathBuf,
+    str::FromStr,
 };
 
 use kakuremichi_bins_common::{Failure, Setting, settings};
-use kakuremichi_control::{MailError, Mailer};
+use kakuremichi_control::{
+    MailError, Mailer,
+    api::{Origin, Rate, Rates},
+};
 use kakuremichi_core::{
+    name::Hostname,
     net::{Cidr, Host},
     secret::Secret,
 };
@@ -48,6 +54,29 @@ pub const SETTINGS: &[Setting] = &[
         "CIDR",
         "Where the reverse proxies are, such as 10.0.0.2 or 10.0.0.0/8; on this machine when left out",
     ),
+    Setting::list(
+        "allow-host",
+        "NAME",
+        "A name that requests to the API may be for, besides that of --public-url; a proxy in front may use another",
+    ),
+    Setting::list(
+        "allow-origin",
+        "ORIGIN",
+        "Whose pages in a browser may use the API, such as https://dash.example.net; nobody's when left out",
+    ),
+    Setting::number(
+        "caller-rate",
+        "N",
+        "API requests a second that one caller may send, ten times as many at once; 0 is without a bound",
+    )
+    .or("100"),
+    Setting::number(
+        "address-rate",
+        "N",
+        "API requests a second without a good credential from one address, twenty times as many at once; 0 is without a \
+         bound",
+    )
+    .or("20"),
     Setting::secret(
         "smtp-url",
         "smtp-url-file",
@@ -77,6 +106,12 @@ pub struct Settings {
     behind_proxy: bool,
     #[serde(default)]
     trusted_proxy: Vec<String>,
+    #[serde(default)]
+    allow_host: Vec<String>,
+    #[serde(default)]
+    allow_origin: Vec<String>,
+    caller_rate: u32,
+    address_rate: u32,
     #[serde(default, deserialize_with = "settings::optional_secret")]
     smtp_url: Option<Secret<String>>,
     mail_from: Option<String>,
@@ -97,6 +132,19 @@ pub struct Config {
     pub security: Security,
     /// How mail is sent.
     pub mail: Option<Mailer>,
+    /// Whom the API answers.
+    pub door: Door,
+}
+
+/// Whom the REST API answers, and how often.
+#[derive(Debug, Clone, Default)]
+pub struct Door {
+    /// Names that requests may be for, besides that of the public URL.
+    pub hosts: Vec<Hostname>,
+    /// Whose pages in a browser may use it.
+    pub origins: Vec<Origin>,
+    /// How many requests it takes.
+    pub rates: Rates,
 }
 
 /// What protects connections to Control.
@@ -174,6 +222,14 @@ impl TryFrom<Settings> for Config {
                 return Err(Failure::usage("--smtp-url and --mail-from go together"));
             }
         };
+        let door = Door {
+            hosts: each("--allow-host", &settings.allow_host)?,
+            origins: each("--allow-origin", &settings.allow_origin)?,
+            rates: Rates {
+                caller: rate(settings.caller_rate, 10),
+                address: rate(settings.address_rate, 20),
+            },
+        };
         Ok(Self {
             data: settings.data,
             database: settings.database,
@@ -181,6 +237,7 @@ impl TryFrom<Settings> for Config {
             public_url,
             security,
             mail,
+            door,
         })
     }
 }
@@ -198,6 +255,23 @@ impl Config {
     }
 }
 
+fn each<T: FromStr<Err: std::fmt::Display>>(setting: &str, listed: &[String]) -> Result<Vec<T>, Failure> {
+    let parse = |text: &String| {
+        text.parse()
+            .map_err(|error| Failure::usage(format!("{setting} {text}: {error}")))
+    };
+    listed.iter().map(parse).collect()
+}
+
+/// So many requests a second, and so many times that at once; without a bound where it is none.
+fn rate(per_second: u32, times: u32) -> Option<Rate> {
+    let per_second = NonZeroU32::new(per_second)?;
+    Some(Rate {
+        per_second,
+        burst: per_second.saturating_mul(NonZeroU32::new(times)?),
+    })
+}
+
 /// The proxies that were listed; without a list only those on this machine.
 fn proxies(listed: &[String]) -> Result<Vec<Cidr>, Failure> {
     if listed.is_empty() {
@@ -207,11 +281,7 @@ fn proxies(listed: &[String]) -> Result<Vec<Cidr>, Failure> {
         ];
         return Ok(loopback.into_iter().flatten().collect());
     }
-    let parse = |text: &String| {
-        text.parse()
-            .map_err(|error| Failure::usage(format!("--trusted-proxy {text}: {error}")))
-    };
-    listed.iter().map(parse).collect()
+    each("--trusted-proxy", listed)
 }
 
 fn is_local(url: &CanonicalUrl) -> bool {
@@ -236,6 +306,10 @@ mod tests {
             tls_key: None,
             behind_proxy: false,
             trusted_proxy: Vec::new(),
+            allow_host: Vec::new(),
+            allow_origin: Vec::new(),
+            caller_rate: 100,
+            address_rate: 20,
             smtp_url: None,
             mail_from: None,
         }
@@ -334,6 +408,21 @@ mod tests {
             ..settings("https://c.example")
         };
         assert!(security(unsent).unwrap_err().contains("go together"));
+        let door = |host: &str, origin: &str| {
+            let settings = Settings {
+                allow_host: vec![host.to_owned()],
+                allow_origin: vec![origin.to_owned()],
+                ..settings("https://c.example")
+            };
+            security(settings)
+        };
+        assert!(door("behind", "https://dash.example").is_ok());
+        assert!(
+            door("a b", "https://dash.example")
+                .unwrap_err()
+                .contains("--allow-host")
+        );
+        assert!(door("behind", "*").unwrap_err().contains("--allow-origin"));
         let mail = |url: &str, from: &str| {
             let settings = Settings {
                 smtp_url: Some(Secret::new(url.to_owned())),

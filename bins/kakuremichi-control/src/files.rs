@@ -7,7 +7,7 @@ use std::{
 
 use kakuremichi_bins_common::{DataDir, Failure};
 use kakuremichi_control::{
-    Control, Mailer,
+    Control, ControlBuilder,
     backup::File,
     identity_key,
     store::{ConnectError, SqlStore},
@@ -15,6 +15,8 @@ use kakuremichi_control::{
 };
 use kakuremichi_core::secret::Secret;
 use kakuremichi_proto::identity::CanonicalUrl;
+
+use crate::Config;
 
 /// Control's Ed25519 key, PKCS#8: who it is to its nodes.
 const IDENTITY: &str = "identity.p8";
@@ -104,15 +106,20 @@ impl Files {
     ///
     /// # Errors
     /// When the identity or the database cannot be used.
-    pub async fn control(
-        &self,
-        public_url: &CanonicalUrl,
-        ca: Option<&LocalCa>,
-        database: Option<&Secret<String>>,
-        mail: Option<Mailer>,
-    ) -> Result<Control, Failure> {
+    pub async fn control(&self, config: &Config, ca: Option<&LocalCa>) -> Result<Control, Failure> {
+        let (public_url, database) = (&config.public_url, config.database.as_ref());
         let store = self.store(database).await?;
-        let control = build(store.clone(), public_url, &self.identity()?, ca, mail)?;
+        let mut builder = builder(store.clone(), public_url, &self.identity()?, ca).rates(config.door.rates);
+        for host in &config.door.hosts {
+            builder = builder.allow_host(host.clone());
+        }
+        for origin in &config.door.origins {
+            builder = builder.allow_origin(origin.clone());
+        }
+        if let Some(mailer) = config.mail.clone() {
+            builder = builder.mail(mailer);
+        }
+        let control = build(builder)?;
         let known = store
             .identity(control.identity())
             .await
@@ -157,7 +164,7 @@ impl Files {
         };
         let identity = Secret::new(self.dir.read(IDENTITY)?.ok_or_else(never)?);
         let store = self.visit_store(database).await?;
-        build(store, &public_url, &identity, ca.as_ref(), None)
+        build(builder(store, &public_url, &identity, ca.as_ref()))
     }
 
     /// The database, made and brought to its newest form when needed.
@@ -236,21 +243,20 @@ impl Files {
     }
 }
 
-fn build(
+fn builder(
     store: SqlStore,
     public_url: &CanonicalUrl,
     identity: &Secret<Vec<u8>>,
     ca: Option<&LocalCa>,
-    mail: Option<Mailer>,
-) -> Result<Control, Failure> {
-    let mut control = Control::builder(store)
+) -> ControlBuilder {
+    Control::builder(store)
         .public_url(public_url.to_string())
         .identity(identity.expose())
-        .ca_fingerprint(ca.map(LocalCa::fingerprint));
-    if let Some(mailer) = mail {
-        control = control.mail(mailer);
-    }
-    control
+        .ca_fingerprint(ca.map(LocalCa::fingerprint))
+}
+
+fn build(builder: ControlBuilder) -> Result<Control, Failure> {
+    builder
         .build()
         .map_err(|error| Failure::because("Control cannot be built", &error))
 }

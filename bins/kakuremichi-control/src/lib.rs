@@ -5,6 +5,6 @@ mod config;
 mod files;
 mod role;
 
-pub use config::{Config, SETTINGS, Security, Settings};
+pub use config::{Config, Door, SETTINGS, Security, Settings};
 pub use files::Files;
 pub use role::{ControlRole, Source, bind};

@@ -75,14 +75,7 @@ impl ControlRole {
             Security::OwnAuthority => Some(files.authority()?),
             Security::Given { .. } | Security::BehindProxy { .. } | Security::Loopback => None,
         };
-        let control = files
-            .control(
-                &config.public_url,
-                ca.as_ref(),
-                config.database.as_ref(),
-                config.mail.clone(),
-            )
-            .await?;
+        let control = files.control(config, ca.as_ref()).await?;
         let unusable =
             |error: tls::ConfigError| Failure::because("Control's certificate cannot be used", &error);
         let tls = match (&config.security, ca) {

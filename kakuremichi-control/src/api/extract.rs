@@ -11,8 +11,10 @@ use axum::{
     extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request},
     http::{Extensions, HeaderMap, StatusCode, header, request::Parts},
 };
+use data_encoding::HEXLOWER;
 use kakuremichi_core::{code::Code, store::Version};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
 
 use super::problem::Problem;
 use crate::service::{FieldError, OrganizationChoice, Whereabouts};
@@ -104,7 +106,9 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
         if text == "*" {
             return Ok(Self(None));
         }
-        let number = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let tag = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        // What may stand behind the version is of what was shown beside the record.
+        let number = tag.map(|tag| tag.split_once('.').map_or(tag, |(number, _)| number));
         match number.and_then(|number| number.parse().ok()) {
             Some(version) => Ok(Self(Some(Version(version)))),
             None => Err(Problem::fields(vec![FieldError::new(
@@ -154,6 +158,14 @@ pub(super) fn organization_choice(headers: &HeaderMap) -> Result<Option<Organiza
 pub(super) fn client_address(extensions: &Extensions) -> Option<IpAddr> {
     let info = extensions.get::<ConnectInfo<SocketAddr>>();
     info.map(|ConnectInfo(address)| address.ip())
+}
+
+/// The `ETag` of a view that shows more than its record: it is another one too when only that is.
+pub(super) fn etag_of(version: Version, view: &impl Serialize) -> [(header::HeaderName, String); 1] {
+    let text = serde_json::to_vec(view).unwrap_or_default();
+    let digest = Sha256::digest(&text);
+    let digest = HEXLOWER.encode(&digest[..8]);
+    [(header::ETAG, format!("\"{}.{digest}\"", version.0))]
 }
 
 /// The `ETag` of a version.

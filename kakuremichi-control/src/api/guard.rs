@@ -1,6 +1,9 @@
 //! Who asks, and whether they may.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Instant,
+};
 
 use axum::{
     extract::{Request, State},
@@ -19,6 +22,7 @@ use super::{
     App, Requirement,
     extract::{client_address, organization_choice},
     problem::Problem,
+    rate::Level,
 };
 use crate::{
     browser::Browser,
@@ -41,19 +45,41 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if requirement.is_open() {
+    if requirement == Requirement::Link {
+        // The hub counts the connections of nodes itself.
         return next.run(request).await;
     }
     let source = client_address(request.extensions());
-    match caller(&app, requirement, request.headers(), source).await {
-        Ok((actor, shown)) if requirement.is_met_by(&actor) => {
-            request.extensions_mut().insert(actor);
-            request.extensions_mut().insert(shown);
-            next.run(request).await
-        }
-        Ok(_) => Problem::new(StatusCode::FORBIDDEN, Code::FORBIDDEN, requirement.refusal()).into_response(),
-        Err(problem) => problem.into_response(),
+    let paid = match app.meter.address(source, Instant::now()) {
+        Ok(level) => level,
+        Err(empty) => return empty.refuse(),
+    };
+    if requirement.is_open() {
+        return told(paid, next.run(request).await);
     }
+    let (actor, shown) = match caller(&app, requirement, request.headers(), source).await {
+        Ok(caller) => caller,
+        Err(problem) => return told(paid, problem.into_response()),
+    };
+    app.meter.give_back(source);
+    let level = match app.meter.caller(&actor, Instant::now()) {
+        Ok(level) => level,
+        Err(empty) => return empty.refuse(),
+    };
+    if !requirement.is_met_by(&actor) {
+        let problem = Problem::new(StatusCode::FORBIDDEN, Code::FORBIDDEN, requirement.refusal());
+        return told(level, problem.into_response());
+    }
+    request.extensions_mut().insert(actor);
+    request.extensions_mut().insert(shown);
+    told(level, next.run(request).await)
+}
+
+fn told(level: Option<Level>, mut response: Response) -> Response {
+    if let Some(level) = level {
+        level.tell(response.headers_mut());
+    }
+    response
 }
 
 async fn caller(

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{
     App,
-    extract::{Body, Id, IfMatch, etag},
+    extract::{Body, Id, IfMatch, etag_of},
     page::{Page, Part},
     problem::Problem,
     text::TimeText,
@@ -90,10 +90,8 @@ pub(super) async fn get(
     Id(id): Id<MemberId>,
 ) -> Result<impl IntoResponse, Problem> {
     let member = app.use_cases.member(&actor, id).await?;
-    Ok((
-        etag(member.version),
-        Json(MemberView::of(&app, member.value).await?),
-    ))
+    let view = MemberView::of(&app, member.value).await?;
+    Ok((etag_of(member.version, &view), Json(view)))
 }
 
 /// Changes what a member is.
@@ -110,10 +108,8 @@ pub(super) async fn update(
 ) -> Result<impl IntoResponse, Problem> {
     let place = place(input.roles, input.groups);
     let member = app.use_cases.change_member(&actor, id, place, expected).await?;
-    Ok((
-        etag(member.version),
-        Json(MemberView::of(&app, member.value).await?),
-    ))
+    let view = MemberView::of(&app, member.value).await?;
+    Ok((etag_of(member.version, &view), Json(view)))
 }
 
 /// Removes a member from the organization; the account stays.

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::{
     App,
-    extract::{Body, Id, IfMatch, etag},
+    extract::{Body, Id, IfMatch, etag_of},
     page::{Page, Part},
     problem::Problem,
     text::TimeText,
@@ -201,7 +201,8 @@ pub(super) async fn status(
 async fn answer(app: &App, stored: Stored<Node>) -> Result<impl IntoResponse + use<>, Problem> {
     let overlay = app.use_cases.start().await?.overlay;
     let seen = seen(app, stored.value.id).await?;
-    Ok((etag(stored.version), Json(view(overlay, stored.value, seen))))
+    let view = view(overlay, stored.value, seen);
+    Ok((etag_of(stored.version, &view), Json(view)))
 }
 
 /// How it is with a node, at whichever instance.

@@ -1,17 +1,20 @@
 //! The OpenAPI document.
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::Method};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
+        Content, Object, Ref, RefOr, Response, Type,
+        extensions::Extensions,
+        path::{Operation, ParameterBuilder, ParameterIn},
         security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
         server::Server,
     },
 };
 
 use super::{
-    App, account, api_keys, audit, groups, invitations, link, mailed, members, nodes, organization,
-    organizations, policies, roles, services, sessions, simulate, sites, tokens, usage, users,
+    App, Requirement, account, api_keys, audit, groups, invitations, link, mailed, members, nodes, organization,
+    organizations, policies, roles, routes::Route, services, sessions, simulate, sites, tokens, usage, users,
 };
 
 #[derive(OpenApi)]
@@ -107,17 +110,19 @@ use super::{
         api_keys::get,
         api_keys::delete,
     ),
-    modifiers(&Security)
+    modifiers(&Common)
 )]
 struct Document;
 
 /// The name of the scheme by which callers prove who they are.
 const SCHEME: &str = "api_key";
+/// Where the document says what an operation requires.
+pub(crate) const PERMISSION_EXTENSION: &str = "x-kakuremichi-requires";
 
-struct Security;
+/// What every operation has, or every one of its kind: it is said once, in the table of routes or here.
+struct Common;
 
-impl Modify for Security {
-    /// What a route needs is said once, in the table of routes.
+impl Modify for Common {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let components = document.components.get_or_insert_default();
         let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
@@ -135,15 +140,94 @@ impl Modify for Security {
                 "DELETE" => &mut item.delete,
                 _ => continue,
             };
-            let Some(operation) = operation else { continue };
-            // Handlers are called `list` and `get` in each module; identifiers are unique in the document.
-            let tag = operation.tags.iter().flatten().next().map_or("", String::as_str);
-            let name = operation.operation_id.as_deref().unwrap_or_default();
-            operation.operation_id = Some(format!("{tag}_{name}").replace('-', "_"));
-            if !route.requirement.is_open() {
-                operation.security = Some(vec![SecurityRequirement::new(SCHEME, [] as [&str; 0])]);
+            if let Some(operation) = operation {
+                complete(operation, &route);
             }
         }
+    }
+}
+
+fn complete(operation: &mut Operation, route: &Route) {
+    // Handlers are called `list` and `get` in each module; identifiers are unique in the document.
+    let tag = operation.tags.iter().flatten().next().map_or("", String::as_str);
+    let name = operation.operation_id.as_deref().unwrap_or_default();
+    operation.operation_id = Some(format!("{tag}_{name}").replace('-', "_"));
+    let requires = (PERMISSION_EXTENSION, route.requirement.to_string());
+    operation.extensions = Some(Extensions::from_iter([requires]));
+    let responses = &mut operation.responses.responses;
+    let mut problem = |status: &str, description: &str| {
+        let response = responses.entry(status.to_owned());
+        let RefOr::T(response) = response.or_insert_with(|| RefOr::T(Response::new(description))) else {
+            return;
+        };
+        if response.description.is_empty() {
+            description.clone_into(&mut response.description);
+        }
+        response.content = [(
+            PROBLEM.to_owned(),
+            RefOr::T(Content::new(Some(Ref::from_schema_name("Problem")))),
+        )]
+        .into_iter()
+        .collect();
+    };
+    problem("421", "The request is for a host that is not Control's");
+    if route.requirement != Requirement::Link {
+        problem("429", "The caller, or its address, sent too many requests");
+    }
+    problem("500", "Control or its database failed");
+    problem("503", "Control has too much to do: try again");
+    if !route.requirement.is_open() {
+        operation.security = Some(vec![SecurityRequirement::new(SCHEME, [] as [&str; 0])]);
+        problem("400", "The request is not valid");
+        problem("401", "No credential was shown, or one that is not good");
+        problem("403", "The caller may not do this");
+    }
+    if operation.request_body.is_some() {
+        problem("400", "The body is not valid");
+        problem("413", "The body is too large");
+        problem("415", "The body is not JSON");
+    }
+    for (status, response) in responses.iter_mut() {
+        let RefOr::T(response) = response else { continue };
+        if status.starts_with(['4', '5'])
+            && let Some(content) = response.content.swap_remove("application/json")
+        {
+            response.content.insert(PROBLEM.to_owned(), content);
+        }
+        if response.description.is_empty() {
+            usual_meaning(status).clone_into(&mut response.description);
+        }
+    }
+    if route.method == Method::GET && route.path.ends_with("/{id}") {
+        let seen = Response::new("Nothing changed since the tag that `If-None-Match` names");
+        responses.insert("304".to_owned(), RefOr::T(seen));
+        let parameter = ParameterBuilder::new()
+            .name("If-None-Match")
+            .parameter_in(ParameterIn::Header)
+            .description(Some("The `ETag` of what is known already"))
+            .schema(Some(Object::with_type(Type::String)))
+            .build();
+        operation
+            .parameters
+            .get_or_insert_default()
+            .push(RefOr::T(parameter));
+    }
+}
+
+/// The media type of errors (RFC 9457).
+const PROBLEM: &str = "application/problem+json";
+
+fn usual_meaning(status: &str) -> &'static str {
+    match status {
+        "200" => "It is done, or here it is",
+        "201" => "It is made",
+        "204" => "It is done",
+        "400" => "The request is not valid",
+        "401" => "No credential was shown, or one that is not good",
+        "404" => "It is not there",
+        "409" => "Something else is in the way",
+        "412" => "It changed since it was read",
+        _ => "",
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a caller needs to be allowed.
 
+use std::fmt;
+
 use kakuremichi_core::model::Permission;
 
 use crate::service::Actor;
@@ -19,6 +21,19 @@ pub enum Requirement {
     Administrator,
     /// A permission in the organization.
     Permission(Permission),
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Public => "everybody",
+            Self::Link => "nodes, which prove themselves on the connection",
+            Self::Anybody => "every caller",
+            Self::Person => "a person who signed in",
+            Self::Administrator => "an administrator of this Control",
+            Self::Permission(permission) => permission.as_str(),
+        })
+    }
 }
 
 impl Requirement {

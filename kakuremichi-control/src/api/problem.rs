@@ -70,6 +70,14 @@ impl Problem {
         }
     }
 
+    /// Too many requests: another one is taken in so many seconds.
+    pub(super) fn too_many_requests(wait: u64) -> Response {
+        let detail = format!("too many requests: send the next one in {wait} seconds");
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, Code::RATE, detail);
+        problem.retry_after = wait;
+        problem.into_response()
+    }
+
     pub(super) fn unauthenticated() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,

@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 
 use super::{
     App,
-    extract::{Body, Id, IfMatch, etag},
+    extract::{Body, Id, IfMatch, etag_of},
     page::{Page, Part},
     problem::Problem,
     text::{PolicyText, TimeText, policy_texts},
@@ -216,7 +216,8 @@ pub(super) async fn usage(
 
 async fn answer(app: &App, stored: Stored<Service>) -> Result<impl IntoResponse + use<>, Problem> {
     let urls = app.use_cases.urls(&stored.value).await?;
-    Ok((etag(stored.version), Json(view(&stored.value, urls))))
+    let view = view(&stored.value, urls);
+    Ok((etag_of(stored.version, &view), Json(view)))
 }
 
 fn view(service: &Service, urls: Vec<String>) -> ServiceView {
