@@ -21,8 +21,9 @@ use kakuremichi_core::{
     id::ServiceId,
     net::Overlay,
     store::{
-        Batch, Change, CommitError, Committed, MemoryStore, NodeUsage, Page, Query, RecordId, Sequence,
-        Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel, UsagePoint, UsageQuery,
+        Batch, Change, CommitError, Committed, IdempotencyKey, MemoryStore, NodeUsage, Page, Query, RecordId,
+        Remembered, Sequence, Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel,
+        UsagePoint, UsageQuery,
         UsageReport,
     },
     time::Timestamp,
@@ -62,6 +63,7 @@ async fn replay(memory: &MemoryStore, line: Line) -> Result<(), CommitError> {
         Line::Overlay(overlay) => memory.overlay(overlay).await.map(drop)?,
         Line::Commit(batch) => memory.commit(batch).await.map(drop)?,
         Line::Seal(head, links) => memory.seal_audit(head, &links).await.map(drop)?,
+        Line::Answer(key, answer) => memory.keep_answer(key, answer).await?,
         Line::Usage(usage) => memory.record_usage(&usage).await.map(drop)?,
     }
     Ok(())
@@ -104,6 +106,22 @@ impl Store for JournalStore {
         let committed = self.memory.commit(batch.clone()).await?;
         journal.write(&Line::Commit(batch)).map_err(failed)?;
         Ok(committed)
+    }
+
+    async fn remembered(
+        &self,
+        key: IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<Option<Remembered>, StoreError> {
+        self.journal.read().await.check().map_err(failed)?;
+        self.memory.remembered(key, now).await
+    }
+
+    async fn keep_answer(&self, key: IdempotencyKey, answer: Vec<u8>) -> Result<(), StoreError> {
+        let mut journal = self.journal.write().await;
+        journal.check().map_err(failed)?;
+        self.memory.keep_answer(key, answer.clone()).await?;
+        journal.write(&Line::Answer(key, answer)).map_err(failed)
     }
 
     async fn changes(&self, after: Sequence) -> Result<Vec<Change>, StoreError> {

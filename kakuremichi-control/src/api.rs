@@ -12,6 +12,7 @@ mod conditional;
 mod extract;
 mod groups;
 mod guard;
+mod idempotency;
 mod invitations;
 mod link;
 mod mailed;
@@ -41,6 +42,7 @@ mod users;
 
 pub(crate) use extract::At;
 pub use extract::MAX_BODY;
+pub(crate) use idempotency::Busy;
 pub(crate) use openapi::PERMISSION_EXTENSION;
 pub use openapi::document;
 pub(crate) use origin::Hosts;

@@ -26,7 +26,7 @@ use kakuremichi_proto::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    api::{self, Hosts, Meter, Origin, Rates},
+    api::{self, Busy, Hosts, Meter, Origin, Rates},
     hub::{Counters, Hub, HubState, Presence},
     identity::{Ed25519, Identity, IdentityError},
     mail::Mailer,
@@ -105,6 +105,7 @@ pub(crate) struct Owner {
     pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
     pub(crate) public_url: CanonicalUrl,
     pub(crate) meter: Meter,
+    pub(crate) busy: Busy,
     pub(crate) hosts: Hosts,
     pub(crate) origins: BTreeSet<Origin>,
     board: Arc<PlanBoard>,
@@ -350,6 +351,7 @@ impl ControlBuilder {
             hub: Arc::new(hub),
             authenticator: self.authenticator,
             meter: Meter::new(self.rates),
+            busy: Busy::default(),
             hosts: Hosts::new(&public_url, self.hosts),
             origins: self.origins,
             public_url,

@@ -80,8 +80,8 @@ use kakuremichi_core::{
     name::Label,
     net::Overlay,
     store::{
-        Batch, CommitError, Committed, Entity, Mutation, Query, RecordId, Sequence, Store, StoreError,
-        StoreRecord, Stored, UniqueKey, Version,
+        Batch, CommitError, Committed, Entity, IdempotencyKey, Mutation, Query, RecordId, Remembered,
+        Sequence, Store, StoreError, StoreRecord, Stored, UniqueKey, Version,
     },
     time::Timestamp,
 };
@@ -387,8 +387,13 @@ impl UseCases {
             subject: Some(subject),
         };
         self.start_telling().await?;
+        let request = actor.request;
         let actor = audit.actor.as_ref().map(ToString::to_string);
-        let batch = Batch { mutations, audit };
+        let batch = Batch {
+            mutations,
+            audit,
+            request,
+        };
         let (inner, action) = (Arc::clone(&self.0), action.to_owned());
         // In a task of its own: whoever asked may be gone before it is done, and others are to hear of it still.
         let committed = tokio::spawn(async move {
@@ -416,6 +421,16 @@ impl UseCases {
             Ok::<_, StoreError>(())
         };
         self.0.telling.get_or_try_init(start).await.copied()
+    }
+
+    /// What is remembered of a request that may be sent again.
+    pub(crate) async fn remembered(&self, key: IdempotencyKey) -> Result<Option<Remembered>, UseCaseError> {
+        Ok(self.store().remembered(key, now()).await?)
+    }
+
+    /// Keeps what a request was answered.
+    pub(crate) async fn keep_answer(&self, key: IdempotencyKey, answer: Vec<u8>) -> Result<(), UseCaseError> {
+        Ok(self.store().keep_answer(key, answer).await?)
     }
 
     /// Reads a record that must belong to the actor's organization. One that does not is not there.

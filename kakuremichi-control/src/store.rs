@@ -16,6 +16,7 @@ mod lease;
 mod migration;
 mod order;
 mod presence;
+mod request;
 mod row;
 mod table;
 mod transaction;
@@ -36,9 +37,9 @@ use kakuremichi_core::{
     key::IdentityKey,
     net::Overlay,
     store::{
-        Batch, Change, CommitError, Committed, NodeUsage, Page, Query, RecordId, Sequence, Sighting, Store,
-        StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel, UsagePoint, UsageQuery,
-        UsageReport,
+        Batch, Change, CommitError, Committed, IdempotencyKey, NodeUsage, Page, Query, RecordId, Remembered,
+        Sequence, Sighting, Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel,
+        UsagePoint, UsageQuery, UsageReport,
     },
     time::Timestamp,
 };
@@ -97,6 +98,18 @@ impl Store for SqlStore {
 
     async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
         write::commit(&self.writer, self.order, batch).await
+    }
+
+    async fn remembered(
+        &self,
+        key: IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<Option<Remembered>, StoreError> {
+        request::remembered(&self.readers, key, now).await
+    }
+
+    async fn keep_answer(&self, key: IdempotencyKey, answer: Vec<u8>) -> Result<(), StoreError> {
+        request::keep_answer(&self.writer, key, answer).await
     }
 
     async fn changes(&self, after: Sequence) -> Result<Vec<Change>, StoreError> {
@@ -185,6 +198,7 @@ mod tests {
         Batch {
             mutations: vec![Mutation::Create(record.into())],
             audit: conformance::sample::audit("test.create"),
+            request: None,
         }
     }
 

@@ -34,7 +34,11 @@ fn passphrase(text: &str) -> Secret<String> {
 
 fn batch(mutations: Vec<Mutation>) -> Batch {
     let audit = sample::audit("test.write");
-    Batch { mutations, audit }
+    Batch {
+        mutations,
+        audit,
+        request: None,
+    }
 }
 
 fn counted(requests: u64) -> UsageCounts {

@@ -55,6 +55,7 @@ fn records() -> [StoreRecord; 8] {
     // Whoever had a key had every right.
     let key = ApiKey {
         permissions: Permissions::EVERYTHING,
+        maker: None,
         ..sample::api_key(0, 7)
     };
     [
@@ -78,7 +79,14 @@ async fn fill(store: &SqlStore) {
     store.overlay(overlay()).await.unwrap();
     let commit = async |mutations| {
         let audit = sample::audit("test.write");
-        store.commit(Batch { mutations, audit }).await.unwrap();
+        store
+            .commit(Batch {
+                mutations,
+                audit,
+                request: None,
+            })
+            .await
+            .unwrap();
     };
     commit(records().map(Mutation::Create).to_vec()).await;
     commit(vec![Mutation::Update(
@@ -151,6 +159,7 @@ async fn check(store: &SqlStore) {
     let batch = Batch {
         mutations: vec![mutation],
         audit: sample::audit("test.later"),
+        request: None,
     };
     let committed = store.commit(batch).await.unwrap();
     let last = changes.last().unwrap().sequence;

@@ -25,6 +25,7 @@ fn batch(mutations: impl IntoIterator<Item = Mutation>) -> Batch {
     Batch {
         mutations: mutations.into_iter().collect(),
         audit: sample::audit("test.write"),
+        request: None,
     }
 }
 

@@ -5,6 +5,8 @@
 //! its audit entry and its rows in the change feed, from which plans are made.
 
 mod batch;
+mod bound;
+mod idempotency;
 mod memory;
 mod record;
 mod usage;
@@ -13,6 +15,9 @@ mod usage;
 pub mod conformance;
 
 pub use batch::{Batch, CommitError, Committed, Mutation};
+pub use idempotency::{
+    IDEMPOTENCY_LIFE, IdempotencyKey, IdempotentRequest, MAX_IDEMPOTENCY_KEYS, Remembered,
+};
 pub use memory::{MAX_FEED, MAX_RECORDS, MemoryStore};
 pub use record::{Entity, RecordId, RecordKind, StoreRecord, Stored, UniqueKey, Version};
 pub use usage::{
@@ -64,11 +69,27 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn list(&self, query: Query) -> Result<Page, StoreError>;
 
     /// Applies a batch: all its mutations, its audit entry and one change-feed row for each mutation, in
-    /// one transaction.
+    /// one transaction; and what it says of an [idempotent request](Batch::request), in the same. A record that is
+    /// created must be within the [bound](RecordKind::most_in_organization) of its organization, also when others
+    /// create at the same time.
     ///
     /// # Errors
     /// When a precondition does not hold or the storage fails; then nothing of the batch remains.
     async fn commit(&self, batch: Batch) -> Result<Committed, CommitError>;
+
+    /// Reads what is remembered of a request: that it was carried out less than [`IDEMPOTENCY_LIFE`] before `now`, and
+    /// what it was answered.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn remembered(&self, key: IdempotencyKey, now: Timestamp)
+    -> Result<Option<Remembered>, StoreError>;
+
+    /// Keeps the answer of a request that is remembered. It does nothing for one that is not.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn keep_answer(&self, key: IdempotencyKey, answer: Vec<u8>) -> Result<(), StoreError>;
 
     /// Reads the change feed: at most [`MAX_PAGE`] rows behind `after`, oldest first. A row that is
     /// returned once is never preceded later by one with a smaller sequence number.

@@ -14,7 +14,8 @@ use kakuremichi_core::{
     model::Role,
     net::{Cidr, Overlay},
     store::{
-        Batch, Mutation, NodeUsage, Sequence, StoreRecord, UsageCounts, UsageEntry, UsageReport, Version,
+        Batch, IdempotencyKey, IdempotentRequest, Mutation, NodeUsage, Sequence, StoreRecord, UsageCounts,
+        UsageEntry, UsageReport, Version,
     },
     time::Timestamp,
 };
@@ -38,6 +39,8 @@ pub(crate) enum Line {
     Commit(Batch),
     /// Links were added to the chain of the audit, behind the first one.
     Seal(AuditLink, Vec<AuditLink>),
+    /// An answer is kept.
+    Answer(IdempotencyKey, Vec<u8>),
     /// A node reported usage.
     Usage(NodeUsage),
 }
@@ -93,8 +96,10 @@ fn write(line: &Line) -> io::Result<Value> {
         Line::Overlay(overlay) => json!({"overlay": overlay.cidr().to_string()}),
         Line::Commit(batch) => {
             let mutations = batch.mutations.iter().map(write_mutation);
-            json!({"commit": {"mutations": mutations.collect::<io::Result<Vec<_>>>()?, "audit": write_audit(&batch.audit)}})
+            json!({"commit": {"mutations": mutations.collect::<io::Result<Vec<_>>>()?, "audit": write_audit(&batch.audit),
+                              "request": batch.request.map(write_request)}})
         }
+        Line::Answer(key, answer) => json!({"answer": {"key": write_key(*key), "bytes": answer}}),
         Line::Seal(head, links) => {
             let links = links.iter().map(write_link);
             json!({"seal": {"head": write_link(head), "links": links.collect::<Vec<_>>()}})
@@ -143,7 +148,15 @@ fn read(line: &Value) -> Option<Line> {
                 .map(read_mutation)
                 .collect::<Option<_>>()?,
             audit: read_audit(&commit["audit"])?,
+            request: match &commit["request"] {
+                Value::Null => None,
+                request => Some(read_request(request)?),
+            },
         }));
+    }
+    if let Some(answer) = line.get("answer") {
+        let bytes = serde_json::from_value(answer["bytes"].clone()).ok()?;
+        return Some(Line::Answer(read_key(&answer["key"])?, bytes));
     }
     let usage = line.get("usage")?;
     let entries = usage["entries"].as_array()?.iter().map(|entry| {
@@ -180,6 +193,28 @@ fn read_counts(value: &Value) -> Option<UsageCounts> {
         requests: value[1].as_u64()?,
         bytes_in: value[2].as_u64()?,
         bytes_out: value[3].as_u64()?,
+    })
+}
+
+fn write_key(key: IdempotencyKey) -> Value {
+    json!([key.caller, key.key])
+}
+
+fn read_key(key: &Value) -> Option<IdempotencyKey> {
+    Some(IdempotencyKey {
+        caller: serde_json::from_value(key[0].clone()).ok()?,
+        key: serde_json::from_value(key[1].clone()).ok()?,
+    })
+}
+
+fn write_request(request: IdempotentRequest) -> Value {
+    json!({"key": write_key(request.key), "request": request.request})
+}
+
+fn read_request(request: &Value) -> Option<IdempotentRequest> {
+    Some(IdempotentRequest {
+        key: read_key(&request["key"])?,
+        request: serde_json::from_value(request["request"].clone()).ok()?,
     })
 }
 

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag},
+    idempotency::SHOWN_ONCE,
     page::{Page, Part},
     problem::Problem,
     text::{PermissionsText, TimeText, expiry},
@@ -104,7 +105,7 @@ pub(super) async fn create(
         key: made.text.expose().clone(),
         view: made.key.value.into(),
     };
-    Ok((StatusCode::CREATED, etag(version), Json(view)))
+    Ok((StatusCode::CREATED, SHOWN_ONCE, etag(version), Json(view)))
 }
 
 /// Reads an API key.

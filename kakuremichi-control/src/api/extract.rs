@@ -39,13 +39,9 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
                 "send JSON, with `Content-Type: application/json`",
             ));
         }
-        let bytes = to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
-            Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                Code::TOO_LARGE,
-                format!("a body has at most {MAX_BODY} bytes, and has to arrive whole"),
-            )
-        })?;
+        let bytes = to_bytes(request.into_body(), MAX_BODY)
+            .await
+            .map_err(|_| Problem::body_too_large())?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let body = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let field = match error.path().to_string().as_str() {

@@ -21,6 +21,7 @@ use kakuremichi_core::{
 use super::{
     App, Requirement,
     extract::{client_address, organization_choice},
+    idempotency::idempotent,
     problem::Problem,
     rate::Level,
 };
@@ -70,9 +71,8 @@ pub(super) async fn guard(
         let problem = Problem::new(StatusCode::FORBIDDEN, Code::FORBIDDEN, requirement.refusal());
         return told(level, problem.into_response());
     }
-    request.extensions_mut().insert(actor);
     request.extensions_mut().insert(shown);
-    told(level, next.run(request).await)
+    told(level, idempotent(&app, actor, request, next).await)
 }
 
 fn told(level: Option<Level>, mut response: Response) -> Response {

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{At, Body, Id, IfMatch, etag},
+    idempotency::SHOWN_ONCE,
     members::{listed, place},
     page::{Page, Part},
     problem::Problem,
@@ -128,7 +129,7 @@ pub(super) async fn create(
         invitation: made.text.expose().clone(),
         view: made.invitation.value.into(),
     };
-    Ok((StatusCode::CREATED, etag(version), Json(view)))
+    Ok((StatusCode::CREATED, SHOWN_ONCE, etag(version), Json(view)))
 }
 
 /// Accepts an invitation with a new account, which is signed in.

@@ -182,6 +182,26 @@ fn complete(operation: &mut Operation, route: &Route) {
         problem("401", "No credential was shown, or one that is not good");
         problem("403", "The caller may not do this");
     }
+    if !route.requirement.is_open() && route.method != Method::GET {
+        problem(
+            "409",
+            "Something else is in the way, or a request with the idempotency key is under way",
+        );
+        problem("422", "The idempotency key was used for another request");
+        let parameter = ParameterBuilder::new()
+            .name("Idempotency-Key")
+            .parameter_in(ParameterIn::Header)
+            .description(Some(
+                "Any text of at most 255 characters that names this request among the caller's: when it is sent again \
+                 within a day, it is answered as it was and not done again",
+            ))
+            .schema(Some(Object::with_type(Type::String)))
+            .build();
+        operation
+            .parameters
+            .get_or_insert_default()
+            .push(RefOr::T(parameter));
+    }
     if operation.request_body.is_some() {
         problem("400", "The body is not valid");
         problem("413", "The body is too large");

@@ -8,6 +8,7 @@ use kakuremichi_core::code::Code;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::extract::MAX_BODY;
 use crate::service::{FieldError, UseCaseError};
 
 /// Why a request was not done.
@@ -70,6 +71,14 @@ impl Problem {
         }
     }
 
+    pub(super) fn body_too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Code::TOO_LARGE,
+            format!("a body has at most {MAX_BODY} bytes, and has to arrive whole"),
+        )
+    }
+
     /// Too many requests: another one is taken in so many seconds.
     pub(super) fn too_many_requests(wait: u64) -> Response {
         let detail = format!("too many requests: send the next one in {wait} seconds");
@@ -126,6 +135,8 @@ impl From<UseCaseError> for Problem {
             | UseCaseError::InUse(_)
             | UseCaseError::Declared(_)
             | UseCaseError::Limit(_)
+            | UseCaseError::Bound(..)
+            | UseCaseError::Repeated
             | UseCaseError::Token(_)
             | UseCaseError::NodeUnknown
             | UseCaseError::NodeRevoked

@@ -32,6 +32,7 @@ mod audit;
 mod browser;
 mod door;
 mod people;
+mod repeats;
 mod usage;
 
 use people::{PASSWORD, text};
@@ -807,6 +808,7 @@ async fn another_organizations_things_are_not_found() {
     let batch = kakuremichi_core::store::Batch {
         mutations: vec![kakuremichi_core::store::Mutation::Create(organization.into())],
         audit: kakuremichi_core::store::conformance::sample::audit("test.create"),
+        request: None,
     };
     api.control.use_cases().store().commit(batch).await.unwrap();
     let stranger = format!("Bearer {}", Api::key_for(&api.control, &actor).await);

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag},
+    idempotency::SHOWN_ONCE,
     page::{Page, Part},
     problem::Problem,
     text::{HostPatternText, TimeText, expiry},
@@ -154,7 +155,7 @@ pub(super) async fn create(
         token: made.text.expose().clone(),
         view: made.token.value.into(),
     };
-    Ok((StatusCode::CREATED, etag(version), Json(view)))
+    Ok((StatusCode::CREATED, SHOWN_ONCE, etag(version), Json(view)))
 }
 
 /// Reads an enrolment token.

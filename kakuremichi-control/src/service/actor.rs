@@ -4,6 +4,7 @@ use kakuremichi_core::{
     auth::Principal,
     id::{OrganizationId, SessionId, UserId},
     model::{ApiKey, Node, Permission, Permissions},
+    store::IdempotentRequest,
 };
 
 use super::UseCaseError;
@@ -24,6 +25,10 @@ pub struct Actor {
     pub permissions: Permissions,
     /// The person behind it, if it is one who signed in.
     pub person: Option<Person>,
+    /// The user whose rights these are: the person, or who made the key.
+    pub behind: Option<UserId>,
+    /// The request that they sent, where it may be sent again.
+    pub request: Option<IdempotentRequest>,
 }
 
 /// A person who signed in to Control.
@@ -46,6 +51,8 @@ impl Actor {
             principal: None,
             permissions: Permissions::EVERYTHING,
             person: None,
+            behind: None,
+            request: None,
         }
     }
 
@@ -57,17 +64,21 @@ impl Actor {
             principal: Some(Principal::new("node", node.id.to_string())),
             permissions: Permissions::NONE,
             person: None,
+            behind: None,
+            request: None,
         }
     }
 
-    /// Whoever holds an API key.
+    /// Whoever holds an API key, as far as its maker may do what it may.
     #[must_use]
-    pub fn api_key(key: &ApiKey) -> Self {
+    pub fn api_key(key: &ApiKey, permissions: Permissions) -> Self {
         Self {
             organization: key.organization,
             principal: Some(Principal::new(API_KEY, key.id.to_string())),
-            permissions: key.permissions,
+            permissions,
             person: None,
+            behind: key.maker,
+            request: None,
         }
     }
 
@@ -79,6 +90,8 @@ impl Actor {
             principal: Some(principal),
             permissions: Permissions::EVERYTHING,
             person: None,
+            behind: None,
+            request: None,
         }
     }
 
@@ -90,6 +103,8 @@ impl Actor {
             principal: Some(Principal::new(USER, person.user.to_string())),
             permissions,
             person: Some(person),
+            behind: Some(person.user),
+            request: None,
         }
     }
 

@@ -50,6 +50,7 @@ impl UseCases {
             name: draft.name,
             secret_hash: text.secret_hash(),
             permissions: draft.permissions,
+            maker: actor.behind,
             expires: draft.expires,
             created,
         };
@@ -69,7 +70,8 @@ impl UseCases {
         self.load(actor, id).await
     }
 
-    /// Deletes an API key: it opens nothing any more.
+    /// Deletes an API key: it opens nothing any more. Whoever may delete keys may delete every one, also one that can do
+    /// what they cannot: that gives them nothing, and a key that leaked is to be ended by whoever notices first.
     ///
     /// # Errors
     /// When it is not there, is not at the version that is expected, or the storage fails.
@@ -86,7 +88,8 @@ impl UseCases {
         Ok(())
     }
 
-    /// Who shows this text, if it is an API key that is good now.
+    /// Who shows this text, if it is an API key that is good now. It can do no more than the person who made it: not what
+    /// they lost since, and nothing once they are in the organization no more.
     ///
     /// # Errors
     /// When the storage fails.
@@ -101,6 +104,13 @@ impl UseCases {
         };
         let good =
             constant_time_eq(&key.secret_hash, &hash) && key.expires.is_none_or(|expires| now() < expires);
-        Ok(good.then(|| Actor::api_key(&key)))
+        if !good {
+            return Ok(None);
+        }
+        let Some(maker) = key.maker else {
+            return Ok(Some(Actor::api_key(&key, key.permissions)));
+        };
+        let may = self.rights_of(maker, key.organization).await?;
+        Ok(may.map(|may| Actor::api_key(&key, key.permissions.intersection(may))))
     }
 }

@@ -137,6 +137,12 @@ pub enum UseCaseError {
     /// An invitation is not good.
     #[error("the invitation is not good: it was used or taken back, has expired, or is for somebody else")]
     Invitation,
+    /// The organization has as many of this kind as it may.
+    #[error("an organization has at most {1} of this kind ({noun}): delete what is not needed", noun = noun(*.0))]
+    Bound(RecordKind, usize),
+    /// The request was carried out by somebody else, just now.
+    #[error("a request with this idempotency key is being worked on: ask again, and get its answer")]
+    Repeated,
     /// Too much of the same is going on.
     #[error("too many requests of this kind are being worked on: try again later")]
     Busy,
@@ -163,7 +169,8 @@ impl UseCaseError {
             Self::Taken(_) | Self::Declared(_) => Code::CONFLICT,
             Self::Stale | Self::Contended => Code::STALE,
             Self::InUse(_) => Code::IN_USE,
-            Self::Limit(_) => Code::LIMIT,
+            Self::Limit(_) | Self::Bound(..) => Code::LIMIT,
+            Self::Repeated => Code::KEY_BUSY,
             Self::Token(TokenUnusable::Unknown) => Code::TOKEN_UNKNOWN,
             Self::Token(TokenUnusable::Revoked) => Code::TOKEN_REVOKED,
             Self::Token(TokenUnusable::Expired) => Code::TOKEN_EXPIRED,
@@ -198,7 +205,12 @@ impl UseCaseError {
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
         match self {
-            Self::Contended | Self::Busy | Self::TooManyAttempts(_) | Self::Store(_) | Self::Random => true,
+            Self::Contended
+            | Self::Busy
+            | Self::Repeated
+            | Self::TooManyAttempts(_)
+            | Self::Store(_)
+            | Self::Random => true,
             Self::Invalid(_)
             | Self::NotFound(_)
             | Self::Taken(_)
@@ -206,6 +218,7 @@ impl UseCaseError {
             | Self::InUse(_)
             | Self::Declared(_)
             | Self::Limit(_)
+            | Self::Bound(..)
             | Self::Token(_)
             | Self::NodeUnknown
             | Self::NodeRevoked
@@ -254,6 +267,8 @@ impl From<CommitError> for UseCaseError {
         match error {
             CommitError::Taken { key, .. } => Self::Taken(key),
             CommitError::Token(unusable) => Self::Token(unusable),
+            CommitError::Bound { kind, most } => Self::Bound(kind, most),
+            CommitError::Repeated => Self::Repeated,
             CommitError::Store(error) => Self::Store(error),
             // What was read just now is not there any more, or another. Whoever can starts anew.
             _ => Self::Contended,

@@ -75,6 +75,7 @@ impl UseCases {
             administrator: false,
             secret_hash: text.secret_hash(),
             inviter: actor.principal.clone(),
+            maker: actor.behind,
             expires: created.after(INVITATION_LIFE),
             created,
         };
@@ -112,7 +113,8 @@ impl UseCases {
         self.load(actor, id).await
     }
 
-    /// Takes an invitation back.
+    /// Takes an invitation back. Whoever may invite may take back every invitation, also one that gives what they cannot
+    /// give: that gives them nothing.
     ///
     /// # Errors
     /// When it is not there, changed since `expected`, or the storage fails.
@@ -170,6 +172,7 @@ impl UseCases {
             administrator: true,
             secret_hash: text.secret_hash(),
             inviter: None,
+            maker: None,
             expires: created.after(SET_UP_LIFE),
             created,
         };
@@ -282,14 +285,25 @@ impl UseCases {
         }
     }
 
-    /// The invitation of this text, if it is good now.
+    /// The invitation of this text, if it is good now: if the person who made it can still give what it gives.
     async fn open_invitation(&self, text: &InvitationText) -> Result<Stored<Invitation>, UseCaseError> {
         let hash = text.secret_hash();
         let found = self.store().find(&UniqueKey::InvitationSecret(hash)).await?;
-        found
+        let found = found
             .and_then(Stored::narrow::<Invitation>)
             .filter(|found| constant_time_eq(&found.value.secret_hash, &hash) && now() < found.value.expires)
-            .ok_or(UseCaseError::Invitation)
+            .ok_or(UseCaseError::Invitation)?;
+        let Some(maker) = found.value.maker else {
+            return Ok(found);
+        };
+        let organization = found.value.organization;
+        let may = self.rights_of(maker, organization).await?;
+        let gives = self.permissions_in(organization, &found.value.roles).await?;
+        if may.is_some_and(|may| may.covers(gives)) {
+            Ok(found)
+        } else {
+            Err(UseCaseError::Invitation)
+        }
     }
 }
 

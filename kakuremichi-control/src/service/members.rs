@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use kakuremichi_core::{
-    id::{GroupId, MemberId, RoleId},
+    id::{GroupId, MemberId, OrganizationId, RoleId, UserId},
     model::{Group, MAX_MEMBER_GROUPS, MAX_MEMBER_ROLES, Member, Permissions, User, UserRole},
-    store::{Mutation, Stored, Version},
+    store::{Mutation, Stored, UniqueKey, Version},
 };
 
 use super::{Actor, UseCaseError, UseCases, at_version, update, written};
@@ -111,15 +111,51 @@ impl UseCases {
         actor: &Actor,
         roles: &BTreeSet<RoleId>,
     ) -> Result<Permissions, UseCaseError> {
+        self.permissions_in(actor.organization, roles).await
+    }
+
+    /// What roles of an organization give together. A role that is gone gives nothing, nor does one of another
+    /// organization.
+    pub(super) async fn permissions_in(
+        &self,
+        organization: OrganizationId,
+        roles: &BTreeSet<RoleId>,
+    ) -> Result<Permissions, UseCaseError> {
         let mut permissions = Permissions::NONE;
         for role in roles {
-            match self.load::<UserRole>(actor, *role).await {
-                Ok(role) => permissions = permissions.union(role.value.permissions),
-                Err(UseCaseError::NotFound(_)) => {}
-                Err(error) => return Err(error),
-            }
+            let role = self.store().entity::<UserRole>(*role).await?;
+            let role = role.filter(|role| role.value.organization == organization);
+            permissions = permissions.union(role.map_or(Permissions::NONE, |role| role.value.permissions));
         }
         Ok(permissions)
+    }
+
+    /// What a user may do in an organization now; nothing is `None`: there is no such user, the account is disabled, or
+    /// the user is no member and administers nothing.
+    pub(super) async fn rights_of(
+        &self,
+        user: UserId,
+        organization: OrganizationId,
+    ) -> Result<Option<Permissions>, UseCaseError> {
+        let user = self.store().entity::<User>(user).await?;
+        let Some(user) = user.filter(|user| user.value.disabled.is_none()) else {
+            return Ok(None);
+        };
+        if user.value.administrator {
+            return Ok(Some(Permissions::EVERYTHING));
+        }
+        let membership = UniqueKey::Membership(organization, user.value.id);
+        let member = self
+            .store()
+            .find(&membership)
+            .await?
+            .and_then(Stored::narrow::<Member>);
+        match member {
+            Some(member) => Ok(Some(
+                self.permissions_in(organization, &member.value.roles).await?,
+            )),
+            None => Ok(None),
+        }
     }
 }
 

@@ -12,9 +12,7 @@ use data_encoding::BASE64URL_NOPAD;
 use kakuremichi_core::{
     email::EmailAddress,
     id::{OrganizationId, SessionId, UserId},
-    model::{
-        EndedSession, MAX_USER_AGENT, Member, Organization, Permissions, Session, SignIn, User, UserRole,
-    },
+    model::{EndedSession, MAX_USER_AGENT, Member, Organization, Permissions, Session, SignIn, User},
     name::Label,
     secret::Secret,
     store::{CommitError, Mutation, Query, RecordKind, StoreRecord, Stored, UniqueKey},
@@ -389,14 +387,9 @@ impl UseCases {
             return Ok((organization.unwrap_or(default), Permissions::EVERYTHING));
         }
         let member = member.ok_or(UseCaseError::NoMember)?;
-        let mut permissions = Permissions::NONE;
-        for role in &member.value.roles {
-            // A role that is gone gives nothing, nor does one of another organization.
-            let role = self.store().entity::<UserRole>(*role).await?;
-            let role = role.filter(|role| role.value.organization == member.value.organization);
-            permissions = permissions.union(role.map_or(Permissions::NONE, |role| role.value.permissions));
-        }
-        Ok((member.value.organization, permissions))
+        let organization = member.value.organization;
+        let permissions = self.permissions_in(organization, &member.value.roles).await?;
+        Ok((organization, permissions))
     }
 
     /// Whether an actor is in the organization that a request names.

@@ -7,6 +7,7 @@
 pub(super) mod api_key;
 pub(super) mod audit;
 pub(super) mod change;
+pub(super) mod idempotency;
 pub(super) mod lease;
 pub(super) mod meta;
 pub(super) mod node;

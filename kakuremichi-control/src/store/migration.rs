@@ -6,6 +6,7 @@ mod m0003_people;
 mod m0003b_policy;
 mod m0005_audit_chain;
 mod m0005b_usage;
+mod m0006_idempotency;
 mod m0008_presence;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement};
@@ -25,6 +26,7 @@ impl MigratorTrait for Steps {
             Box::new(m0003b_policy::Step),
             Box::new(m0005_audit_chain::Step),
             Box::new(m0005b_usage::Step),
+            Box::new(m0006_idempotency::Step),
             Box::new(m0008_presence::Step),
         ]
     }

@@ -13,16 +13,18 @@ use kakuremichi_core::{
     time::Timestamp,
 };
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DatabaseTransaction,
-    EntityTrait, ExprTrait, QueryFilter, TryInsertResult, sea_query::Expr,
+    ActiveValue::Set,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait, ExprTrait,
+    PaginatorTrait, QueryFilter, QuerySelect, TryInsertResult,
+    sea_query::{Expr, LockType},
 };
 
 use super::{
     backend,
-    entity::{audit, change, meta, token, unique_key},
+    entity::{audit, change, meta, organization, token, unique_key},
     feed,
     order::{Numbers, Order},
-    presence, row,
+    presence, request, row,
     table::{self, Table, with_record, with_table},
     transaction::{self, Attempts},
     usage, wake,
@@ -91,6 +93,9 @@ async fn attempt(
 ) -> Result<Committed, CommitError> {
     let transaction = transaction::begin(database).await.map_err(backend)?;
     // An error returns here, and the transaction is rolled back when it is dropped.
+    if let Some(idempotent) = batch.request {
+        request::remember(&transaction, idempotent, &batch.audit).await?;
+    }
     let mut changed = Vec::new();
     for mutation in &batch.mutations {
         let organization = apply(&transaction, mutation.clone()).await?;
@@ -129,12 +134,40 @@ async fn create(
     if table::get(transaction, id).await?.is_some() {
         return Err(CommitError::Exists(id));
     }
+    within_bound(transaction, &record).await?;
     take_unique(transaction, &record).await?;
     with_record!(&record, T, entity => {
         let row = T::write(entity, Version(1)).map_err(|error| error.of(id))?;
         T::insert(row).exec_without_returning(transaction).await.map_err(backend)?;
     });
     Ok(record.organization())
+}
+
+/// Checks that the organization can have one more of the kind. Its row is locked first: of those who create at the same
+/// time, each counts what the one before it has created.
+async fn within_bound(transaction: &DatabaseTransaction, record: &StoreRecord) -> Result<(), CommitError> {
+    let kind = record.id().kind();
+    let (Some(most), Some(owner)) = (kind.most_in_organization(), record.organization()) else {
+        return Ok(());
+    };
+    organization::Entity::find()
+        .filter(organization::Column::Id.eq(row::key(owner.into())))
+        // As a change of a column that is no key locks it, so that records which name it can be written meanwhile.
+        .lock(LockType::NoKeyUpdate)
+        .one(transaction)
+        .await
+        .map_err(backend)?;
+    let count = with_table!(kind, T => {
+        T::find()
+            .filter(T::ORGANIZATION.eq(row::key(owner.into())))
+            .count(transaction)
+            .await
+            .map_err(backend)?
+    });
+    if count >= most as u64 {
+        return Err(CommitError::Bound { kind, most });
+    }
+    Ok(())
 }
 
 async fn update(

@@ -123,6 +123,7 @@ async fn tokens_of_no_use_are_refused_with_the_reason(store: Arc<dyn Store>) {
     let batch = Batch {
         mutations: vec![Mutation::Create(record.into())],
         audit: sample::audit("token.create"),
+        request: None,
     };
     store.commit(batch).await.unwrap();
     assert_eq!(refused(Role::Agent, &expired).await, Code::TOKEN_EXPIRED);

@@ -9,8 +9,9 @@ use kakuremichi_core::{
     id::ServiceId,
     net::Overlay,
     store::{
-        Batch, Change, CommitError, Committed, MemoryStore, NodeUsage, Page, Query, RecordId, Sequence,
-        Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel, UsagePoint, UsageQuery,
+        Batch, Change, CommitError, Committed, IdempotencyKey, MemoryStore, NodeUsage, Page, Query, RecordId,
+        Remembered, Sequence, Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel,
+        UsagePoint, UsageQuery,
         UsageReport,
     },
     time::Timestamp,
@@ -144,6 +145,18 @@ impl Store for SlowStore {
         self.waiting.send_modify(|waiting| *waiting -= 1);
         drop(passed.unwrap());
         self.inner.commit(batch).await
+    }
+
+    async fn remembered(
+        &self,
+        key: IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<Option<Remembered>, StoreError> {
+        self.inner.remembered(key, now).await
+    }
+
+    async fn keep_answer(&self, key: IdempotencyKey, answer: Vec<u8>) -> Result<(), StoreError> {
+        self.inner.keep_answer(key, answer).await
     }
 
     async fn changes(&self, after: Sequence) -> Result<Vec<Change>, StoreError> {

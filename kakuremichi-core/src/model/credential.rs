@@ -1,7 +1,7 @@
 //! Enrolment tokens and API keys. Only hashes of the secrets are here.
 
 use crate::{
-    id::{ApiKeyId, OrganizationId, TokenId},
+    id::{ApiKeyId, OrganizationId, TokenId, UserId},
     model::Permissions,
     name::{HostPattern, Label},
     net::PortRange,
@@ -135,6 +135,9 @@ pub struct ApiKey {
     pub secret_hash: [u8; 32],
     /// What it may do in its organization.
     pub permissions: Permissions,
+    /// The person who made it, perhaps by another key; it can do no more than they can. None of a key that Control's
+    /// command line made, or somebody for whom an authenticator vouched.
+    pub maker: Option<UserId>,
     /// When it ends to be of use.
     pub expires: Option<Timestamp>,
     /// When it was made.

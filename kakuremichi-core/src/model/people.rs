@@ -207,6 +207,9 @@ pub struct Invitation {
     pub secret_hash: [u8; 32],
     /// Who invited; nobody at the first start.
     pub inviter: Option<Principal>,
+    /// The person behind it, if there is one: the inviter, or who made the inviter's key. They must still be able to give
+    /// what the invitation gives when it is accepted.
+    pub maker: Option<UserId>,
     /// When it ends to be of use.
     pub expires: Timestamp,
     /// When it was made.

@@ -1,6 +1,6 @@
 //! What is written together.
 
-use super::{RecordId, Sequence, StoreError, StoreRecord, UniqueKey, Version};
+use super::{IdempotentRequest, RecordId, RecordKind, Sequence, StoreError, StoreRecord, UniqueKey, Version};
 use crate::{
     audit::AuditEntry,
     id::TokenId,
@@ -15,6 +15,9 @@ pub struct Batch {
     pub mutations: Vec<Mutation>,
     /// Who did it.
     pub audit: AuditEntry,
+    /// The request that it carries out, if that may be sent again: then the same is not done twice. The time that it
+    /// is remembered at is that of the audit entry.
+    pub request: Option<IdempotentRequest>,
 }
 
 /// One change.
@@ -81,6 +84,17 @@ pub enum CommitError {
     /// The token enrols nobody, or not this node.
     #[error(transparent)]
     Token(#[from] TokenUnusable),
+    /// The organization has as many records of the kind as it may.
+    #[error("an organization has at most {most} of {kind:?}")]
+    Bound {
+        /// The kind.
+        kind: RecordKind,
+        /// How many it may have.
+        most: usize,
+    },
+    /// The request was carried out already, perhaps a moment ago.
+    #[error("the request was carried out already")]
+    Repeated,
     /// The storage failed. Whether the batch was applied is not known.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -14,15 +14,18 @@
 
 mod audit;
 mod batches;
+mod bounds;
 mod feeds;
 mod pages;
 mod records;
+mod requests;
 pub mod sample;
 mod tokens;
 mod usage;
 
 pub use audit::{a_lease_has_one_holder, audit_is_found_by_what_it_is, audit_is_sealed_from_its_head};
 pub use batches::{failing_batches_leave_nothing, mutations_apply_in_order};
+pub use bounds::{an_organization_has_no_more_than_it_may, many_at_once_stay_within_the_bound};
 pub use feeds::{audit_is_kept_in_order, changes_are_fed_in_order, one_of_many_gets_a_unique_value};
 pub use pages::{
     declared_services_are_found, pages_are_bounded, pages_hold_every_record_once, records_of_a_user_are_found,
@@ -31,6 +34,7 @@ pub use records::{
     overlay_is_made_once, records_are_deleted, records_are_updated_at_their_version, records_round_trip,
     unique_values_are_unique,
 };
+pub use requests::{a_request_is_carried_out_once, no_more_requests_are_remembered_than_may_be};
 pub use tokens::{a_token_is_used_no_more_often_than_it_may_be, a_token_says_why_it_is_of_no_use};
 pub use usage::{usage_goes_with_its_record, usage_is_counted_once, usage_is_kept_over_time};
 
@@ -64,6 +68,10 @@ pub async fn run<F: AsyncFn() -> Arc<dyn Store>>(empty: F) {
     one_of_many_gets_a_unique_value(&*empty().await).await;
     a_token_says_why_it_is_of_no_use(&*empty().await).await;
     a_token_is_used_no_more_often_than_it_may_be(&*empty().await).await;
+    an_organization_has_no_more_than_it_may(&*empty().await).await;
+    many_at_once_stay_within_the_bound(&*empty().await).await;
+    a_request_is_carried_out_once(&*empty().await).await;
+    no_more_requests_are_remembered_than_may_be(&*empty().await).await;
     usage_is_counted_once(&*empty().await).await;
     usage_goes_with_its_record(&*empty().await).await;
     usage_is_kept_over_time(&*empty().await).await;
@@ -73,6 +81,7 @@ fn batch(mutations: impl IntoIterator<Item = Mutation>) -> Batch {
     Batch {
         mutations: mutations.into_iter().collect(),
         audit: sample::audit("test.write"),
+        request: None,
     }
 }
 

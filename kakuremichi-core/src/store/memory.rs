@@ -9,9 +9,10 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Batch, Change, CommitError, Committed, MAX_PAGE, Mutation, NodeUsage, Page, Query, RecordId, Sequence,
-    Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageGroup, UsageLevel, UsageOf,
-    UsagePoint, UsageQuery, UsageReport, UsageReports, Version,
+    Batch, Change, CommitError, Committed, IDEMPOTENCY_LIFE, IdempotencyKey, IdempotentRequest,
+    MAX_IDEMPOTENCY_KEYS, MAX_PAGE, Mutation, NodeUsage, Page, Query, RecordId, Remembered, Sequence, Store,
+    StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageGroup, UsageLevel, UsageOf, UsagePoint,
+    UsageQuery, UsageReport, UsageReports, Version,
 };
 use crate::{
     audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
@@ -46,6 +47,7 @@ struct State {
     reports: BTreeMap<NodeId, UsageReports>,
     totals: BTreeMap<ServiceId, UsageCounts>,
     series: BTreeMap<Step, UsageCounts>,
+    requests: BTreeMap<IdempotencyKey, Remembered>,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -108,6 +110,12 @@ impl Store for MemoryStore {
 
     async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
         let mut state = self.state();
+        let now = batch.audit.at;
+        if let Some(request) = &batch.request
+            && state.remembered(request.key, now).is_some()
+        {
+            return Err(CommitError::Repeated);
+        }
         let mut undo = Undo::default();
         for mutation in batch.mutations {
             if let Err(error) = state.apply(mutation, &mut undo) {
@@ -120,9 +128,27 @@ impl Store for MemoryStore {
                 state.forget_usage(*id);
             }
         }
+        if let Some(request) = batch.request {
+            state.remember(request, batch.audit.subject, now);
+        }
         state.record(undo.changed, batch.audit);
         let sequence = state.changes.keys().next_back().copied().unwrap_or_default();
         Ok(Committed { sequence })
+    }
+
+    async fn remembered(
+        &self,
+        key: IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<Option<Remembered>, StoreError> {
+        Ok(self.state().remembered(key, now).cloned())
+    }
+
+    async fn keep_answer(&self, key: IdempotencyKey, answer: Vec<u8>) -> Result<(), StoreError> {
+        if let Some(remembered) = self.state().requests.get_mut(&key) {
+            remembered.answer = Some(answer);
+        }
+        Ok(())
     }
 
     async fn changes(&self, after: Sequence) -> Result<Vec<Change>, StoreError> {
@@ -300,7 +326,10 @@ impl State {
         let version = old.map_or(Version(0), |old| old.version);
         let new = match mutation {
             Mutation::Create(_) if self.records.len() >= MAX_RECORDS => return Err(StoreError::Full.into()),
-            Mutation::Create(record) => Some(record),
+            Mutation::Create(record) => {
+                self.check_bound(&record)?;
+                Some(record)
+            }
             Mutation::Update(_, expected) | Mutation::Delete(_, Some(expected)) if expected != version => {
                 return Err(CommitError::Stale(id));
             }
@@ -354,6 +383,46 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    fn remembered(&self, key: IdempotencyKey, now: Timestamp) -> Option<&Remembered> {
+        self.requests
+            .get(&key)
+            .filter(|remembered| now < remembered.at.after(IDEMPOTENCY_LIFE))
+    }
+
+    fn remember(&mut self, request: IdempotentRequest, subject: Option<RecordId>, at: Timestamp) {
+        self.requests
+            .retain(|_, remembered| at < remembered.at.after(IDEMPOTENCY_LIFE));
+        let caller = request.key.caller;
+        let of_caller = || self.requests.iter().filter(|(key, _)| key.caller == caller);
+        if of_caller().count() >= MAX_IDEMPOTENCY_KEYS
+            && let Some((oldest, _)) = of_caller().min_by_key(|(_, remembered)| remembered.at)
+        {
+            let oldest = *oldest;
+            self.requests.remove(&oldest);
+        }
+        let remembered = Remembered {
+            request: request.request,
+            subject,
+            at,
+            answer: None,
+        };
+        self.requests.insert(request.key, remembered);
+    }
+
+    fn check_bound(&self, record: &StoreRecord) -> Result<(), CommitError> {
+        let kind = record.id().kind();
+        let (Some(most), Some(organization)) = (kind.most_in_organization(), record.organization()) else {
+            return Ok(());
+        };
+        let same = |other: &&Stored<StoreRecord>| {
+            other.value.id().kind() == kind && other.value.organization() == Some(organization)
+        };
+        if self.records.values().filter(same).count() >= most {
+            return Err(CommitError::Bound { kind, most });
+        }
+        Ok(())
     }
 
     fn check_unique(&self, record: &StoreRecord) -> Result<(), CommitError> {

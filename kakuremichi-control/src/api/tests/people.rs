@@ -198,6 +198,7 @@ async fn a_session_ends_by_itself() {
     let batch = kakuremichi_core::store::Batch {
         mutations: vec![Mutation::Update(session.into(), sessions[0].version)],
         audit: sample::audit("test.expire"),
+        request: None,
     };
     store.commit(batch).await.unwrap();
     api.with(&token, "GET", "/me", None).await.is(401, "KKM-A002");
@@ -553,6 +554,7 @@ async fn advisory_12_old_and_many_sessions_are_no_obstacle() {
     let batch = kakuremichi_core::store::Batch {
         mutations: vec![Mutation::Update(over.into(), oldest.version)],
         audit: sample::audit("test.expire"),
+        request: None,
     };
     store.commit(batch).await.unwrap();
     let change = json!({"password": PASSWORD, "new_password": "another password"});
@@ -668,4 +670,83 @@ async fn a_person_acts_in_the_organization_of_their_choice() {
     let path = format!("/organizations/{}", text(&acme.body["id"]));
     api.with(&root, "DELETE", &path, None).await.is(204, "");
     api.with(&anna, "GET", "/services", None).await.is(200, "");
+}
+
+/// What somebody made can do no more than they: not what they lost, and nothing once they are gone.
+#[tokio::test]
+async fn keys_and_invitations_are_worth_what_their_maker_is() {
+    let api = Api::start().await;
+    let root = api.administrator().await;
+    let rights = json!(["api-keys.write", "members.write", "members.read", "nodes.read"]);
+    let anna = api.person("anna@example.net", rights).await;
+    let make = |bearer: String, permissions: Value| {
+        let (api, body) = (&api, json!({"name": "made", "permissions": permissions}));
+        async move {
+            let made = api.with(&bearer, "POST", "/api-keys", Some(body)).await;
+            made.is(201, "");
+            text(&made.body["key"])
+        }
+    };
+    let first = make(
+        anna.clone(),
+        json!(["api-keys.write", "nodes.read", "members.write"]),
+    )
+    .await;
+    // A key that a key made is that person's, too.
+    let second = make(first.clone(), json!(["nodes.read"])).await;
+    let roles = api.get("/roles").await;
+    let role = roles.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|role| role["name"] == "anna");
+    let role = text(&role.unwrap()["id"]);
+    let invite = |bearer: String, email: &'static str, roles: Value| {
+        let (api, body) = (&api, json!({"email": email, "roles": roles}));
+        async move {
+            let made = api.with(&bearer, "POST", "/invitations", Some(body)).await;
+            made.is(201, "");
+            text(&made.body["invitation"])
+        }
+    };
+    let with_role = invite(anna.clone(), "b@example.net", json!([role])).await;
+    let without = invite(first.clone(), "c@example.net", json!([])).await;
+    for key in [&first, &second] {
+        api.with(key, "GET", "/nodes", None).await.is(200, "");
+    }
+
+    let fewer = json!({"name": "fewer", "permissions": ["api-keys.write", "members.write"]});
+    let fewer = api.post("/roles", fewer).await;
+    let members = api.get("/members").await;
+    let member = members.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|member| member["email"] == "anna@example.net");
+    let member = format!("/members/{}", text(&member.unwrap()["id"]));
+    let demoted = json!({"roles": [fewer.body["id"]]});
+    api.send("PUT", &format!("{PREFIX}{member}"), &[], Some(demoted))
+        .await
+        .is(200, "");
+    for key in [&first, &second] {
+        api.with(key, "GET", "/nodes", None).await.is(403, "KKM-A003");
+    }
+    api.with(&second, "GET", "/me", None).await.is(200, "");
+    api.accept(&with_role, "b@example.net").await.is(409, "KKM-A014");
+    // Whoever may delete keys may delete each: that gives nobody anything.
+    let all = api.get("/api-keys").await;
+    let strong = all.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|key| key["name"] == "test")
+        .unwrap();
+    let path = format!("/api-keys/{}", text(&strong["id"]));
+    api.with(&first, "DELETE", &path, None).await.is(204, "");
+
+    api.with(&root, "DELETE", &member, None).await.is(204, "");
+    for key in [&first, &second] {
+        api.with(key, "GET", "/me", None).await.is(401, "KKM-A002");
+    }
+    api.accept(&without, "c@example.net").await.is(409, "KKM-A014");
 }

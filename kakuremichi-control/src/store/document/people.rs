@@ -322,6 +322,8 @@ pub(in crate::store) struct InvitationDocument {
     secret_hash: Hash,
     /// Authority and subject.
     inviter: Option<(String, String)>,
+    #[serde(default)]
+    maker: Option<Text<UserId>>,
     expires: i64,
     created: i64,
 }
@@ -338,6 +340,7 @@ impl From<&Invitation> for InvitationDocument {
             administrator: invitation.administrator,
             secret_hash: Hash(invitation.secret_hash),
             inviter: inviter.map(|by| (by.authority().to_owned(), by.subject().to_owned())),
+            maker: invitation.maker.map(Text),
             expires: invitation.expires.as_millis(),
             created: invitation.created.as_millis(),
         }
@@ -357,6 +360,7 @@ impl From<InvitationDocument> for Invitation {
             inviter: document
                 .inviter
                 .map(|(authority, subject)| Principal::new(authority, subject)),
+            maker: document.maker.map(|maker| maker.0),
             expires: Timestamp::from_millis(document.expires),
             created: Timestamp::from_millis(document.created),
         }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use kakuremichi_core::{
-    id::{ApiKeyId, NodeId, OrganizationId, PolicyId, ServiceId, SiteId, TokenId},
+    id::{ApiKeyId, NodeId, OrganizationId, PolicyId, ServiceId, SiteId, TokenId, UserId},
     key::{IdentityKey, WireGuardKey},
     model::{
         ApiKey, EnrolmentToken, Group, Invitation, Member, Node, Organization, Permissions, Role, Service,
@@ -106,6 +106,8 @@ enum RecordDocument {
         /// Absent of keys that were made when there was but one right.
         #[serde(default)]
         permissions: Option<PermissionsDocument>,
+        #[serde(default)]
+        maker: Option<Text<UserId>>,
     },
     User(UserDocument),
     Role(UserRoleDocument),
@@ -192,6 +194,7 @@ impl From<&StoreRecord> for RecordDocument {
                 expires: time(key.expires),
                 created: key.created.as_millis(),
                 permissions: Some(key.permissions.into()),
+                maker: key.maker.map(Text),
             },
             StoreRecord::User(user) => Self::User(user.into()),
             StoreRecord::Role(role) => Self::Role(role.into()),
@@ -320,12 +323,14 @@ impl From<RecordDocument> for StoreRecord {
                 expires,
                 created,
                 permissions,
+                maker,
             } => ApiKey {
                 id: id.0,
                 organization: organization.0,
                 name: name.0,
                 secret_hash,
                 permissions: permissions.map_or(Permissions::EVERYTHING, Into::into),
+                maker: maker.map(|maker| maker.0),
                 expires: time(expires),
                 created: Timestamp::from_millis(created),
             }

@@ -1,7 +1,7 @@
 //! API keys.
 
 use kakuremichi_core::{
-    id::ApiKeyId,
+    id::{ApiKeyId, UserId},
     model::{ApiKey, Permissions},
     store::Version,
 };
@@ -26,6 +26,7 @@ pub struct Model {
     pub created: i64,
     /// None of keys that were made when there was but one right.
     pub permissions: Option<String>,
+    pub maker: Option<Vec<u8>>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -51,6 +52,7 @@ impl Table for Entity {
                 "permissions",
                 &PermissionsDocument::from(domain.permissions),
             )?)),
+            maker: Set(domain.maker.map(|id| row::key(id.into()))),
         })
     }
 
@@ -59,12 +61,15 @@ impl Table for Entity {
         let permissions = permissions
             .map(|text| row::json::<PermissionsDocument>("permissions", text))
             .transpose()?;
+        let maker = row.maker.as_deref();
+        let maker = maker.map(|id| row::bytes("maker", id).map(UserId::from_bytes));
         let key = ApiKey {
             id: ApiKeyId::from_bytes(row::bytes("id", &row.id)?),
             organization: row::organization(&row.organization)?,
             name: row::text("name", &row.name)?,
             secret_hash: row::bytes("secret_hash", &row.secret_hash)?,
             permissions: permissions.map_or(Permissions::EVERYTHING, Into::into),
+            maker: maker.transpose()?,
             expires: row.expires.map(row::time),
             created: row::time(row.created),
         };

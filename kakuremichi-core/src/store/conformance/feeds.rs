@@ -78,6 +78,7 @@ pub async fn audit_is_kept_in_order(store: &dyn Store) {
         let batch = Batch {
             mutations: Vec::new(),
             audit,
+            request: None,
         };
         store.commit(batch).await.expect("works");
     }

@@ -175,6 +175,7 @@ pub fn api_key(organization: u8, n: u8) -> ApiKey {
         permissions: Permissions::NONE
             .with(Permission::NodesRead)
             .with(Permission::ServicesWrite),
+        maker: Some(user(n).id),
         expires: None,
         created: NOW,
     }
@@ -261,6 +262,7 @@ pub fn invitation(organization: u8, n: u8) -> Invitation {
         administrator: false,
         secret_hash: [n; 32],
         inviter: Some(Principal::new("user", "somebody")),
+        maker: Some(user(n).id),
         expires: NOW,
         created: NOW,
     }

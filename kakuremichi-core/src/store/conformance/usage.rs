@@ -82,7 +82,14 @@ pub async fn usage_goes_with_its_record(store: &dyn Store) {
     };
     let commit = async |mutations| {
         let audit = sample::audit("test.usage");
-        store.commit(Batch { mutations, audit }).await.expect("works");
+        store
+            .commit(Batch {
+                mutations,
+                audit,
+                request: None,
+            })
+            .await
+            .expect("works");
     };
     let records = [
         sample::organization(0).into(),
