@@ -23,8 +23,7 @@ use kakuremichi_core::{
     store::{
         Batch, Change, CommitError, Committed, IdempotencyKey, MemoryStore, NodeUsage, Page, Query, RecordId,
         Remembered, Sequence, Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel,
-        UsagePoint, UsageQuery,
-        UsageReport,
+        UsagePoint, UsageQuery, UsageReport,
     },
     time::Timestamp,
 };

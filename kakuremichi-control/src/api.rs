@@ -49,10 +49,10 @@ pub(crate) use origin::Hosts;
 pub use origin::{Origin, OriginError};
 pub use permission::Requirement;
 pub(crate) use problem::status_of;
-pub(crate) use text::written;
 pub(crate) use rate::Meter;
 pub use rate::{Rate, Rates};
 pub use table::permission_table;
+pub(crate) use text::written;
 
 use std::sync::Arc;
 

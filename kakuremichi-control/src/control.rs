@@ -15,8 +15,7 @@ use axum::{
 };
 use kakuremichi_core::{
     audit::AuditSink, auth::Authenticator, id::NodeId, key::IdentityKey, name::Hostname, net::Host,
-    secret::Secret,
-    store::Store,
+    secret::Secret, store::Store,
 };
 use kakuremichi_proto::{
     capability::Capabilities,

@@ -7,6 +7,9 @@ use std::{env, fs};
 /// Names of components to do without, separated by commas; set by `cargo xtask test --without NAME`.
 pub const WITHOUT: &str = "KAKUREMICHI_TEST_WITHOUT";
 
+/// Where `cargo xtask setup` puts programs of PyPI.
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/python/bin");
+
 /// A component: what `--without` calls it, and the program that must be there.
 #[derive(Debug, Clone, Copy)]
 pub struct Component {
@@ -46,6 +49,12 @@ pub const POSTGRESQL: Component = Component {
     program: "postgres",
 };
 
+/// Asks an API whether it does what its document says.
+pub const SCHEMATHESIS: Component = Component {
+    name: "schemathesis",
+    program: "schemathesis",
+};
+
 /// True when a test can have all of these; false when it was asked to do without one, which is said on stderr: then
 /// the test returns at once.
 ///
@@ -78,6 +87,7 @@ pub fn path(program: &str) -> Option<PathBuf> {
     env::split_paths(&path)
         .chain(sbin)
         .chain(postgresql())
+        .chain([PathBuf::from(PYTHON)])
         .map(|directory| directory.join(program))
         .find(|file| file.is_file())
 }

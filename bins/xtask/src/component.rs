@@ -23,6 +23,8 @@ pub(crate) enum Source {
     Apt(&'static str),
     /// A program on crates.io.
     Cargo(&'static str),
+    /// A program of PyPI, with its version.
+    Pip(&'static str),
     /// A program on crates.io that is measured: as its authors build it, and apart from the tools.
     CargoPeer {
         package: &'static str,
@@ -37,6 +39,9 @@ pub(crate) enum Source {
 
 /// Where peers are installed, from the root of the workspace.
 pub(crate) const PEERS: &str = "target/peers";
+
+/// The Python environment of what comes from PyPI, from the root of the workspace.
+pub(crate) const PYTHON: &str = "target/python";
 
 /// Something that is installed once.
 #[derive(Debug)]
@@ -94,6 +99,13 @@ pub(crate) const ALL: &[Component] = &[
         source: Source::Apt("postgresql"),
         need: Need::Tests,
         purpose: "a PostgreSQL server for the store",
+    },
+    Component {
+        name: "schemathesis",
+        programs: &["schemathesis"],
+        source: Source::Pip("schemathesis==4.32.5"),
+        need: Need::Tests,
+        purpose: "asks the REST API whether it does what its document says",
     },
     Component {
         name: "cargo-deny",
@@ -227,17 +239,17 @@ impl Component {
 }
 
 /// Looks through PATH, through the directories of administrators and of PostgreSQL's programs, which are not
-/// always in it, and among the peers. A whole path is found where it says.
+/// always in it, and among what is installed for this workspace only. A whole path is found where it says.
 fn found(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(Into::into);
-    let peers = workspace::root().join(PEERS).join("bin");
+    let own = [PEERS, PYTHON].map(|directory| workspace::root().join(directory).join("bin"));
     let postgresql = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let postgresql = postgresql.flatten().map(|release| release.path().join("bin"));
     env::split_paths(&path)
         .chain(sbin)
         .chain(postgresql)
-        .chain([peers])
+        .chain(own)
         .any(|directory| is_file(&directory, program))
 }
 

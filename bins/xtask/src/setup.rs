@@ -30,6 +30,7 @@ fn install(component: &Component) -> Result<(), Error> {
     match component.source {
         Source::Apt(package) => apt(package),
         Source::Cargo(package) => cargo(package),
+        Source::Pip(package) => pip(package),
         Source::CargoPeer { package, locked } => cargo_peer(package, locked),
         Source::GoPeer(package) => go(&["install", package]),
         Source::GoTestPeer(directory) => {
@@ -90,6 +91,17 @@ fn cargo(package: &str) -> Result<(), String> {
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "0"),
     )
+}
+
+/// In an environment of its own: Debian's Python takes nothing from elsewhere.
+fn pip(package: &str) -> Result<(), String> {
+    let environment = workspace::root().join(component::PYTHON);
+    let make = || run_program(Command::new("python3").args(["-m", "venv"]).arg(&environment));
+    if make().is_err() {
+        apt("python3-venv")?;
+        make()?;
+    }
+    run_program(Command::new(environment.join("bin/pip")).args(["install", "--quiet", package]))
 }
 
 /// What is measured is built as its authors build it.

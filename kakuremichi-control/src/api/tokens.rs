@@ -27,6 +27,8 @@ use crate::{
 /// What a node is.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+// People have roles too, and a document has one schema of a name.
+#[schema(as = NodeRoleView)]
 pub(crate) enum RoleView {
     /// An agent.
     Agent,

@@ -43,7 +43,17 @@ impl Control {
     /// It does not come up.
     #[must_use]
     pub fn start(host: Host, data: &Path) -> Self {
-        Self::start_at(host, data, NAME, &[])
+        Self::start_with(host, data, &[])
+    }
+
+    /// Starts one with further flags.
+    ///
+    /// # Panics
+    ///
+    /// It does not come up.
+    #[must_use]
+    pub fn start_with(host: Host, data: &Path, flags: &[&str]) -> Self {
+        Self::start_at(host, data, NAME, &[], flags)
     }
 
     /// Starts one whose database is a PostgreSQL server's.
@@ -53,7 +63,7 @@ impl Control {
     /// It does not come up.
     #[must_use]
     pub fn start_on_database(host: Host, data: &Path, url: &str) -> Self {
-        Self::start_at(host, data, NAME, &["--database", url])
+        Self::start_at(host, data, NAME, &["--database", url], &[])
     }
 
     /// Starts one that is reached by its host's address: for those who cannot resolve names.
@@ -65,7 +75,7 @@ impl Control {
     pub fn start_by_address(host: Host, data: &Path) -> Self {
         let address = host.at(PORT).to_string();
         let address = address.rsplit_once(':').map_or("", |(host, _)| host).to_owned();
-        Self::start_at(host, data, &address, &[])
+        Self::start_at(host, data, &address, &[], &[])
     }
 
     /// Starts another instance on the database of this one, with the identity and the authority of this one, and
@@ -81,17 +91,17 @@ impl Control {
             fs::copy(self.data.join(name), data.join(name)).unwrap();
         }
         let database: Vec<&str> = self.database.iter().map(String::as_str).collect();
-        let mut other = Self::start_at(host, data, NAME, &database);
+        let mut other = Self::start_at(host, data, NAME, &database, &[]);
         self.addresses.extend(&other.addresses);
         other.addresses.clone_from(&self.addresses);
         other
     }
 
-    fn start_at(host: Host, data: &Path, name: &str, database: &[&str]) -> Self {
+    fn start_at(host: Host, data: &Path, name: &str, database: &[&str], flags: &[&str]) -> Self {
         let url = format!("https://{name}:{PORT}");
         let program = Program::ours("kakuremichi-control").arg("run").on(&host);
         let program = program.args(["--public-url", &url, "--listen", &everywhere(&host, PORT)]);
-        let program = logged(program.arg("--data").arg(data).args(database));
+        let program = logged(program.arg("--data").arg(data).args(database).args(flags));
         let mut process = program.start();
         process.ready(ADMIN);
         let mut control = Self {
@@ -128,6 +138,12 @@ impl Control {
     #[must_use]
     pub const fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// An API key of it, with every right.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// Its process.
