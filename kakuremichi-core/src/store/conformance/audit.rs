@@ -13,7 +13,14 @@ use crate::{
 
 async fn deed(store: &dyn Store, audit: AuditEntry) {
     let mutations = Vec::new();
-    store.commit(Batch { mutations, audit }).await.expect("works");
+    store
+        .commit(Batch {
+            mutations,
+            audit,
+            request: None,
+        })
+        .await
+        .expect("works");
 }
 
 async fn rows(store: &dyn Store, query: &AuditQuery) -> Vec<AuditRow> {

@@ -8,7 +8,14 @@ async fn deeds(store: &dyn Store, count: usize) {
     for n in 0..count {
         let audit = sample::audit(&format!("test.{n}"));
         let mutations = Vec::new();
-        store.commit(Batch { mutations, audit }).await.unwrap();
+        store
+            .commit(Batch {
+                mutations,
+                audit,
+                request: None,
+            })
+            .await
+            .unwrap();
     }
 }
 
