@@ -43,6 +43,16 @@ pub const AIOSMTPD: Component = Component {
     name: "aiosmtpd",
     program: "aiosmtpd",
 };
+/// What runs programs from npm.
+pub const NODE: Component = Component {
+    name: "nodejs",
+    program: "node",
+};
+/// An OpenID Connect provider, from npm.
+pub const OIDC_PROVIDER: Component = Component {
+    name: "oidc-provider",
+    program: "oidc-provider/package.json",
+};
 /// A PostgreSQL server, which Debian keeps out of PATH.
 pub const POSTGRESQL: Component = Component {
     name: "postgresql",
@@ -87,9 +97,16 @@ pub fn path(program: &str) -> Option<PathBuf> {
     env::split_paths(&path)
         .chain(sbin)
         .chain(postgresql())
-        .chain([PathBuf::from(PYTHON)])
+        .chain([PathBuf::from(PYTHON), node_modules()])
         .map(|directory| directory.join(program))
         .find(|file| file.is_file())
+}
+
+/// Where what comes from npm is.
+#[must_use]
+pub fn node_modules() -> PathBuf {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    PathBuf::from(root).join("target/npm/node_modules")
 }
 
 /// The directories of the PostgreSQL releases that are installed, the newest first.

@@ -25,6 +25,7 @@ pub mod component;
 pub mod deployment;
 pub mod geo;
 pub mod net;
+pub mod oidc;
 pub mod origin;
 pub mod pattern;
 pub mod postgres;

@@ -21,6 +21,8 @@ pub(crate) enum Need {
 pub(crate) enum Source {
     /// A Debian package.
     Apt(&'static str),
+    /// A package on npm, with its version.
+    Npm(&'static str),
     /// A program on crates.io.
     Cargo(&'static str),
     /// A program of PyPI, with its version.
@@ -42,6 +44,9 @@ pub(crate) const PEERS: &str = "target/peers";
 
 /// The Python environment of what comes from PyPI, from the root of the workspace.
 pub(crate) const PYTHON: &str = "target/python";
+
+/// Where packages from npm are installed, from the root of the workspace.
+pub(crate) const NPM: &str = "target/npm";
 
 /// Something that is installed once.
 #[derive(Debug)]
@@ -106,6 +111,28 @@ pub(crate) const ALL: &[Component] = &[
         source: Source::Pip("schemathesis==4.32.5"),
         need: Need::Tests,
         purpose: "asks the REST API whether it does what its document says",
+    },
+    Component {
+        name: "nodejs",
+        programs: &["node"],
+        source: Source::Apt("nodejs"),
+        need: Need::Tests,
+        purpose: "runs what comes from npm",
+    },
+    Component {
+        name: "npm",
+        programs: &["npm"],
+        source: Source::Apt("npm"),
+        need: Need::Tests,
+        purpose: "installs what comes from npm",
+    },
+    // The newest that Debian 12's Node runs.
+    Component {
+        name: "oidc-provider",
+        programs: &["oidc-provider/package.json"],
+        source: Source::Npm("oidc-provider@8"),
+        need: Need::Tests,
+        purpose: "an OpenID Connect provider",
     },
     Component {
         name: "cargo-deny",
@@ -244,12 +271,14 @@ fn found(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(Into::into);
     let own = [PEERS, PYTHON].map(|directory| workspace::root().join(directory).join("bin"));
+    let modules = workspace::root().join(NPM).join("node_modules");
     let postgresql = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let postgresql = postgresql.flatten().map(|release| release.path().join("bin"));
     env::split_paths(&path)
         .chain(sbin)
         .chain(postgresql)
         .chain(own)
+        .chain([modules])
         .any(|directory| is_file(&directory, program))
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn run(steps: &mut Steps, need: Need, without: &[String]) -> Result<(
 fn install(component: &Component) -> Result<(), Error> {
     match component.source {
         Source::Apt(package) => apt(package),
+        Source::Npm(package) => npm(package),
         Source::Cargo(package) => cargo(package),
         Source::Pip(package) => pip(package),
         Source::CargoPeer { package, locked } => cargo_peer(package, locked),
@@ -78,6 +79,22 @@ fn apt_get(words: &[&str]) -> Result<(), String> {
             .arg("--quiet")
             .args(words)
             .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}
+
+fn npm(package: &str) -> Result<(), String> {
+    let directory = workspace::root().join(component::NPM);
+    run_program(
+        Command::new("npm")
+            .args([
+                "install",
+                "--no-audit",
+                "--no-fund",
+                "--ignore-scripts",
+                "--prefix",
+            ])
+            .arg(directory)
+            .arg(package),
     )
 }
 
