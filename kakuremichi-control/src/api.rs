@@ -13,6 +13,7 @@ mod extract;
 mod groups;
 mod guard;
 mod idempotency;
+mod identity_providers;
 mod invitations;
 mod link;
 mod mailed;

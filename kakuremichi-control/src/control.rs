@@ -22,10 +22,12 @@ use kakuremichi_proto::{
     identity::{CanonicalUrl, Signer, UrlError},
     session::ServerConfig,
 };
+use rustls::RootCertStore;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     api::{self, Busy, Hosts, Meter, Origin, Rates},
+    federation::Federation,
     hub::{Counters, Hub, HubState, Presence},
     identity::{Ed25519, Identity, IdentityError},
     mail::Mailer,
@@ -69,6 +71,7 @@ pub struct ControlBuilder {
     authenticator: Option<Arc<dyn Authenticator>>,
     sinks: Vec<Arc<dyn AuditSink>>,
     mail: Option<Mailer>,
+    provider_roots: Option<RootCertStore>,
     lease: Duration,
     origins: BTreeSet<Origin>,
     hosts: Vec<Hostname>,
@@ -107,6 +110,7 @@ pub(crate) struct Owner {
     pub(crate) busy: Busy,
     pub(crate) hosts: Hosts,
     pub(crate) origins: BTreeSet<Origin>,
+    pub(crate) federation: Federation,
     board: Arc<PlanBoard>,
     state: watch::Sender<HubState>,
     ready: watch::Sender<bool>,
@@ -138,6 +142,7 @@ impl Control {
             authenticator: None,
             sinks: Vec::new(),
             mail: None,
+            provider_roots: None,
             lease: LEASE,
             origins: BTreeSet::new(),
             hosts: Vec::new(),
@@ -287,6 +292,14 @@ impl ControlBuilder {
         }
     }
 
+    /// The authorities that vouch for identity providers, in the place of the system's.
+    pub fn trust_providers_by(self, roots: RootCertStore) -> Self {
+        Self {
+            provider_roots: Some(roots),
+            ..self
+        }
+    }
+
     /// How long an agent may be gone before what it declared as ephemeral is removed: [`LEASE`], unless this
     /// is called.
     pub fn lease(self, lease: Duration) -> Self {
@@ -354,6 +367,7 @@ impl ControlBuilder {
             hosts: Hosts::new(&public_url, self.hosts),
             origins: self.origins,
             public_url,
+            federation: Federation::new(self.provider_roots),
             board,
             state,
             ready: watch::Sender::new(false),

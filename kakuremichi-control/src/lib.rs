@@ -25,6 +25,7 @@ pub mod tls;
 
 mod browser;
 mod control;
+mod federation;
 mod identity;
 mod lease;
 mod mail;

@@ -5,10 +5,12 @@
 //! the API once, when Control starts.
 
 mod reference;
+mod providers;
 mod rendered;
 mod service;
 mod sign_in;
 
+pub(crate) use providers::redirect_uri;
 pub(crate) use sign_in::sign_in_path;
 
 use axum::{
@@ -35,7 +37,10 @@ const REFERENCE: &str = "/reference";
 pub(crate) const VERIFY: &str = "/verify";
 
 pub(crate) fn router(app: App) -> Router {
-    files().merge(sign_in::router().merge(service::router()).with_state(app))
+    let rendered = sign_in::router()
+        .merge(providers::router())
+        .merge(service::router());
+    files().merge(rendered.with_state(app))
 }
 
 fn files() -> Router {

@@ -20,6 +20,7 @@ mod nodes;
 mod organizations;
 mod passwords;
 mod policies;
+mod providers;
 mod resolve;
 mod roles;
 mod seal;
@@ -33,6 +34,7 @@ mod tokens;
 mod totp;
 mod usage;
 mod users;
+mod vouched;
 
 pub use actor::{Actor, Person};
 pub use api_keys::{ApiKeyDraft, NewApiKey};
@@ -47,7 +49,9 @@ pub use invitations::{AcceptDraft, INVITATION_LIFE, InvitationDraft, NewInvitati
 pub use mailed::{RESET_LIFE, ResetDraft, VERIFICATION_LIFE};
 pub use members::Place;
 pub use names::{parse_endpoint, parse_host, parse_host_pattern};
+pub use organizations::MIN_SESSION_LIFE;
 pub use passwords::{MAX_PASSWORD, MAX_WAITING_PASSWORDS};
+pub use providers::{MAX_PROVIDERS, ProviderDraft};
 pub use roles::{OWNER, RoleDraft};
 pub(crate) use seal::Seal;
 pub use services::MAX_ENCODED_SERVICE;
@@ -64,6 +68,7 @@ pub use totp::{NewTotp, TotpSecret};
 pub(crate) use usage::forget_for_ever;
 pub use usage::{MAX_USAGE_POINTS, UsageWish};
 pub use users::{MIN_PASSWORD, UserChange, parse_email};
+pub use vouched::{ATTEMPT_LIFE, Vouched};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -135,6 +140,7 @@ struct Inner {
     throttle: Mutex<throttle::Throttle>,
     /// Of mails that anybody can have sent to any address.
     mails: Mutex<throttle::Throttle>,
+    used_attempts: Mutex<vouched::UsedAttempts>,
     seal: Seal,
     url: CanonicalUrl,
     mail: Option<Mailer>,
@@ -219,6 +225,7 @@ impl UseCases {
             passwords: passwords::Passwords::default(),
             throttle: Mutex::default(),
             mails: Mutex::default(),
+            used_attempts: Mutex::default(),
             seal,
             url,
             mail,
@@ -352,6 +359,7 @@ impl UseCases {
             let organization = Organization {
                 id: OrganizationId::from_bytes(random()?),
                 name: name.clone(),
+                accounts: Default::default(),
                 created: now(),
             };
             let (id, actor) = (organization.id, Actor::control(organization.id));

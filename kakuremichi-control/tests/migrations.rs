@@ -5,7 +5,7 @@ use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use kakuremichi_control::store::{ConnectError, SqlStore};
 use kakuremichi_core::{
-    model::{ApiKey, Permissions, Service, ServiceKind},
+    model::{AccountPolicy, ApiKey, Organization, Permissions, Service, ServiceKind},
     net::Overlay,
     policy::Access,
     store::{
@@ -58,8 +58,13 @@ fn records() -> [StoreRecord; 8] {
         maker: None,
         ..sample::api_key(0, 7)
     };
+    // Nothing was asked of accounts.
+    let organization = Organization {
+        accounts: AccountPolicy::default(),
+        ..sample::organization(0)
+    };
     [
-        sample::organization(0).into(),
+        organization.into(),
         sample::agent(0, 1).into(),
         sample::gateway(0, 2).into(),
         sample::site(0, 3).into(),

@@ -132,6 +132,18 @@ codes! {
     KEY_BUSY = "KKM-A021";
     /// The request was carried out before, and its answer is not there any more.
     ANSWER_GONE = "KKM-A022";
+    /// The organization asks for two factors.
+    MULTI_FACTOR = "KKM-A031";
+    /// The organization takes no password.
+    NO_PASSWORDS = "KKM-A032";
+    /// The session is older than the organization lets one be.
+    SESSION_AGE = "KKM-A033";
+    /// The session counts in another organization only.
+    OTHER_ORGANIZATION = "KKM-A034";
+    /// What an identity provider said lets nobody in.
+    PROVIDER_REFUSED = "KKM-A035";
+    /// An identity provider cannot be reached, or breaks the protocol.
+    PROVIDER_BROKEN = "KKM-A036";
 
     /// No service has this host.
     NO_SERVICE = "KKM-G001";

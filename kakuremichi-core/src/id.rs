@@ -113,6 +113,8 @@ ids! {
     SessionId = "ses_";
     /// A policy that services and routes share.
     PolicyId = "pol_";
+    /// An identity provider.
+    ProviderId = "idp_";
 }
 
 fn parse(text: &str, prefix: &'static str) -> Result<[u8; 16], ParseIdError> {

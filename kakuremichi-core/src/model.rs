@@ -1,21 +1,26 @@
-//! What Control stores. Users and their sessions are of the whole Control; everything else
-//! belongs to one organization. What would be illegal cannot be
+//! What Control stores. Users, their sessions and some identity providers are of the whole Control;
+//! everything else belongs to one organization. What would be illegal cannot be
 //! written down.
 
 mod credential;
 mod node;
 mod people;
 mod permission;
+mod provider;
 mod service;
 mod session;
 
 pub use credential::{ApiKey, DeclareScope, EnrolmentToken, Role, TokenUnusable};
-pub use node::{Node, NodeKind, Organization, Site};
+pub use node::{AccountPolicy, Node, NodeKind, Organization, Site};
 pub use people::{
     EndedSession, Group, Invitation, MAX_MEMBER_GROUPS, MAX_MEMBER_ROLES, MAX_RECOVERY_CODES, MailedSecret,
     Member, PersonName, PersonNameError, Totp, User, UserRole,
 };
 pub use permission::{Permission, Permissions, UnknownPermission};
+pub use provider::{
+    ClaimNames, IdentityProvider, LinkedIdentity, MAX_GROUP_ROLES, MAX_IDENTITIES, MAX_PROVIDER_SCOPES,
+    MAX_SUBJECT, ProviderProtocol,
+};
 pub use service::{
     Health, HealthCheck, Lifetime, MAX_HEALTH_PATH, MAX_HOSTS, MAX_ROUTES, MAX_SOCKET_PATH, MAX_TARGETS,
     Pool, Route, Service, ServiceError, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme,

@@ -2,7 +2,8 @@
 
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
 use kakuremichi_core::{
-    model::{PersonName, User},
+    id::ProviderId,
+    model::{LinkedIdentity, PersonName, User},
     secret::Secret,
 };
 use kakuremichi_proto::identity::InvitationText;
@@ -11,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{
     App,
-    extract::{At, Body, etag},
+    extract::{At, Body, Id, etag},
     guard::Shown,
     members::MemberView,
     problem::Problem,
@@ -42,6 +43,8 @@ pub(crate) struct UserView {
     totp: bool,
     /// How many recovery codes were not used yet.
     recovery_codes: usize,
+    /// Who the person is at identity providers.
+    identities: Vec<LinkedIdentityView>,
     /// Since when the account is disabled.
     #[schema(value_type = Option<String>, format = DateTime)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,6 +52,29 @@ pub(crate) struct UserView {
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     created_at: TimeText,
+}
+
+/// Who a person is at an identity provider.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LinkedIdentityView {
+    /// The identifier of the provider.
+    #[schema(example = "idp_aebagbafaydqqcikbmga2dqpca")]
+    provider: String,
+    /// The subject there.
+    subject: String,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    linked_at: TimeText,
+}
+
+impl From<LinkedIdentity> for LinkedIdentityView {
+    fn from(identity: LinkedIdentity) -> Self {
+        Self {
+            provider: identity.provider.to_string(),
+            subject: identity.subject,
+            linked_at: identity.since.into(),
+        }
+    }
 }
 
 /// What may be changed of the own account.
@@ -247,6 +273,19 @@ pub(super) async fn join(
     Ok((StatusCode::CREATED, etag(member.version), Json(view)))
 }
 
+/// Takes the links to an identity provider from the caller's account. Other sessions end.
+#[utoipa::path(delete, path = "/api/v1/account/identities/{id}", tag = "account", params(("id" = String, Path)),
+    responses((status = 204), (status = 401, body = Problem), (status = 403, body = Problem),
+              (status = 404, body = Problem)))]
+pub(super) async fn unlink(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<ProviderId>,
+) -> Result<StatusCode, Problem> {
+    app.use_cases.unlink_identity(&actor, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 impl From<User> for UserView {
     fn from(user: User) -> Self {
         Self {
@@ -257,6 +296,7 @@ impl From<User> for UserView {
             verified: user.verified.is_some(),
             totp: user.totp.is_some(),
             recovery_codes: user.recovery_codes.len(),
+            identities: user.identities.into_iter().map(Into::into).collect(),
             disabled_at: user.disabled.map(Into::into),
             created_at: user.created.into(),
         }

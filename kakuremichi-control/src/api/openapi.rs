@@ -13,9 +13,9 @@ use utoipa::{
 };
 
 use super::{
-    App, Requirement, account, api_keys, audit, groups, invitations, link, mailed, members, nodes,
-    organization, organizations, policies, roles, routes::Route, services, sessions, simulate, sites, tokens,
-    usage, users,
+    App, Requirement, account, api_keys, audit, groups, identity_providers, invitations, link, mailed, members,
+    nodes, organization, organizations, policies, roles, routes::Route, services, sessions, simulate, sites,
+    tokens, usage, users,
 };
 
 #[derive(OpenApi)]
@@ -30,6 +30,8 @@ use super::{
         link::open,
         organization::me,
         organization::get,
+        organization::accounts,
+        organization::set_accounts,
         sessions::create,
         sessions::list,
         sessions::delete_current,
@@ -41,6 +43,7 @@ use super::{
         account::set_totp,
         account::remove_totp,
         account::join,
+        account::unlink,
         mailed::request_verification,
         mailed::verify,
         mailed::request_reset,
@@ -74,6 +77,11 @@ use super::{
         roles::get,
         roles::update,
         roles::delete,
+        identity_providers::list,
+        identity_providers::create,
+        identity_providers::get,
+        identity_providers::update,
+        identity_providers::delete,
         tokens::list,
         tokens::create,
         tokens::get,

@@ -1,12 +1,15 @@
 //! Who the caller is.
 
-use axum::{Extension, Json, extract::State};
-use kakuremichi_core::model::Organization;
-use serde::Serialize;
+use std::time::Duration;
+
+use axum::{Extension, Json, extract::State, response::IntoResponse};
+use kakuremichi_core::model::{AccountPolicy, Organization};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
     App,
+    extract::{Body, IfMatch, etag},
     problem::Problem,
     text::{PermissionsText, TimeText},
 };
@@ -76,6 +79,77 @@ pub(super) async fn get(
     Extension(actor): Extension<Actor>,
 ) -> Result<Json<OrganizationView>, Problem> {
     view(&app, &actor).await.map(Json)
+}
+
+/// What an organization asks of the accounts of its members, whenever they act in it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccountPolicyView {
+    /// Whether two factors are asked for.
+    multi_factor: bool,
+    /// For how many minutes a session counts after it began: 5 at least; as long as it lasts if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session_minutes: Option<u32>,
+    /// Whether a password counts, alone or with a second factor.
+    passwords: bool,
+}
+
+/// Reads what the caller's organization asks of accounts.
+#[utoipa::path(get, path = "/api/v1/organization/accounts", tag = "organization", responses(
+    (status = 200, body = AccountPolicyView),
+    (status = 401, body = Problem),
+))]
+pub(super) async fn accounts(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+) -> Result<impl IntoResponse, Problem> {
+    let organization = app.use_cases.organization(&actor).await?;
+    let view = AccountPolicyView::from(organization.value.accounts);
+    Ok((etag(organization.version), Json(view)))
+}
+
+/// Says what the caller's organization asks of accounts. It counts from the next request of each member on. Whoever
+/// signed in says only what their own session has.
+#[utoipa::path(put, path = "/api/v1/organization/accounts", tag = "organization", request_body = AccountPolicyView,
+    params(("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
+    responses((status = 200, body = AccountPolicyView), (status = 400, body = Problem),
+              (status = 401, body = Problem), (status = 403, body = Problem), (status = 412, body = Problem)))]
+pub(super) async fn set_accounts(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    IfMatch(expected): IfMatch,
+    Body(input): Body<AccountPolicyView>,
+) -> Result<impl IntoResponse, Problem> {
+    let stored = app
+        .use_cases
+        .set_account_policy(&actor, input.into(), expected)
+        .await?;
+    let view = AccountPolicyView::from(stored.value.accounts);
+    Ok((etag(stored.version), Json(view)))
+}
+
+impl From<AccountPolicy> for AccountPolicyView {
+    fn from(policy: AccountPolicy) -> Self {
+        let minutes = policy.session_life.map(|life| life.as_secs() / 60);
+        Self {
+            multi_factor: policy.multi_factor,
+            session_minutes: minutes.map(|minutes| u32::try_from(minutes).unwrap_or(u32::MAX)),
+            passwords: policy.passwords,
+        }
+    }
+}
+
+impl From<AccountPolicyView> for AccountPolicy {
+    fn from(view: AccountPolicyView) -> Self {
+        let life = view
+            .session_minutes
+            .map(|minutes| Duration::from_secs(u64::from(minutes) * 60));
+        Self {
+            multi_factor: view.multi_factor,
+            session_life: life,
+            passwords: view.passwords,
+        }
+    }
 }
 
 async fn view(app: &App, actor: &Actor) -> Result<OrganizationView, Problem> {

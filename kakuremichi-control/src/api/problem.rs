@@ -119,7 +119,19 @@ impl From<UseCaseError> for Problem {
             UseCaseError::WrongCredentials | UseCaseError::SecondFactor | UseCaseError::SignInOver => {
                 StatusCode::UNAUTHORIZED
             }
-            UseCaseError::Exceeds(_)
+            UseCaseError::SessionAge => StatusCode::UNAUTHORIZED,
+            UseCaseError::ProviderBroken(source) => {
+                tracing::warn!(
+                    error = &**source as &dyn std::error::Error,
+                    "an identity provider failed"
+                );
+                StatusCode::BAD_GATEWAY
+            }
+            UseCaseError::MultiFactor
+            | UseCaseError::NoPasswords
+            | UseCaseError::OtherOrganization
+            | UseCaseError::Provider(_)
+            | UseCaseError::Exceeds(_)
             | UseCaseError::NoAdministrator
             | UseCaseError::NoPerson
             | UseCaseError::NoMember

@@ -7,8 +7,9 @@ use axum::{
 use kakuremichi_core::model::Permission;
 
 use super::{
-    App, Requirement, account, api_keys, audit, groups, invitations, link, mailed, members, nodes, openapi,
-    organization, organizations, policies, roles, services, sessions, simulate, sites, tokens, usage, users,
+    App, Requirement, account, api_keys, audit, groups, identity_providers, invitations, link, mailed,
+    members, nodes, openapi, organization, organizations, policies, roles, services, sessions, simulate,
+    sites, tokens, usage, users,
 };
 
 /// A row: what is at a path, and who may have it.
@@ -59,6 +60,8 @@ table! {
 
     GET "/me" Anybody organization::me;
     GET "/organization" Anybody organization::get;
+    GET "/organization/accounts" Anybody organization::accounts;
+    PUT "/organization/accounts" OrganizationWrite organization::set_accounts;
 
     POST "/sessions" Public sessions::create;
     GET "/sessions" Person sessions::list;
@@ -71,6 +74,7 @@ table! {
     PUT "/account/totp" Person account::set_totp;
     DELETE "/account/totp" Person account::remove_totp;
     POST "/account/organizations" Person account::join;
+    DELETE "/account/identities/{id}" Person account::unlink;
     POST "/account/verification" Person mailed::request_verification;
     POST "/verifications" Public mailed::verify;
     POST "/password-resets" Public mailed::request_reset;
@@ -110,6 +114,12 @@ table! {
     GET "/roles/{id}" RolesRead roles::get;
     PUT "/roles/{id}" RolesWrite roles::update;
     DELETE "/roles/{id}" RolesWrite roles::delete;
+
+    GET "/identity-providers" ProvidersRead identity_providers::list;
+    POST "/identity-providers" ProvidersWrite identity_providers::create;
+    GET "/identity-providers/{id}" ProvidersRead identity_providers::get;
+    PUT "/identity-providers/{id}" ProvidersWrite identity_providers::update;
+    DELETE "/identity-providers/{id}" ProvidersWrite identity_providers::delete;
 
     GET "/tokens" TokensRead tokens::list;
     POST "/tokens" TokensWrite tokens::create;

@@ -23,16 +23,18 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
-    Control, identity_key,
+    Control, ControlBuilder, identity_key,
     service::{Actor, ApiKeyDraft},
     store::SqlStore,
 };
 
+mod accounts;
 mod audit;
 mod browser;
 mod door;
 mod people;
 mod repeats;
+mod providers;
 mod usage;
 
 use people::{PASSWORD, text};
@@ -46,14 +48,17 @@ struct Api {
 
 impl Api {
     async fn start() -> Self {
+        Self::start_with(|builder| builder).await
+    }
+
+    async fn start_with(more: impl FnOnce(ControlBuilder) -> ControlBuilder) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = SqlStore::open(directory.path().join("control.db")).await.unwrap();
-        let control = Control::builder(store)
+        let builder = Control::builder(store)
             .public_url("https://control.example.net/km")
             .identity(identity_key().unwrap().expose())
-            .authenticator(Directory)
-            .build()
-            .unwrap();
+            .authenticator(Directory);
+        let control = more(builder).build().unwrap();
         let actor = control.use_cases().control().await.unwrap();
         Self {
             key: Self::key_for(&control, &actor).await,
@@ -802,6 +807,7 @@ async fn another_organizations_things_are_not_found() {
     let organization = kakuremichi_core::model::Organization {
         id: OrganizationId::from_bytes([9; 16]),
         name: "other".parse().unwrap(),
+        accounts: Default::default(),
         created: crate::service::now(),
     };
     let actor = Actor::control(organization.id);

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 /// The longest, in bytes: the deep link of a service is in it.
-const MAX: usize = 4096;
+const MAX: usize = 2048;
 
 /// A path with perhaps a query, below the path where Control is mounted. It names no host, whoever reads it
 /// however: behind Control's URL it stays on Control.

@@ -8,10 +8,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use kakuremichi_core::{model::User, secret::Secret};
+use kakuremichi_core::{model::User, name::Label, secret::Secret};
 use serde::Deserialize;
 
-use super::rendered::{check_own, page, refused};
+use super::{
+    providers::{Button, buttons},
+    rendered::{check_own, page, refused},
+};
 use crate::{
     api::{App, At, status_of, written},
     browser::{Browser, ReturnPath, signed_in, to_sign_in},
@@ -22,16 +25,18 @@ use crate::{
 const SIGN_IN: &str = "/sign-in";
 const CODE: &str = "/sign-in/code";
 const SIGN_OUT: &str = "/sign-out";
-const ACCOUNT: &str = "/account";
+pub(super) const ACCOUNT: &str = "/account";
 /// The largest form, in bytes. A larger one is refused.
 const MAX_FORM: usize = 16 * 1024;
 
 /// What the page is asked with.
 #[derive(Debug, Deserialize)]
-struct Asked {
+pub(super) struct Asked {
     /// Where to go back to: a [`ReturnPath`].
     #[serde(rename = "return")]
-    back: Option<String>,
+    pub(super) back: Option<String>,
+    /// The name of the organization whose identity providers are shown too.
+    organization: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -57,6 +62,9 @@ struct SignInPage<'a> {
     problem: Option<&'a str>,
     back: Option<&'a ReturnPath>,
     email: &'a str,
+    /// The same as a query, for links.
+    query: &'a str,
+    providers: &'a [Button],
 }
 
 #[derive(Template)]
@@ -71,9 +79,9 @@ struct CodePage<'a> {
 
 #[derive(Template)]
 #[template(path = "onward.html")]
-struct OnwardPage<'a> {
-    base: &'a str,
-    onward: &'a str,
+pub(super) struct OnwardPage<'a> {
+    pub(super) base: &'a str,
+    pub(super) onward: &'a str,
 }
 
 #[derive(Template)]
@@ -82,6 +90,8 @@ struct AccountPage<'a> {
     base: &'a str,
     user: &'a User,
     until: String,
+    /// Those to which the account can be linked.
+    providers: &'a [Button],
 }
 
 pub(super) fn router() -> Router<App> {
@@ -121,7 +131,18 @@ async fn show(State(app): State<App>, Query(asked): Query<Asked>, headers: Heade
             let (base, onward) = (app.public_url.path(), onward.as_str());
             page(StatusCode::OK, &OnwardPage { base, onward })
         }
-        Ok(None) => form(&app, StatusCode::OK, None, back.as_ref(), ""),
+        Ok(None) => {
+            let organization = asked.organization.and_then(|name| name.parse().ok());
+            form(
+                &app,
+                StatusCode::OK,
+                None,
+                back.as_ref(),
+                "",
+                organization.as_ref(),
+            )
+            .await
+        }
         Err(error) => failed(error, |status, problem| refused(&app, status, problem)),
     }
 }
@@ -149,9 +170,7 @@ async fn with_password(
         Ok(SignInStep::Code(continuation)) => {
             code_form(&app, StatusCode::OK, None, back.as_ref(), continuation.expose())
         }
-        Err(error) => failed(error, |status, problem| {
-            form(&app, status, Some(problem), back.as_ref(), &sent.email)
-        }),
+        Err(error) => again(&app, error, back.as_ref(), &sent.email).await,
     }
 }
 
@@ -173,9 +192,7 @@ async fn with_code(
                 code_form(&app, status, Some(problem), back.as_ref(), continuation.expose())
             })
         }
-        Err(error) => failed(error, |status, problem| {
-            form(&app, status, Some(problem), back.as_ref(), "")
-        }),
+        Err(error) => again(&app, error, back.as_ref(), "").await,
     }
 }
 
@@ -183,10 +200,15 @@ async fn with_code(
 async fn account(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Response {
     match signed_in(&app, &headers).await {
         Ok(Some((session, user))) => {
+            let providers = match app.use_cases.providers_of_user(&session.value, &user.value).await {
+                Ok(providers) => buttons(providers),
+                Err(error) => return failed(error, |status, problem| refused(&app, status, problem)),
+            };
             let account = AccountPage {
                 base: app.public_url.path(),
                 user: &user.value,
                 until: written(session.value.expires),
+                providers: &providers,
             };
             page(StatusCode::OK, &account)
         }
@@ -225,7 +247,7 @@ fn sent_form<T>(
     Ok((sent, back))
 }
 
-fn return_path(app: &App, text: Option<String>) -> Result<Option<ReturnPath>, Box<Response>> {
+pub(super) fn return_path(app: &App, text: Option<String>) -> Result<Option<ReturnPath>, Box<Response>> {
     let path = text.map(|text| text.parse()).transpose();
     path.map_err(|_| {
         let problem = "The link is not good: `return` is no path on this Control.";
@@ -234,28 +256,43 @@ fn return_path(app: &App, text: Option<String>) -> Result<Option<ReturnPath>, Bo
 }
 
 /// Gives the browser its cookie; a session that it had is another's business (LESSONS, advisory 12).
-fn go_on(app: &App, begun: &NewSession, back: Option<&ReturnPath>) -> Response {
+pub(super) fn go_on(app: &App, begun: &NewSession, back: Option<&ReturnPath>) -> Response {
     let browser = Browser::of(&app.public_url);
     (browser.session(begun), browser.see(&sign_in_path(back))).into_response()
 }
 
-fn form(
+/// The form anew, with what was wrong.
+async fn again(app: &App, error: UseCaseError, back: Option<&ReturnPath>, email: &str) -> Response {
+    let failure = Failure::of(error);
+    let mut response = form(app, failure.status, Some(&failure.problem), back, email, None).await;
+    failure.mark(&mut response);
+    response
+}
+
+async fn form(
     app: &App,
     status: StatusCode,
     problem: Option<&str>,
     back: Option<&ReturnPath>,
     email: &str,
+    organization: Option<&Label>,
 ) -> Response {
     let base = app.public_url.path();
-    page(
-        status,
-        &SignInPage {
-            base,
-            problem,
-            back,
-            email,
-        },
-    )
+    let providers = match app.use_cases.providers_for(organization).await {
+        Ok(providers) => buttons(providers),
+        Err(error) => return failed(error, |status, problem| refused(app, status, problem)),
+    };
+    let path = sign_in_path(back);
+    let query = &path[SIGN_IN.len()..];
+    let form = SignInPage {
+        base,
+        problem,
+        back,
+        email,
+        query,
+        providers: &providers,
+    };
+    page(status, &form)
 }
 
 fn code_form(
@@ -277,15 +314,37 @@ fn code_form(
 }
 
 /// A refusal as the API has it, on a page.
-fn failed(error: UseCaseError, show: impl FnOnce(StatusCode, &str) -> Response) -> Response {
-    let wait = match &error {
-        UseCaseError::TooManyAttempts(wait) => Some(wait.as_secs() + 1),
-        _ => None,
-    };
-    let (status, problem) = status_of(error);
-    let mut response = show(status, &problem);
-    if let Some(seconds) = wait {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
+pub(super) fn failed(error: UseCaseError, show: impl FnOnce(StatusCode, &str) -> Response) -> Response {
+    let failure = Failure::of(error);
+    let mut response = show(failure.status, &failure.problem);
+    failure.mark(&mut response);
     response
+}
+
+struct Failure {
+    status: StatusCode,
+    problem: String,
+    /// Seconds after which the same may succeed.
+    wait: Option<u64>,
+}
+
+impl Failure {
+    fn of(error: UseCaseError) -> Self {
+        let wait = match &error {
+            UseCaseError::TooManyAttempts(wait) => Some(wait.as_secs() + 1),
+            _ => None,
+        };
+        let (status, problem) = status_of(error);
+        Self {
+            status,
+            problem,
+            wait,
+        }
+    }
+
+    fn mark(&self, response: &mut Response) {
+        if let Some(seconds) = self.wait {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+    }
 }

@@ -40,6 +40,8 @@ pub struct Person {
     pub session: SessionId,
     /// Whether the user administers this Control.
     pub administrator: bool,
+    /// The only organization in which the session counts, if there is one.
+    pub organization: Option<OrganizationId>,
 }
 
 impl Actor {
@@ -128,6 +130,15 @@ impl Actor {
         }
         let missing = permissions.iter().filter(|permission| !self.may(*permission));
         Err(UseCaseError::Exceeds(missing.collect()))
+    }
+
+    /// Checks that the person did not sign in by an organization's provider: whoever runs that is not to change who
+    /// they are elsewhere.
+    pub(super) fn everywhere(&self) -> Result<(), UseCaseError> {
+        match self.signed_in()?.organization {
+            Some(_) => Err(UseCaseError::OtherOrganization),
+            None => Ok(()),
+        }
     }
 
     /// The person, or a refusal: this is about a person's own account.

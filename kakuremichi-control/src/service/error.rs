@@ -122,6 +122,28 @@ pub enum UseCaseError {
     /// What a sign-in began with is not good any more.
     #[error("this sign-in took too long, or what it began with has changed: begin it again")]
     SignInOver,
+    /// The organization asks for two factors.
+    #[error(
+        "the organization asks for two factors: set up a second one in your account, and sign in with it"
+    )]
+    MultiFactor,
+    /// The organization takes no password.
+    #[error("the organization takes no password: sign in by an identity provider")]
+    NoPasswords,
+    /// The session is older than the organization lets one be.
+    #[error("the session is too old for the organization: sign out, and sign in again")]
+    SessionAge,
+    /// The session counts in another organization only.
+    #[error(
+        "you signed in by the identity provider of one organization, and act in that only: sign in otherwise"
+    )]
+    OtherOrganization,
+    /// An identity provider said nothing that would let somebody in.
+    #[error("{0}")]
+    Provider(&'static str),
+    /// An identity provider cannot be reached, or breaks the protocol.
+    #[error("the identity provider does not answer as it should")]
+    ProviderBroken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A code of the second factor is missing.
     #[error("a code of the second factor is needed")]
     SecondFactor,
@@ -192,6 +214,12 @@ impl UseCaseError {
             Self::WrongPassword => Code::WRONG_PASSWORD,
             Self::SecondFactor => Code::SECOND_FACTOR,
             Self::SignInOver => Code::SIGN_IN_OVER,
+            Self::MultiFactor => Code::MULTI_FACTOR,
+            Self::NoPasswords => Code::NO_PASSWORDS,
+            Self::SessionAge => Code::SESSION_AGE,
+            Self::OtherOrganization => Code::OTHER_ORGANIZATION,
+            Self::Provider(_) => Code::PROVIDER_REFUSED,
+            Self::ProviderBroken(_) => Code::PROVIDER_BROKEN,
             Self::TooManyAttempts(_) => Code::ATTEMPTS,
             Self::Invitation => Code::INVITATION,
             Self::Link => Code::LINK,
@@ -209,6 +237,7 @@ impl UseCaseError {
             | Self::Busy
             | Self::Repeated
             | Self::TooManyAttempts(_)
+            | Self::ProviderBroken(_)
             | Self::Store(_)
             | Self::Random => true,
             Self::Invalid(_)
@@ -241,6 +270,11 @@ impl UseCaseError {
             | Self::WrongPassword
             | Self::SecondFactor
             | Self::SignInOver
+            | Self::MultiFactor
+            | Self::NoPasswords
+            | Self::SessionAge
+            | Self::OtherOrganization
+            | Self::Provider(_)
             | Self::Link
             | Self::NoMail
             | Self::Invitation => false,
@@ -306,6 +340,7 @@ const fn noun(kind: RecordKind) -> &'static str {
         RecordKind::Invitation => "invitation",
         RecordKind::Session => "session",
         RecordKind::Policy => "policy",
+        RecordKind::IdentityProvider => "identity provider",
     }
 }
 
@@ -328,6 +363,8 @@ fn taken(key: &UniqueKey) -> String {
         UniqueKey::RoleName(_, name) => format!("another role is called {name}"),
         UniqueKey::GroupName(_, name) => format!("another group is called {name}"),
         UniqueKey::Membership(..) => "the user is in the organization already".to_owned(),
+        UniqueKey::ProviderName(_, name) => format!("another identity provider is called {name}"),
+        UniqueKey::LinkedIdentity(..) => "another account is linked to it".to_owned(),
         UniqueKey::SetUp
         | UniqueKey::TokenSecret(_)
         | UniqueKey::ApiKeySecret(_)

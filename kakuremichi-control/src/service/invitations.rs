@@ -224,6 +224,7 @@ impl UseCases {
             administrator: invitation.value.administrator,
             reset: None,
             verification: None,
+            identities: Vec::new(),
             verified: None,
             disabled: None,
             tickets_since: Timestamp::default(),
@@ -259,6 +260,7 @@ impl UseCases {
     /// When the invitation is not good or for another address, the person is in the organization already, or the
     /// storage fails.
     pub async fn join(&self, actor: &Actor, text: &InvitationText) -> Result<Stored<Member>, UseCaseError> {
+        actor.everywhere()?;
         let user = self.own_user(actor).await?;
         let invitation = self.open_invitation(text).await?;
         if invitation.value.email.as_ref() != Some(&user.value.email) {

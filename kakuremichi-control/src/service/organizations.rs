@@ -1,16 +1,21 @@
 //! Tenants.
 
+use std::time::Duration;
+
 use kakuremichi_core::{
     id::{MemberId, OrganizationId},
-    model::{Member, Node, Organization, Service, Site},
+    model::{AccountPolicy, Member, Node, Organization, Service, Session, Site},
     name::Label,
     store::{Mutation, Query, RecordId, RecordKind, Stored, Version},
 };
 
 use super::{
-    Actor, Listing, UseCaseError, UseCases, at_version, now, random, roles::owner_role, update,
+    Actor, Listing, UseCaseError, UseCases, at_version, now, random, roles::owner_role, sign_in::met, update,
     users::administrator, written,
 };
+
+/// The shortest time for which an organization lets a session count.
+pub const MIN_SESSION_LIFE: Duration = Duration::from_secs(5 * 60);
 
 impl UseCases {
     /// Makes an organization, with a role that has every permission. The administrator who makes it owns it.
@@ -26,6 +31,7 @@ impl UseCases {
         let organization = Organization {
             id: OrganizationId::from_bytes(random()?),
             name,
+            accounts: Default::default(),
             created: now(),
         };
         let role = owner_role(organization.id)?;
@@ -112,6 +118,38 @@ impl UseCases {
         };
         let mutations = vec![update(changed.clone(), organization.version)];
         self.commit(actor, "organization.update", id, mutations).await?;
+        Ok(written(changed, Some(organization.version)))
+    }
+
+    /// Says what the actor's organization asks of its members' accounts, from their next request on. Whoever signed
+    /// in says only what their own session has: nobody shuts themselves out.
+    ///
+    /// # Errors
+    /// When a session would live for less than [`MIN_SESSION_LIFE`], the actor's own has not what is asked for, it
+    /// changed since `expected`, or the storage fails.
+    pub async fn set_account_policy(
+        &self,
+        actor: &Actor,
+        accounts: AccountPolicy,
+        expected: Option<Version>,
+    ) -> Result<Stored<Organization>, UseCaseError> {
+        if accounts.session_life.is_some_and(|life| life < MIN_SESSION_LIFE) {
+            return Err(UseCaseError::field("session_minutes", "at least 5 minutes"));
+        }
+        let organization = self.organization(actor).await?;
+        at_version(&organization, expected)?;
+        if let Some(person) = actor.person {
+            let session = self.store().entity::<Session>(person.session).await?;
+            let session = session.ok_or(UseCaseError::NoPerson)?;
+            met(&accounts, &session.value, now())?;
+        }
+        let changed = Organization {
+            accounts,
+            ..organization.value
+        };
+        let id = changed.id;
+        let mutations = vec![update(changed.clone(), organization.version)];
+        self.commit(actor, "organization.accounts", id, mutations).await?;
         Ok(written(changed, Some(organization.version)))
     }
 

@@ -12,10 +12,13 @@ use data_encoding::BASE64URL_NOPAD;
 use kakuremichi_core::{
     email::EmailAddress,
     id::{OrganizationId, SessionId, UserId},
-    model::{EndedSession, MAX_USER_AGENT, Member, Organization, Permissions, Session, SignIn, User},
+    model::{
+        AccountPolicy, EndedSession, MAX_USER_AGENT, Member, Organization, Permissions, Session, SignIn, User,
+    },
     name::Label,
     secret::Secret,
     store::{CommitError, Mutation, Query, RecordKind, StoreRecord, Stored, UniqueKey},
+    time::Timestamp,
 };
 use kakuremichi_proto::identity::{SessionText, constant_time_eq, sha256};
 
@@ -76,6 +79,24 @@ pub struct NewSession {
     pub session: Stored<Session>,
     /// The text to send as a bearer token. It is shown this once: only a hash is stored.
     pub text: Secret<String>,
+}
+
+/// How a session begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) sign_in: SignIn,
+    /// The only organization in which the session counts.
+    pub(super) organization: Option<OrganizationId>,
+}
+
+impl From<SignIn> for Way {
+    /// Wherever the user is a member.
+    fn from(sign_in: SignIn) -> Self {
+        Self {
+            sign_in,
+            organization: None,
+        }
+    }
 }
 
 /// What becomes of a user's other sessions when one begins.
@@ -256,18 +277,23 @@ impl UseCases {
     pub(super) async fn begin_session(
         &self,
         user: UserId,
-        sign_in: SignIn,
+        way: impl Into<Way>,
         at: Whereabouts,
         mut mutations: Vec<Mutation>,
         others: Others,
         action: &str,
     ) -> Result<NewSession, UseCaseError> {
         let (text, created) = (SessionText::new(Secret::new(random()?)), now());
+        let Way {
+            sign_in,
+            organization,
+        } = way.into();
         let session = Session {
             id: SessionId::from_bytes(random()?),
             user,
             secret_hash: text.secret_hash(),
             sign_in,
+            organization,
             source: at.source.map(|source| source.to_canonical()),
             user_agent: cut(&at.user_agent).to_owned(),
             created,
@@ -312,6 +338,7 @@ impl UseCases {
             user,
             session: SessionId::from_bytes([0; 16]),
             administrator: false,
+            organization: None,
         };
         let organization = self.start().await?.organization;
         Ok(Actor::person(organization, person, Permissions::NONE))
@@ -353,13 +380,39 @@ impl UseCases {
         let person = Person {
             user: user.value.id,
             session: session.value.id,
-            administrator: user.value.administrator,
+            // Whoever runs an organization's provider is not to become an administrator by it.
+            administrator: user.value.administrator && session.value.organization.is_none(),
+            organization: session.value.organization,
         };
         let (organization, permissions) = match acting {
             Acting::Account => (self.start().await?.organization, Permissions::NONE),
-            Acting::In(choice) => self.rights(person, choice).await?,
+            Acting::In(choice) => {
+                let (organization, permissions) = self.rights(person, choice).await?;
+                self.counts_in(&session.value, organization).await?;
+                (organization, permissions)
+            }
         };
         Ok(Some(Actor::person(organization, person, permissions)))
+    }
+
+    /// Until when a session counts in an organization: if it began by a provider of that organization, or of nobody,
+    /// and has what the organization asks of accounts.
+    ///
+    /// # Errors
+    /// What is missing, or that the storage fails.
+    pub async fn counts_in(
+        &self,
+        session: &Session,
+        organization: OrganizationId,
+    ) -> Result<Timestamp, UseCaseError> {
+        if session.organization.is_some_and(|only| only != organization) {
+            return Err(UseCaseError::OtherOrganization);
+        }
+        let found = self.store().entity::<Organization>(organization).await?;
+        let policy = found.ok_or(UseCaseError::NoMember)?.value.accounts;
+        met(&policy, session, now())?;
+        let ends = policy.session_life.map(|life| session.created.after(life));
+        Ok(ends.map_or(session.expires, |ends| ends.min(session.expires)))
     }
 
     /// Where a person acts, and what they may do there.
@@ -372,7 +425,7 @@ impl UseCases {
         let members: Vec<Stored<Member>> = self.store().all_of(query).await?;
         let chosen = match choice {
             Some(choice) => Some(self.chosen(choice).await?.ok_or(UseCaseError::NoMember)?),
-            None => None,
+            None => person.organization,
         };
         let member = match (chosen, members.as_slice()) {
             (Some(chosen), members) => members.iter().find(|member| member.value.organization == chosen),
@@ -506,8 +559,22 @@ impl UseCases {
     }
 }
 
+/// Whether a session has what an organization asks of accounts.
+pub(super) fn met(policy: &AccountPolicy, session: &Session, at: Timestamp) -> Result<(), UseCaseError> {
+    if !policy.passwords && session.sign_in.is_by_password() {
+        return Err(UseCaseError::NoPasswords);
+    }
+    if policy.multi_factor && !session.sign_in.is_multi_factor() {
+        return Err(UseCaseError::MultiFactor);
+    }
+    match policy.session_life {
+        Some(life) if session.created.after(life) <= at => Err(UseCaseError::SessionAge),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// What ends sessions of a user, and what gateways hold of them.
-fn end(user: &mut User, sessions: &[Session]) -> Vec<Mutation> {
+pub(super) fn end(user: &mut User, sessions: &[Session]) -> Vec<Mutation> {
     let now = now();
     for session in sessions {
         let ended = EndedSession {

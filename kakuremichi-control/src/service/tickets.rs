@@ -192,6 +192,7 @@ impl UseCases {
         if !organizations.any(|organization| organization == service.organization) {
             return Err(TicketError::NoMember);
         }
+        let session_expires = self.counts_in(session, service.organization).await?;
         let strength = session.sign_in.strength();
         if strength < draft.strength {
             return Err(TicketError::Weak(draft.strength));
@@ -203,7 +204,7 @@ impl UseCases {
             binding: draft.binding,
             user: user.id,
             session: session.id,
-            session_expires: session.expires,
+            session_expires,
             strength,
             made: now(),
         };
@@ -211,6 +212,7 @@ impl UseCases {
             user: user.id,
             session: session.id,
             administrator: user.administrator,
+            organization: session.organization,
         };
         let actor = Actor::person(service.organization, person, Permissions::NONE);
         self.commit(&actor, "service.sign-in", service.id, Vec::new())

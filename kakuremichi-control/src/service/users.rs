@@ -52,6 +52,7 @@ impl UseCases {
     /// # Errors
     /// When it is no person, or the storage fails.
     pub async fn rename_user(&self, actor: &Actor, name: PersonName) -> Result<Stored<User>, UseCaseError> {
+        actor.everywhere()?;
         let user = self.own_user(actor).await?;
         let changed = User { name, ..user.value };
         let mutations = vec![update(changed.clone(), user.version)];
@@ -83,10 +84,15 @@ impl UseCases {
             .await
     }
 
-    /// By what the person signed in.
+    /// By what the person signed in; by the password that they just gave, if it was another way.
     async fn sign_in_of(&self, actor: &Actor) -> Result<SignIn, UseCaseError> {
         let session = self.store().entity::<Session>(actor.signed_in()?.session).await?;
-        Ok(session.map_or(SignIn::Password, |session| session.value.sign_in))
+        let sign_in = session.map_or(SignIn::Password, |session| session.value.sign_in);
+        Ok(if sign_in.is_by_password() {
+            sign_in
+        } else {
+            SignIn::Password
+        })
     }
 
     /// The person's account, if this is its password, and, where the second factor is asked for and there is one,

@@ -3,6 +3,7 @@
 mod node;
 mod people;
 mod policy;
+mod provider;
 mod record;
 mod service;
 
@@ -12,5 +13,6 @@ pub(super) use people::{
     UserRoleDocument,
 };
 pub(super) use policy::{AccessDocument, PolicyDocument, RuleDocument};
+pub(super) use provider::{AccountPolicyDocument, IdentityProviderDocument};
 pub use record::{RecordTextError, record_from_json, record_to_json};
 pub(super) use service::{KindDocument, LifetimeDocument};

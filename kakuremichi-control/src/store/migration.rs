@@ -4,6 +4,7 @@ mod m0001_initial;
 mod m0002_usage_streams;
 mod m0003_people;
 mod m0003b_policy;
+mod m0004_sign_in;
 mod m0005_audit_chain;
 mod m0005b_usage;
 mod m0006_idempotency;
@@ -24,6 +25,7 @@ impl MigratorTrait for Steps {
             Box::new(m0002_usage_streams::Step),
             Box::new(m0003_people::Step),
             Box::new(m0003b_policy::Step),
+            Box::new(m0004_sign_in::Step),
             Box::new(m0005_audit_chain::Step),
             Box::new(m0005b_usage::Step),
             Box::new(m0006_idempotency::Step),

@@ -57,6 +57,7 @@ pub(super) fn key(id: RecordId) -> Vec<u8> {
         RecordId::Invitation(id) => id.as_bytes().to_vec(),
         RecordId::Session(id) => id.as_bytes().to_vec(),
         RecordId::Policy(id) => id.as_bytes().to_vec(),
+        RecordId::IdentityProvider(id) => id.as_bytes().to_vec(),
     }
 }
 

@@ -35,7 +35,7 @@ macro_rules! with_table {
         use kakuremichi_core::store::RecordKind;
         use $crate::store::entity::{
             api_key, node, organization,
-            people::{group, invitation, member, role, session, user},
+            people::{group, identity_provider, invitation, member, role, session, user},
             policy, service, site, token,
         };
         match $kind {
@@ -91,6 +91,10 @@ macro_rules! with_table {
                 type $table = policy::Entity;
                 $body
             }
+            RecordKind::IdentityProvider => {
+                type $table = identity_provider::Entity;
+                $body
+            }
         }
     }};
 }
@@ -102,7 +106,7 @@ macro_rules! with_record {
         use kakuremichi_core::store::StoreRecord;
         use $crate::store::entity::{
             api_key, node, organization,
-            people::{group, invitation, member, role, session, user},
+            people::{group, identity_provider, invitation, member, role, session, user},
             policy, service, site, token,
         };
         match $record {
@@ -156,6 +160,10 @@ macro_rules! with_record {
             }
             StoreRecord::Policy($entity) => {
                 type $table = policy::Entity;
+                $body
+            }
+            StoreRecord::IdentityProvider($entity) => {
+                type $table = identity_provider::Entity;
                 $body
             }
         }

@@ -1,6 +1,6 @@
 //! Organizations, nodes and sites.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use crate::{
     id::{NodeId, OrganizationId, SiteId, TokenId},
@@ -18,8 +18,32 @@ pub struct Organization {
     pub id: OrganizationId,
     /// Its name, unique in this Control.
     pub name: Label,
+    /// What it asks of the accounts of its members.
+    pub accounts: AccountPolicy,
     /// When it was made.
     pub created: Timestamp,
+}
+
+/// What an organization asks of the accounts of its members, whenever they act in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountPolicy {
+    /// Whether two factors are asked for.
+    pub multi_factor: bool,
+    /// How long a session counts after it began; as long as it lasts, unless this is shorter.
+    pub session_life: Option<Duration>,
+    /// Whether a password counts, alone or with a second factor.
+    pub passwords: bool,
+}
+
+impl Default for AccountPolicy {
+    /// Asks for nothing.
+    fn default() -> Self {
+        Self {
+            multi_factor: false,
+            session_life: None,
+            passwords: true,
+        }
+    }
 }
 
 /// A process that enrolled: an agent or a gateway.

@@ -6,7 +6,7 @@ use crate::{
     auth::Principal,
     email::EmailAddress,
     id::{GroupId, InvitationId, MemberId, OrganizationId, RoleId, SessionId, UserId},
-    model::Permissions,
+    model::{LinkedIdentity, Permissions},
     name::Label,
     plan::MAX_ENDED_SESSIONS,
     time::Timestamp,
@@ -83,6 +83,8 @@ pub struct User {
     pub verification: Option<MailedSecret>,
     /// Whether the person administers this Control: every right in every organization, and over users.
     pub administrator: bool,
+    /// Who the person is at identity providers: at most [`MAX_IDENTITIES`](super::MAX_IDENTITIES).
+    pub identities: Vec<LinkedIdentity>,
     /// When the person proved to receive mail at the address.
     pub verified: Option<Timestamp>,
     /// When the account was disabled, if it is: it cannot sign in, and its sessions are over.

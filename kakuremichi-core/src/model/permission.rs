@@ -60,6 +60,12 @@ permissions! {
     RolesWrite = "roles.write";
     /// To read and to export the audit of the organization.
     AuditRead = "audit.read";
+    /// To see identity providers, never their secrets.
+    ProvidersRead = "identity-providers.read";
+    /// To add, change and delete identity providers.
+    ProvidersWrite = "identity-providers.write";
+    /// To say what the organization asks of its members' accounts.
+    OrganizationWrite = "organization.write";
 }
 
 impl fmt::Display for Permission {

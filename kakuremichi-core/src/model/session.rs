@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     auth::Strength,
-    id::{SessionId, UserId},
+    id::{OrganizationId, SessionId, UserId},
     time::Timestamp,
 };
 
@@ -20,6 +20,10 @@ pub enum SignIn {
     PasswordAndTotp,
     /// A password, and a recovery code in the place of the second factor.
     PasswordAndRecoveryCode,
+    /// An identity provider.
+    Provider,
+    /// An identity provider that asks for a second factor.
+    ProviderAndSecondFactor,
 }
 
 impl SignIn {
@@ -30,6 +34,8 @@ impl SignIn {
             Self::Password => "password",
             Self::PasswordAndTotp => "password+totp",
             Self::PasswordAndRecoveryCode => "password+recovery-code",
+            Self::Provider => "identity-provider",
+            Self::ProviderAndSecondFactor => "identity-provider+second-factor",
         }
     }
 
@@ -47,8 +53,17 @@ impl SignIn {
     #[must_use]
     pub const fn is_multi_factor(self) -> bool {
         match self {
-            Self::Password => false,
-            Self::PasswordAndTotp | Self::PasswordAndRecoveryCode => true,
+            Self::Password | Self::Provider => false,
+            Self::PasswordAndTotp | Self::PasswordAndRecoveryCode | Self::ProviderAndSecondFactor => true,
+        }
+    }
+
+    /// Whether it began with a password.
+    #[must_use]
+    pub const fn is_by_password(self) -> bool {
+        match self {
+            Self::Password | Self::PasswordAndTotp | Self::PasswordAndRecoveryCode => true,
+            Self::Provider | Self::ProviderAndSecondFactor => false,
         }
     }
 }
@@ -64,6 +79,9 @@ pub struct Session {
     pub secret_hash: [u8; 32],
     /// By what.
     pub sign_in: SignIn,
+    /// The only organization in which the session counts, if there is one: the one by whose identity provider it
+    /// began.
+    pub organization: Option<OrganizationId>,
     /// From which address, if it is known.
     pub source: Option<IpAddr>,
     /// What the browser or the program called itself; at most [`MAX_USER_AGENT`] bytes.

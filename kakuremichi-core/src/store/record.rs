@@ -2,16 +2,18 @@
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
+use data_encoding::BASE64URL_NOPAD;
+
 use crate::{
     email::EmailAddress,
     id::{
         AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId, ParseIdError,
-        PolicyId, RoleId, ServiceId, SessionId, SiteId, TokenId, UserId,
+        PolicyId, ProviderId, RoleId, ServiceId, SessionId, SiteId, TokenId, UserId,
     },
     key::{IdentityKey, WireGuardKey},
     model::{
-        ApiKey, EnrolmentToken, Group, Invitation, Member, Node, NodeKind, Organization, Service,
-        ServiceKind, Session, Site, User, UserRole,
+        ApiKey, EnrolmentToken, Group, IdentityProvider, Invitation, Member, Node, NodeKind, Organization,
+        Service, ServiceKind, Session, Site, User, UserRole,
     },
     name::{HostPattern, Label},
     policy::SharedPolicy,
@@ -148,6 +150,8 @@ records! {
     Session(Session, SessionId);
     /// A policy that services and routes share.
     Policy(SharedPolicy, PolicyId);
+    /// An identity provider.
+    IdentityProvider(IdentityProvider, ProviderId);
 }
 
 impl From<AgentId> for RecordId {
@@ -188,6 +192,7 @@ impl FromStr for RecordId {
             .or_else(|_| of::<InvitationId>(text))
             .or_else(|_| of::<SessionId>(text))
             .or_else(|_| of::<PolicyId>(text))
+            .or_else(|_| of::<ProviderId>(text))
     }
 }
 
@@ -243,6 +248,10 @@ pub enum UniqueKey {
     SessionSecret([u8; 32]),
     /// The hash of a secret that was mailed to a user.
     MailedSecret([u8; 32]),
+    /// The name of an identity provider in its organization, or among those of the whole Control.
+    ProviderName(Option<OrganizationId>, Label),
+    /// Who a user is at an identity provider.
+    LinkedIdentity(ProviderId, String),
 }
 
 impl fmt::Display for UniqueKey {
@@ -270,6 +279,18 @@ impl fmt::Display for UniqueKey {
             Self::SetUp => f.write_str("set-up"),
             Self::SessionSecret(hash) => write!(f, "session/{}", hex(hash)),
             Self::MailedSecret(hash) => write!(f, "mailed/{}", hex(hash)),
+            Self::ProviderName(Some(organization), name) => {
+                write!(f, "identity-provider/{organization}/{name}")
+            }
+            Self::ProviderName(None, name) => write!(f, "identity-provider//{name}"),
+            // Whatever the provider calls somebody, in characters that every database takes.
+            Self::LinkedIdentity(provider, subject) => {
+                write!(
+                    f,
+                    "identity/{provider}/{}",
+                    BASE64URL_NOPAD.encode(subject.as_bytes())
+                )
+            }
         }
     }
 }
@@ -291,7 +312,11 @@ impl StoreRecord {
             Self::Member(member) => member.organization,
             Self::Invitation(invitation) => invitation.organization,
             Self::Policy(policy) => policy.organization,
-            Self::User(_) | Self::Session(_) => return None,
+            Self::IdentityProvider(IdentityProvider {
+                organization: Some(organization),
+                ..
+            }) => *organization,
+            Self::User(_) | Self::Session(_) | Self::IdentityProvider(_) => return None,
         })
     }
 
@@ -312,7 +337,8 @@ impl StoreRecord {
             | Self::Role(_)
             | Self::Group(_)
             | Self::Invitation(_)
-            | Self::Policy(_) => None,
+            | Self::Policy(_)
+            | Self::IdentityProvider(_) => None,
         }
     }
 
@@ -357,8 +383,12 @@ impl StoreRecord {
             Self::User(user) => {
                 let mailed = [&user.reset, &user.verification].into_iter().flatten();
                 let mailed = mailed.map(|mailed| UniqueKey::MailedSecret(mailed.hash));
+                let identities = user.identities.iter();
+                let identities =
+                    identities.map(|at| UniqueKey::LinkedIdentity(at.provider, at.subject.clone()));
                 std::iter::once(UniqueKey::Email(user.email.clone()))
                     .chain(mailed)
+                    .chain(identities)
                     .collect()
             }
             Self::Role(role) => vec![UniqueKey::RoleName(role.organization, role.name.clone())],
@@ -373,6 +403,10 @@ impl StoreRecord {
             Self::Policy(policy) => {
                 vec![UniqueKey::PolicyName(policy.organization, policy.name.clone())]
             }
+            Self::IdentityProvider(provider) => vec![UniqueKey::ProviderName(
+                provider.organization,
+                provider.name.clone(),
+            )],
         }
     }
 }

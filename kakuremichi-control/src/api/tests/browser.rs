@@ -6,7 +6,7 @@ const ORIGIN: (&str, &str) = ("origin", "https://control.example.net");
 const SAME_ORIGIN: (&str, &str) = ("sec-fetch-site", "same-origin");
 
 /// What a browser keeps between requests.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Tab {
     pub(super) cookies: std::collections::BTreeMap<String, String>,
 }

@@ -36,7 +36,7 @@ impl Api {
     }
 
     /// Somebody with a role of these permissions, or with the named one.
-    async fn person(&self, email: &str, permissions: Value) -> String {
+    pub(super) async fn person(&self, email: &str, permissions: Value) -> String {
         let name = email.split('@').next().unwrap();
         let role = self
             .post("/roles", json!({"name": name, "permissions": permissions}))

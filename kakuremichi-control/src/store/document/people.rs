@@ -6,10 +6,10 @@ use data_encoding::{BASE64, HEXLOWER};
 use kakuremichi_core::{
     auth::Principal,
     email::EmailAddress,
-    id::{GroupId, InvitationId, MemberId, OrganizationId, RoleId, SessionId, UserId},
+    id::{GroupId, InvitationId, MemberId, OrganizationId, ProviderId, RoleId, SessionId, UserId},
     model::{
-        EndedSession, Group, Invitation, MailedSecret, Member, Permission, Permissions, PersonName, Session,
-        SignIn, Totp, User, UserRole,
+        EndedSession, Group, Invitation, LinkedIdentity, MailedSecret, Member, Permission, Permissions,
+        PersonName, Session, SignIn, Totp, User, UserRole,
     },
     name::Label,
     time::Timestamp,
@@ -85,6 +85,9 @@ pub(in crate::store) struct UserDocument {
     reset: Option<MailedDocument>,
     verification: Option<MailedDocument>,
     administrator: bool,
+    /// Absent of users from before there were identity providers.
+    #[serde(default)]
+    identities: Vec<IdentityDocument>,
     verified: Option<i64>,
     disabled: Option<i64>,
     #[serde(default)]
@@ -99,6 +102,34 @@ pub(in crate::store) struct UserDocument {
 struct EndedDocument {
     id: Text<SessionId>,
     expires: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentityDocument {
+    provider: Text<ProviderId>,
+    subject: String,
+    since: i64,
+}
+
+impl From<&LinkedIdentity> for IdentityDocument {
+    fn from(identity: &LinkedIdentity) -> Self {
+        Self {
+            provider: Text(identity.provider),
+            subject: identity.subject.clone(),
+            since: identity.since.as_millis(),
+        }
+    }
+}
+
+impl From<IdentityDocument> for LinkedIdentity {
+    fn from(document: IdentityDocument) -> Self {
+        Self {
+            provider: document.provider.0,
+            subject: document.subject,
+            since: Timestamp::from_millis(document.since),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -149,6 +180,7 @@ impl From<&User> for UserDocument {
             reset: user.reset.as_ref().map(Into::into),
             verification: user.verification.as_ref().map(Into::into),
             administrator: user.administrator,
+            identities: user.identities.iter().map(Into::into).collect(),
             verified: user.verified.map(Timestamp::as_millis),
             disabled: user.disabled.map(Timestamp::as_millis),
             tickets_since: user.tickets_since.as_millis(),
@@ -181,6 +213,7 @@ impl From<UserDocument> for User {
             reset: document.reset.map(Into::into),
             verification: document.verification.map(Into::into),
             administrator: document.administrator,
+            identities: document.identities.into_iter().map(Into::into).collect(),
             verified: document.verified.map(Timestamp::from_millis),
             disabled: document.disabled.map(Timestamp::from_millis),
             tickets_since: Timestamp::from_millis(document.tickets_since),
@@ -374,6 +407,9 @@ pub(in crate::store) struct SessionDocument {
     user: Text<UserId>,
     secret_hash: Hash,
     sign_in: SignInDocument,
+    /// Absent of sessions from before there were identity providers.
+    #[serde(default)]
+    organization: Option<Text<OrganizationId>>,
     source: Option<IpAddr>,
     user_agent: String,
     created: i64,
@@ -386,6 +422,8 @@ enum SignInDocument {
     Password,
     PasswordAndTotp,
     PasswordAndRecoveryCode,
+    Provider,
+    ProviderAndSecondFactor,
 }
 
 impl From<&Session> for SessionDocument {
@@ -398,7 +436,10 @@ impl From<&Session> for SessionDocument {
                 SignIn::Password => SignInDocument::Password,
                 SignIn::PasswordAndTotp => SignInDocument::PasswordAndTotp,
                 SignIn::PasswordAndRecoveryCode => SignInDocument::PasswordAndRecoveryCode,
+                SignIn::Provider => SignInDocument::Provider,
+                SignIn::ProviderAndSecondFactor => SignInDocument::ProviderAndSecondFactor,
             },
+            organization: session.organization.map(Text),
             source: session.source,
             user_agent: session.user_agent.clone(),
             created: session.created.as_millis(),
@@ -417,7 +458,10 @@ impl From<SessionDocument> for Session {
                 SignInDocument::Password => SignIn::Password,
                 SignInDocument::PasswordAndTotp => SignIn::PasswordAndTotp,
                 SignInDocument::PasswordAndRecoveryCode => SignIn::PasswordAndRecoveryCode,
+                SignInDocument::Provider => SignIn::Provider,
+                SignInDocument::ProviderAndSecondFactor => SignIn::ProviderAndSecondFactor,
             },
+            organization: document.organization.map(|organization| organization.0),
             source: document.source,
             user_agent: document.user_agent,
             created: Timestamp::from_millis(document.created),

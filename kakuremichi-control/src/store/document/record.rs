@@ -6,8 +6,8 @@ use kakuremichi_core::{
     id::{ApiKeyId, NodeId, OrganizationId, PolicyId, ServiceId, SiteId, TokenId, UserId},
     key::{IdentityKey, WireGuardKey},
     model::{
-        ApiKey, EnrolmentToken, Group, Invitation, Member, Node, Organization, Permissions, Role, Service,
-        Session, Site, User, UserRole,
+        ApiKey, EnrolmentToken, Group, IdentityProvider, Invitation, Member, Node, Organization, Permissions,
+        Role, Service, Session, Site, User, UserRole,
     },
     name::Label,
     net::{Cidr, Endpoint},
@@ -18,9 +18,9 @@ use kakuremichi_core::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccessDocument, GroupDocument, InvitationDocument, KindDocument, LifetimeDocument, MemberDocument,
-    NodeDocument, PermissionsDocument, PolicyDocument, RuleDocument, ScopeDocument, SessionDocument,
-    UserDocument, UserRoleDocument,
+    AccessDocument, AccountPolicyDocument, GroupDocument, IdentityProviderDocument, InvitationDocument,
+    KindDocument, LifetimeDocument, MemberDocument, NodeDocument, PermissionsDocument, PolicyDocument,
+    RuleDocument, ScopeDocument, SessionDocument, UserDocument, UserRoleDocument,
 };
 use crate::text::{Text, texts, untexts};
 
@@ -52,6 +52,9 @@ enum RecordDocument {
     Organization {
         id: Text<OrganizationId>,
         name: Text<Label>,
+        /// Absent where nothing was asked for yet.
+        #[serde(default)]
+        accounts: AccountPolicyDocument,
         created: i64,
     },
     Node {
@@ -115,6 +118,7 @@ enum RecordDocument {
     Member(MemberDocument),
     Invitation(InvitationDocument),
     Session(SessionDocument),
+    IdentityProvider(IdentityProviderDocument),
     Policy {
         id: Text<PolicyId>,
         organization: Text<OrganizationId>,
@@ -139,6 +143,7 @@ impl From<&StoreRecord> for RecordDocument {
             StoreRecord::Organization(organization) => Self::Organization {
                 id: Text(organization.id),
                 name: Text(organization.name.clone()),
+                accounts: organization.accounts.into(),
                 created: organization.created.as_millis(),
             },
             StoreRecord::Node(node) => Self::Node {
@@ -202,6 +207,7 @@ impl From<&StoreRecord> for RecordDocument {
             StoreRecord::Member(member) => Self::Member(member.into()),
             StoreRecord::Invitation(invitation) => Self::Invitation(invitation.into()),
             StoreRecord::Session(session) => Self::Session(session.into()),
+            StoreRecord::IdentityProvider(provider) => Self::IdentityProvider(provider.into()),
             StoreRecord::Policy(policy) => Self::Policy {
                 id: Text(policy.id),
                 organization: Text(policy.organization),
@@ -218,7 +224,13 @@ impl From<RecordDocument> for StoreRecord {
     fn from(document: RecordDocument) -> Self {
         let time = |at: Option<i64>| at.map(Timestamp::from_millis);
         match document {
-            RecordDocument::Organization { id, name, created } => Organization {
+            RecordDocument::Organization {
+                id,
+                name,
+                accounts,
+                created,
+            } => Organization {
+                accounts: accounts.into(),
                 id: id.0,
                 name: name.0,
                 created: Timestamp::from_millis(created),
@@ -341,6 +353,7 @@ impl From<RecordDocument> for StoreRecord {
             RecordDocument::Member(document) => Member::from(document).into(),
             RecordDocument::Invitation(document) => Invitation::from(document).into(),
             RecordDocument::Session(document) => Session::from(document).into(),
+            RecordDocument::IdentityProvider(document) => IdentityProvider::from(document).into(),
             RecordDocument::Policy {
                 id,
                 organization,

@@ -4,6 +4,7 @@ use kakuremichi_core::{id::OrganizationId, model::Organization, store::Version};
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
 use crate::store::{
+    document::AccountPolicyDocument,
     row::{self, RowError},
     table::Table,
 };
@@ -15,6 +16,8 @@ pub struct Model {
     pub id: Vec<u8>,
     pub version: i64,
     pub name: String,
+    /// Absent where nothing was asked for yet.
+    pub accounts: Option<String>,
     pub created: i64,
 }
 
@@ -33,14 +36,22 @@ impl Table for Entity {
             id: Set(row::key(domain.id.into())),
             version: Set(row::count(version.0)),
             name: Set(domain.name.to_string()),
+            accounts: Set(Some(row::to_json(
+                "accounts",
+                &AccountPolicyDocument::from(domain.accounts),
+            )?)),
             created: Set(domain.created.as_millis()),
         })
     }
 
     fn read(row: Model) -> Result<(Organization, Version), RowError> {
+        let accounts = row
+            .accounts
+            .map(|text| row::json::<AccountPolicyDocument>("accounts", &text));
         let organization = Organization {
             id: OrganizationId::from_bytes(row::bytes("id", &row.id)?),
             name: row::text("name", &row.name)?,
+            accounts: accounts.transpose()?.unwrap_or_default().into(),
             created: row::time(row.created),
         };
         Ok((organization, row::version(row.version)))

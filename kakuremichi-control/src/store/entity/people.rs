@@ -4,12 +4,13 @@
 //! table of theirs. Nothing else about them is ever asked of the database.
 
 use kakuremichi_core::{
-    model::{Group, Invitation, Member, Session, User, UserRole},
+    model::{Group, IdentityProvider, Invitation, Member, Session, User, UserRole},
     store::StoreRecord,
 };
 
 use crate::store::document::{
-    GroupDocument, InvitationDocument, MemberDocument, SessionDocument, UserDocument, UserRoleDocument,
+    GroupDocument, IdentityProviderDocument, InvitationDocument, MemberDocument, SessionDocument,
+    UserDocument, UserRoleDocument,
 };
 
 macro_rules! tables {
@@ -73,4 +74,5 @@ tables! {
     member "member" Member, MemberDocument;
     invitation "invitation" Invitation, InvitationDocument;
     session "session" Session, SessionDocument;
+    identity_provider "identity_provider" IdentityProvider, IdentityProviderDocument;
 }

@@ -16,7 +16,7 @@ pub async fn overlay_is_made_once(store: &dyn Store) {
     assert_eq!(store.overlay(second).await.expect("works"), first);
 }
 
-fn one_of_each() -> [StoreRecord; 16] {
+fn one_of_each() -> [StoreRecord; 18] {
     [
         sample::organization(0).into(),
         sample::agent(0, 1).into(),
@@ -34,6 +34,8 @@ fn one_of_each() -> [StoreRecord; 16] {
         sample::session(1, 1).into(),
         sample::shared_policy(0, 1).into(),
         sample::shared_policy(0, 2).into(),
+        sample::identity_provider(Some(0), 1).into(),
+        sample::identity_provider(None, 2).into(),
     ]
 }
 

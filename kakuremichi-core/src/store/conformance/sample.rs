@@ -7,14 +7,15 @@ use crate::{
     auth::{Principal, Strength},
     id::{
         AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId, PolicyId,
-        RoleId, RouteId, ServiceId, SessionId, SiteId, TargetId, TokenId, UserId,
+        ProviderId, RoleId, RouteId, ServiceId, SessionId, SiteId, TargetId, TokenId, UserId,
     },
     key::{IdentityKey, SigningKey, WireGuardKey},
     model::{
-        ApiKey, DeclareScope, EndedSession, EnrolmentToken, Group, Health, HealthCheck, Invitation, Lifetime,
-        MailedSecret, Member, Node, NodeKind, Organization, Permission, Permissions, Pool, Role, Route,
-        Service, ServiceKind, Session, SignIn, Site, Target, TargetAddress, TargetPlace, TargetScheme, Totp,
-        User, UserRole, VirtualPort,
+        AccountPolicy, ApiKey, ClaimNames, DeclareScope, EndedSession, EnrolmentToken, Group, Health,
+        HealthCheck, IdentityProvider, Invitation, Lifetime, LinkedIdentity, MailedSecret, Member, Node,
+        NodeKind, Organization, Permission, Permissions, Pool, ProviderProtocol, Role, Route, Service,
+        ServiceKind, Session, SignIn, Site, Target, TargetAddress, TargetPlace, TargetScheme, Totp, User,
+        UserRole, VirtualPort,
     },
     name::{Hostname, Label},
     net::{Cidr, Endpoint},
@@ -84,6 +85,11 @@ pub fn organization(n: u8) -> Organization {
     Organization {
         id: OrganizationId::from_bytes(bytes(n)),
         name: label(&format!("organization-{n}")),
+        accounts: AccountPolicy {
+            multi_factor: n.is_multiple_of(2),
+            session_life: n.is_multiple_of(2).then_some(Duration::from_secs(3600)),
+            passwords: !n.is_multiple_of(2),
+        },
         created: NOW,
     }
 }
@@ -200,6 +206,11 @@ pub fn user(n: u8) -> User {
         }),
         verification: None,
         administrator: n.is_multiple_of(2),
+        identities: vec![LinkedIdentity {
+            provider: ProviderId::from_bytes(bytes(n)),
+            subject: format!("auth0|{n} \u{0} 花子"),
+            since: NOW,
+        }],
         verified: Some(NOW),
         disabled: None,
         tickets_since: Timestamp::from_millis(7),
@@ -276,6 +287,7 @@ pub fn session(of: u8, n: u8) -> Session {
         user: user(of).id,
         secret_hash: [n; 32],
         sign_in: SignIn::PasswordAndTotp,
+        organization: n.is_multiple_of(2).then(|| OrganizationId::from_bytes(bytes(n))),
         source: Some("2001:db8::7".parse().expect("a valid address")),
         user_agent: "Mozilla/5.0 \"quoted\"".to_owned(),
         created: NOW,
@@ -411,6 +423,37 @@ pub fn shared_policy(organization: u8, n: u8) -> SharedPolicy {
         name: label(&format!("policy-{n}")),
         rules,
         access: n.is_multiple_of(2).then_some(Access::AllOf(methods)),
+        created: NOW,
+    }
+}
+
+/// An identity provider of [`organization`]`(n)`, or of the whole Control.
+#[must_use]
+pub fn identity_provider(organization: Option<u8>, n: u8) -> IdentityProvider {
+    IdentityProvider {
+        id: ProviderId::from_bytes(bytes(n)),
+        organization: organization.map(|organization| OrganizationId::from_bytes(bytes(organization))),
+        name: label(&format!("provider-{n}")),
+        protocol: match n.is_multiple_of(2) {
+            true => ProviderProtocol::Oidc {
+                issuer: "https://id.example.net".to_owned(),
+            },
+            false => ProviderProtocol::OAuth2 {
+                authorize: "https://git.example.net/authorize".to_owned(),
+                token: "https://git.example.net/token".to_owned(),
+                userinfo: "https://git.example.net/user".to_owned(),
+            },
+        },
+        client_id: "kakuremichi".to_owned(),
+        sealed_secret: vec![n, 0, 255],
+        scopes: ["email".to_owned(), "groups".to_owned()].into(),
+        claims: ClaimNames::default(),
+        provision: true,
+        require_verified: n.is_multiple_of(2),
+        link_verified: false,
+        multi_factor: n.is_multiple_of(3),
+        default_roles: [RoleId::from_bytes(bytes(n))].into(),
+        group_roles: [("CN=Ops,DC=example".to_owned(), RoleId::from_bytes(bytes(n)))].into(),
         created: NOW,
     }
 }
