@@ -4,8 +4,8 @@
 //! through the REST API. The others are rendered, with no script at all; the description of
 //! the API once, when Control starts.
 
-mod reference;
 mod providers;
+mod reference;
 mod rendered;
 mod service;
 mod sign_in;

@@ -13,9 +13,9 @@ use utoipa::{
 };
 
 use super::{
-    App, Requirement, account, api_keys, audit, groups, identity_providers, invitations, link, mailed, members,
-    nodes, organization, organizations, policies, roles, routes::Route, services, sessions, simulate, sites,
-    tokens, usage, users,
+    App, Requirement, account, api_keys, audit, groups, identity_providers, invitations, link, mailed,
+    members, nodes, organization, organizations, policies, roles, routes::Route, services, sessions,
+    simulate, sites, tokens, usage, users,
 };
 
 #[derive(OpenApi)]

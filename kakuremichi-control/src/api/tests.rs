@@ -33,8 +33,8 @@ mod audit;
 mod browser;
 mod door;
 mod people;
-mod repeats;
 mod providers;
+mod repeats;
 mod usage;
 
 use people::{PASSWORD, text};
