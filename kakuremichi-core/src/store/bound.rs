@@ -20,7 +20,7 @@ const MAX_POLICIES: usize = 1_000;
 impl RecordKind {
     /// How many records of this kind one organization can have; one more cannot be created. Of kinds without such a
     /// bound something else bounds the number: the size of plans that of nodes, sites and services, the members that
-    /// of users, each user's own that of sessions.
+    /// of users, each user's own that of sessions, whoever makes them that of identity providers.
     #[must_use]
     pub const fn most_in_organization(self) -> Option<usize> {
         Some(match self {
@@ -31,9 +31,13 @@ impl RecordKind {
             Self::Invitation => MAX_INVITATIONS,
             Self::Token => MAX_TOKENS,
             Self::Policy => MAX_POLICIES,
-            Self::Organization | Self::Node | Self::Site | Self::Service | Self::User | Self::Session => {
-                return None;
-            }
+            Self::Organization
+            | Self::Node
+            | Self::Site
+            | Self::Service
+            | Self::User
+            | Self::Session
+            | Self::IdentityProvider => return None,
         })
     }
 }

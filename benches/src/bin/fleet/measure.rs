@@ -65,7 +65,7 @@ pub(crate) async fn measure(plan: &Plan) -> Result<(), Trouble> {
     let mut control = Control::start(plan.database.as_deref())?;
     sleep(CALM).await;
     let alone = resident_bytes(control.pid());
-    let mut fleet = Fleet::start(plan, &control).await?;
+    let mut fleet = Fleet::start(plan, &control)?;
     let all = plan.agents + plan.gateways;
     let say =
         |what: &str, figure: &dyn Display| print(&format!("{} agents: {what}: {figure}\n", plan.agents));
@@ -133,7 +133,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    async fn start(plan: &Plan, control: &Control) -> Result<Self, Trouble> {
+    fn start(plan: &Plan, control: &Control) -> Result<Self, Trouble> {
         let dialler = Dialler::new(control.address(), &control.authority())?;
         let (cut, cuts) = watch::channel(0);
         let shared = Arc::new(Shared {

@@ -1,10 +1,5 @@
 //! What the gateway signs sessions with. It is made here and never leaves.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a key is made of the system's randomness, and of nothing else"
-)]
-
 use std::{fmt, time::Duration};
 
 use data_encoding::BASE64;
