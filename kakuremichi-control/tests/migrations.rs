@@ -5,7 +5,7 @@ use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use kakuremichi_control::store::{ConnectError, SqlStore};
 use kakuremichi_core::{
-    model::{AccountPolicy, ApiKey, Organization, Permissions, Service, ServiceKind},
+    model::{AccountPolicy, ApiKey, NodeKind, Organization, Permissions, Service, ServiceKind},
     net::Overlay,
     policy::Access,
     store::{
@@ -63,10 +63,15 @@ fn records() -> [StoreRecord; 8] {
         accounts: AccountPolicy::default(),
         ..sample::organization(0)
     };
+    // No gateway signed sessions.
+    let mut gateway = sample::gateway(0, 2);
+    if let NodeKind::Gateway { signing_keys, .. } = &mut gateway.kind {
+        signing_keys.clear();
+    }
     [
         organization.into(),
         sample::agent(0, 1).into(),
-        sample::gateway(0, 2).into(),
+        gateway.into(),
         sample::site(0, 3).into(),
         service().into(),
         sample::tcp_service(0, 5).into(),

@@ -251,7 +251,10 @@ fn serves(service: &Service, host: &Hostname) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use kakuremichi_core::store::{Batch, MemoryStore, Mutation, Store, conformance::sample};
+    use kakuremichi_core::{
+        model::{AccountPolicy, Organization},
+        store::{Batch, MemoryStore, Mutation, Store, conformance::sample},
+    };
     use kakuremichi_proto::identity::{Verifier as _, sha256};
 
     use super::*;
@@ -262,8 +265,12 @@ mod tests {
     async fn a_ticket_leads_only_to_where_the_service_is() {
         let store = Arc::new(MemoryStore::new());
         let service = sample::http_service(0, 1);
+        let organization = Organization {
+            accounts: AccountPolicy::default(),
+            ..sample::organization(0)
+        };
         let records = [
-            sample::organization(0).into(),
+            organization.into(),
             sample::user(1).into(),
             sample::member(0, 1).into(),
             service.clone().into(),
@@ -271,6 +278,7 @@ mod tests {
         let batch = Batch {
             mutations: records.map(Mutation::Create).into(),
             audit: sample::audit("test"),
+            request: None,
         };
         store.commit(batch).await.unwrap();
         let use_cases = UseCases::new(Wiring::tests(store));

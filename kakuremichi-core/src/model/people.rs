@@ -236,6 +236,7 @@ mod tests {
             verification: None,
             administrator: false,
             verified: None,
+            identities: Vec::new(),
             disabled: None,
             tickets_since: Timestamp::default(),
             ended: Vec::new(),

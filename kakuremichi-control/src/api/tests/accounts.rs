@@ -25,6 +25,7 @@ impl Api {
         let batch = Batch {
             mutations: vec![Mutation::Update(session.into(), stored.version)],
             audit: sample::audit("test"),
+            request: None,
         };
         use_cases.store().commit(batch).await.unwrap();
     }

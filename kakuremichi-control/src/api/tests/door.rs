@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 
-async fn api(change: impl FnOnce(crate::ControlBuilder) -> crate::ControlBuilder) -> Api {
+async fn api(change: impl FnOnce(ControlBuilder) -> ControlBuilder) -> Api {
     let directory = tempfile::tempdir().unwrap();
     let store = SqlStore::open(directory.path().join("control.db")).await.unwrap();
     let builder = Control::builder(store)
