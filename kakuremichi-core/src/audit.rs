@@ -74,7 +74,7 @@ pub struct AuditQuery {
     pub from: Option<Timestamp>,
     /// Only those before this time.
     pub to: Option<Timestamp>,
-    /// At most so many; a full page, [`MAX_PAGE`](crate::store::MAX_PAGE), when it is zero or more than that.
+    /// At most so many; a full page, [`MAX_PAGE`], when it is zero or more than that.
     pub limit: usize,
 }
 
