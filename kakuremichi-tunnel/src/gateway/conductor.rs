@@ -384,8 +384,9 @@ impl Conductor {
     /// Replaces signing keys that are old, away from this thread: they are on the disk.
     fn rotate_signing_keys(&self) {
         let (desk, signing) = (Arc::clone(&self.serving.sign_in), self.node.signing.clone());
+        let state = self.state.clone();
         let rotate = on_disk("the keys that sessions are signed with", move || {
-            if let Some(keys) = desk.rotate(wall_clock())? {
+            if let Some(keys) = desk.rotate(&state, wall_clock())? {
                 signing.send_replace(keys.into());
             }
             Ok(())

@@ -253,7 +253,7 @@ pub(crate) fn serving(
             Arc::clone(&counters),
         )),
         sign_in: Arc::new(SignInDesk::new(
-            SigningKeys::open(StateDir::memory(), wall_clock()).unwrap(),
+            SigningKeys::open(&StateDir::memory(), wall_clock()).unwrap(),
             443,
         )),
         requests: PerAddress::new(limits.requests_per_address),

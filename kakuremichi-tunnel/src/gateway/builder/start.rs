@@ -113,7 +113,7 @@ impl GatewayBuilder {
             &keys::random()?,
             Arc::clone(&counters),
         );
-        let signing = SigningKeys::open(state.clone(), wall_clock())?;
+        let signing = SigningKeys::open(&state, wall_clock())?;
         let sign_in = Arc::new(SignInDesk::new(signing, public_port));
         let (begin, drain) = drain();
         let (streams, errands) = Streams::new(

@@ -25,7 +25,10 @@ use super::{
     cookies::{self, Attempt},
     tickets::{NotTaken, UsedTickets},
 };
-use crate::{keys::RingVerifier, state::StateError};
+use crate::{
+    keys::RingVerifier,
+    state::{StateDir, StateError},
+};
 
 /// How long after a ticket was made it can be shown, on the slowest clock.
 const SHOWN: Duration = TICKET_LIFE.saturating_add(TICKET_LIFE);
@@ -94,9 +97,13 @@ impl SignInDesk {
     ///
     /// # Errors
     /// When the disk, or the system's randomness, fails.
-    pub(crate) fn rotate(&self, now: Timestamp) -> Result<Option<Vec<SigningKey>>, StateError> {
+    pub(crate) fn rotate(
+        &self,
+        state: &StateDir,
+        now: Timestamp,
+    ) -> Result<Option<Vec<SigningKey>>, StateError> {
         let mut keys = lock(&self.keys);
-        Ok(keys.rotate(now)?.then(|| keys.public()))
+        Ok(keys.rotate(state, now)?.then(|| keys.public()))
     }
 
     /// The public halves of what it signs with.

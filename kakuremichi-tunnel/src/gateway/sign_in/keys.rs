@@ -27,9 +27,10 @@ pub(crate) const ROTATION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const OVERLAP: Duration = GATEWAY_SESSION_LIFE.saturating_add(Duration::from_secs(60 * 60));
 
 /// The gateway's signing keys, newest first; one at least.
+///
+/// They hold no [`StateDir`]: connections that end late keep them, and the directory is free when the gateway has ended.
 pub(crate) struct SigningKeys {
     keys: Vec<Key>,
-    state: StateDir,
 }
 
 struct Key {
@@ -44,7 +45,7 @@ impl SigningKeys {
     ///
     /// # Errors
     /// When the disk, or the system's randomness, fails.
-    pub(crate) fn open(state: StateDir, now: Timestamp) -> Result<Self, StateError> {
+    pub(crate) fn open(state: &StateDir, now: Timestamp) -> Result<Self, StateError> {
         let mut keys = Vec::new();
         if let Some(bytes) = state.read_own(SIGNING)? {
             let bytes = Secret::new(bytes);
@@ -58,8 +59,8 @@ impl SigningKeys {
                 }
             }
         }
-        let mut keys = Self { keys, state };
-        keys.rotate(now)?;
+        let mut keys = Self { keys };
+        keys.rotate(state, now)?;
         Ok(keys)
     }
 
@@ -67,7 +68,7 @@ impl SigningKeys {
     ///
     /// # Errors
     /// When the disk, or the system's randomness, fails; then the keys are as they were.
-    pub(crate) fn rotate(&mut self, now: Timestamp) -> Result<bool, StateError> {
+    pub(crate) fn rotate(&mut self, state: &StateDir, now: Timestamp) -> Result<bool, StateError> {
         let newest = self.keys.first().map(|key| key.made);
         // A clock that was set back makes no key that is of a time to come the newest for ever.
         let fresh = newest.is_some_and(|made| now < made.after(ROTATION) && made <= now.after(OVERLAP));
@@ -90,7 +91,7 @@ impl SigningKeys {
         let text: String = all.iter().map(|key| key.line()).collect();
         let count = all.len();
         let text = Secret::new(text);
-        self.state.write_own(SIGNING, text.expose().as_bytes())?;
+        state.write_own(SIGNING, text.expose().as_bytes())?;
         self.keys.truncate(kept);
         self.keys.splice(..0, made);
         self.keys.truncate(count);
@@ -173,7 +174,8 @@ mod tests {
     #[test]
     fn keys_are_the_same_after_a_restart_and_are_replaced_in_time() {
         let place = tempfile::tempdir().unwrap();
-        let open = |now| SigningKeys::open(StateDir::open(place.path()).unwrap(), now).unwrap();
+        let state = StateDir::open(place.path()).unwrap();
+        let open = |now| SigningKeys::open(&state, now).unwrap();
         let first = open(START).public();
         assert_eq!(
             (first.len(), open(START.after(OVERLAP)).public()),
@@ -190,10 +192,10 @@ mod tests {
         assert_eq!(signer(&[]), None);
         assert!(
             !keys
-                .rotate(later.after(OVERLAP - Duration::from_secs(1)))
+                .rotate(&state, later.after(OVERLAP - Duration::from_secs(1)))
                 .unwrap()
         );
-        assert!(keys.rotate(later.after(OVERLAP)).unwrap());
+        assert!(keys.rotate(&state, later.after(OVERLAP)).unwrap());
         assert_eq!(keys.public(), both[..1]);
         drop(keys);
         assert_eq!(open(later.after(OVERLAP)).public(), both[..1]);
@@ -202,14 +204,15 @@ mod tests {
     #[test]
     fn private_halves_are_not_printed_and_damage_makes_new_ones() {
         let place = tempfile::tempdir().unwrap();
-        let keys = SigningKeys::open(StateDir::open(place.path()).unwrap(), START).unwrap();
+        let state = StateDir::open(place.path()).unwrap();
+        let keys = SigningKeys::open(&state, START).unwrap();
         let file = std::fs::read_to_string(place.path().join(SIGNING)).unwrap();
         let (_, private) = file.trim().split_once(' ').unwrap();
         assert!(!format!("{keys:?}").contains(private));
         let before = keys.public();
         drop(keys);
         std::fs::write(place.path().join(SIGNING), "damaged").unwrap();
-        let keys = SigningKeys::open(StateDir::open(place.path()).unwrap(), START).unwrap();
+        let keys = SigningKeys::open(&state, START).unwrap();
         assert!(keys.public().len() == 1 && keys.public() != before);
     }
 }
