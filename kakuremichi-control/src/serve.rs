@@ -4,6 +4,7 @@
 //! connection has got anything it has deadlines, byte bounds and a cap for its address (LESSONS, advisory 7).
 
 mod activity;
+mod lingering;
 mod proxies;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -26,7 +27,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use self::activity::{Activity, Patience, UnderWay};
+use self::{
+    activity::{Activity, Patience, UnderWay},
+    lingering::Lingering,
+};
 use crate::hub::{Limits, MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_PER_ADDRESS};
 
 /// HTTP connections at once; more wait in the system's queue until one ends. The WebSocket of a node is none
@@ -180,8 +184,8 @@ impl Server {
             .keep_alive_timeout(KEEP_ALIVE)
             .max_concurrent_streams(STREAMS_MAX);
         let graceful = GracefulShutdown::new();
-        let connection =
-            graceful.watch(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
+        let socket = TokioIo::new(Lingering::new(socket, Arc::clone(&activity)));
+        let connection = graceful.watch(builder.serve_connection_with_upgrades(socket, service));
         let end = async {
             tokio::select! {
                 () = stopped(&mut stop) => graceful.shutdown().await,
@@ -311,6 +315,46 @@ mod tests {
         let (address, _stop, _server) = start(SHORT, CONNECTIONS_MAX).await;
         let read = until_end(address, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
         assert!(read.starts_with(b"HTTP/1.1 200") && read.ends_with(b"hello"));
+    }
+
+    /// What was refused before its body was there is answered, and not reset.
+    #[tokio::test]
+    async fn who_still_sends_a_body_gets_the_answer() {
+        let (address, _stop, _server) = start(LONG, CONNECTIONS_MAX).await;
+        for head in [
+            "POST / HTTP/1.1\r\nhost: a\r\nx: \u{1}\r\ncontent-length: 500000\r\n\r\n",
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 500000\r\n\r\n",
+        ] {
+            let mut socket = TcpStream::connect(address).await.unwrap();
+            socket.write_all(head.as_bytes()).await.unwrap();
+            // The answer is there, and has not been read, while the body is sent.
+            socket.readable().await.unwrap();
+            for _ in 0..5 {
+                socket.write_all(&[b'a'; 100_000]).await.unwrap();
+            }
+            let mut read = Vec::new();
+            timeout(NEVER, socket.read_to_end(&mut read))
+                .await
+                .unwrap()
+                .unwrap();
+            assert!(
+                read.starts_with(b"HTTP/1.1 40"),
+                "{}",
+                String::from_utf8_lossy(&read)
+            );
+        }
+    }
+
+    /// LESSONS, advisory 7: nobody keeps a connection that is over.
+    #[tokio::test]
+    async fn advisory_7_who_does_not_end_its_side_is_cut() {
+        let (address, _stop, _server) = start(LONG, 1).await;
+        let mut rude = TcpStream::connect(address).await.unwrap();
+        rude.write_all(b"no request\r\n\r\n").await.unwrap();
+        // There is room for one connection only.
+        let read = until_end(address, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert!(read.ends_with(b"hello"));
+        drop(rude);
     }
 
     /// LESSONS, advisory 7: every state before authentication has a per-address cap.

@@ -2,13 +2,16 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::body::{Body, Bytes, HttpBody};
-use http::Response;
+use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::{
     sync::watch,
@@ -32,6 +35,8 @@ pub(super) struct Activity {
     requests: watch::Sender<Requests>,
     /// The connection's place among those on which nothing succeeded yet.
     place: Mutex<Option<Unauthenticated>>,
+    /// It speaks another protocol than HTTP now.
+    upgraded: AtomicBool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -49,7 +54,13 @@ impl Activity {
         Arc::new(Self {
             requests: watch::Sender::default(),
             place: Mutex::new(Some(place)),
+            upgraded: AtomicBool::new(false),
         })
+    }
+
+    /// Whether the connection speaks another protocol than HTTP now.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Relaxed)
     }
 
     /// A request was dispatched.
@@ -86,6 +97,9 @@ impl UnderWay {
     /// connection gives its place back.
     pub(super) fn answered(self, response: Response<Body>) -> Response<Body> {
         let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            self.0.upgraded.store(true, Ordering::Relaxed);
+        }
         if !status.is_client_error() && !status.is_server_error() {
             let mut place = self.0.place.lock().unwrap_or_else(PoisonError::into_inner);
             place.take();
