@@ -10,6 +10,7 @@ mod api_keys;
 mod audit;
 mod conditional;
 mod extract;
+mod filter;
 mod groups;
 mod guard;
 mod idempotency;

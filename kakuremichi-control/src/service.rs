@@ -116,6 +116,10 @@ pub struct Start {
     pub organization: OrganizationId,
 }
 
+/// How many records a part of a filtered list is taken from at most: what is not found among them is looked for by the
+/// next request.
+pub const MAX_LOOKED_AT: usize = 5_000;
+
 /// A part of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing<T> {
@@ -454,7 +458,7 @@ impl UseCases {
             .ok_or(UseCaseError::NotFound(E::KIND))
     }
 
-    /// Lists records of the actor's organization, at most `limit` of those behind `after`.
+    /// Lists records of the actor's organization that `wanted` lets through, at most `limit` of those behind `after`.
     ///
     /// # Errors
     /// When the storage fails.
@@ -463,17 +467,41 @@ impl UseCases {
         actor: &Actor,
         after: Option<RecordId>,
         limit: usize,
+        wanted: impl Fn(&E) -> bool + Send,
     ) -> Result<Listing<E>, UseCaseError> {
         let query = Query {
             after,
-            limit,
             ..Query::all(E::KIND).of(actor.organization)
         };
-        let page = self.store().list(query).await?;
-        Ok(Listing {
-            items: page.records.into_iter().filter_map(Stored::narrow).collect(),
-            next: page.next,
-        })
+        self.filtered(query, limit, wanted).await
+    }
+
+    /// The first `limit` records of a query that `wanted` lets through. It looks at [`MAX_LOOKED_AT`] records: there can
+    /// be fewer, and yet more behind them.
+    async fn filtered<E: Entity>(
+        &self,
+        mut query: Query,
+        limit: usize,
+        wanted: impl Fn(&E) -> bool + Send,
+    ) -> Result<Listing<E>, UseCaseError> {
+        let mut items = Vec::new();
+        let mut looked_at = 0;
+        query.limit = limit;
+        loop {
+            let page = self.store().list(query).await?;
+            looked_at += page.records.len();
+            let records = page.records.into_iter().filter_map(Stored::narrow::<E>);
+            items.extend(records.filter(|record| wanted(&record.value)));
+            let enough = items.len() >= limit || looked_at >= MAX_LOOKED_AT;
+            if enough || page.next.is_none() {
+                return Ok(Listing {
+                    items,
+                    next: page.next,
+                });
+            }
+            query.after = page.next;
+            query.limit = limit - items.len();
+        }
     }
 
     /// Where visitors find a service, through the gateways of its organization.

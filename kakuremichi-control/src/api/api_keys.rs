@@ -1,13 +1,18 @@
 //! API keys.
 
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
-use kakuremichi_core::{id::ApiKeyId, model::ApiKey, name::Label};
+use kakuremichi_core::{
+    id::{ApiKeyId, UserId},
+    model::ApiKey,
+    name::Label,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag},
+    filter::{Filter, Parameters, Search, holds},
     idempotency::SHOWN_ONCE,
     page::{Page, Part},
     problem::Problem,
@@ -66,19 +71,44 @@ pub(crate) struct NewApiKeyView {
     view: ApiKeyView,
 }
 
+/// Which API keys are wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ApiKeyFilter {
+    /// Only those whose name contains this, whatever its case: 1 to 100 bytes.
+    #[param(value_type = Option<String>)]
+    search: Option<Text<Search>>,
+    /// Only those that this account made.
+    #[param(value_type = Option<String>)]
+    user: Option<Text<UserId>>,
+}
+
+impl Parameters for ApiKeyFilter {
+    const NAMES: &'static [&'static str] = &["search", "user"];
+}
+
+impl Filter<ApiKey> for ApiKeyFilter {
+    fn admits(&self, key: &ApiKey) -> bool {
+        holds(self.search.as_ref(), |search| search.0.finds([key.name.as_str()]))
+            && holds(self.user.as_ref(), |user| key.maker == Some(user.0))
+    }
+}
+
 /// Lists the API keys.
 #[utoipa::path(get, path = "/api/v1/api-keys", tag = "api-keys",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(ApiKeyFilter,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<ApiKeyView>), (status = 401, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<ApiKeyFilter>,
 ) -> Result<Json<Page<ApiKeyView>>, Problem> {
     let listing = app
         .use_cases
-        .list::<ApiKey>(&actor, part.after, part.limit)
+        .list(&actor, part.after, part.limit, |item: &ApiKey| part.admits(item))
         .await?;
     Ok(Json(Page::of(listing, |stored| stored.value.into())))
 }

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag},
+    filter::ByName,
     page::{Page, Part},
     problem::Problem,
     text::TimeText,
@@ -38,17 +39,18 @@ pub(crate) struct GroupView {
 
 /// Lists the groups.
 #[utoipa::path(get, path = "/api/v1/groups", tag = "groups",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(ByName,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<GroupView>), (status = 401, body = Problem), (status = 403, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<ByName>,
 ) -> Result<Json<Page<GroupView>>, Problem> {
     let listing = app
         .use_cases
-        .list::<Group>(&actor, part.after, part.limit)
+        .list(&actor, part.after, part.limit, |item: &Group| part.admits(item))
         .await?;
     Ok(Json(Page::of(listing, |stored| stored.value.into())))
 }

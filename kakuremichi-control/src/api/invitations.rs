@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{At, Body, Id, IfMatch, etag},
+    filter::{Filter, Parameters, Search, holds},
     idempotency::SHOWN_ONCE,
     members::{listed, place},
     page::{Page, Part},
@@ -92,20 +93,47 @@ pub(crate) struct AcceptInput {
     password: String,
 }
 
+/// Which invitations are wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct InvitationFilter {
+    /// Only those to an address that contains this, whatever its case: 1 to 100 bytes.
+    #[param(value_type = Option<String>)]
+    search: Option<Text<Search>>,
+}
+
+impl Parameters for InvitationFilter {
+    const NAMES: &'static [&'static str] = &["search"];
+}
+
+impl Filter<Invitation> for InvitationFilter {
+    fn admits(&self, invitation: &Invitation) -> bool {
+        holds(self.search.as_ref(), |search| {
+            search
+                .0
+                .finds(invitation.email.as_ref().map(|email| email.as_str()))
+        })
+    }
+}
+
 /// Lists the invitations.
 #[utoipa::path(get, path = "/api/v1/invitations", tag = "invitations",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(InvitationFilter,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<InvitationView>), (status = 401, body = Problem),
               (status = 403, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<InvitationFilter>,
 ) -> Result<Json<Page<InvitationView>>, Problem> {
     let listing = app
         .use_cases
-        .list::<Invitation>(&actor, part.after, part.limit)
+        .list(&actor, part.after, part.limit, |item: &Invitation| {
+            part.admits(item)
+        })
         .await?;
     Ok(Json(Page::of(listing, |stored| stored.value.into())))
 }

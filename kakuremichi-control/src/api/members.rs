@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
 use kakuremichi_core::{
-    id::{GroupId, MemberId, RoleId},
+    id::{GroupId, MemberId, RoleId, UserId},
     model::Member,
 };
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag_of},
+    filter::{Filter, Parameters, holds},
     page::{Page, Part},
     problem::Problem,
     text::TimeText,
@@ -58,19 +59,48 @@ pub(crate) struct MemberView {
     created_at: TimeText,
 }
 
+/// Which members are wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MemberFilter {
+    /// Only the one of this account.
+    #[param(value_type = Option<String>)]
+    user: Option<Text<UserId>>,
+    /// Only those with this role.
+    #[param(value_type = Option<String>)]
+    role: Option<Text<RoleId>>,
+    /// Only those in this group.
+    #[param(value_type = Option<String>)]
+    group: Option<Text<GroupId>>,
+}
+
+impl Parameters for MemberFilter {
+    const NAMES: &'static [&'static str] = &["user", "role", "group"];
+}
+
+impl Filter<Member> for MemberFilter {
+    fn admits(&self, member: &Member) -> bool {
+        holds(self.user.as_ref(), |user| member.user == user.0)
+            && holds(self.role.as_ref(), |role| member.roles.contains(&role.0))
+            && holds(self.group.as_ref(), |group| member.groups.contains(&group.0))
+    }
+}
+
 /// Lists the members.
 #[utoipa::path(get, path = "/api/v1/members", tag = "members",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(MemberFilter,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<MemberView>), (status = 401, body = Problem), (status = 403, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<MemberFilter>,
 ) -> Result<Json<Page<MemberView>>, Problem> {
     let listing = app
         .use_cases
-        .list::<Member>(&actor, part.after, part.limit)
+        .list(&actor, part.after, part.limit, |item: &Member| part.admits(item))
         .await?;
     let next = listing.next;
     let mut items = Vec::with_capacity(listing.items.len());

@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag_of},
+    filter::{Filter, Parameters, Search, holds},
     page::{Page, Part},
     problem::Problem,
     text::TimeText,
@@ -103,18 +104,53 @@ pub(crate) struct NodeInput {
     name: Text<Label>,
 }
 
+/// Which nodes are wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct NodeFilter {
+    /// Only those whose name contains this, whatever its case: 1 to 100 bytes.
+    #[param(value_type = Option<String>)]
+    search: Option<Text<Search>>,
+    /// Only agents, or only gateways.
+    role: Option<RoleView>,
+    /// Only those that are revoked, or only those that are not.
+    revoked: Option<bool>,
+}
+
+impl Parameters for NodeFilter {
+    const NAMES: &'static [&'static str] = &["search", "role", "revoked"];
+}
+
+impl Filter<Node> for NodeFilter {
+    fn admits(&self, node: &Node) -> bool {
+        holds(self.search.as_ref(), |search| {
+            search.0.finds([node.name.as_str()])
+        }) && holds(self.role.as_ref(), |role| match role {
+            RoleView::Agent => matches!(node.kind, NodeKind::Agent { .. }),
+            RoleView::Gateway => matches!(node.kind, NodeKind::Gateway { .. }),
+        }) && holds(self.revoked.as_ref(), |revoked| {
+            *revoked == node.revoked.is_some()
+        })
+    }
+}
+
 /// Lists the nodes: agents, then gateways.
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(NodeFilter,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<NodeView>), (status = 401, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<NodeFilter>,
 ) -> Result<Json<Page<NodeView>>, Problem> {
     let overlay = app.use_cases.start().await?.overlay;
-    let listing = app.use_cases.list::<Node>(&actor, part.after, part.limit).await?;
+    let listing = app
+        .use_cases
+        .list(&actor, part.after, part.limit, |item: &Node| part.admits(item))
+        .await?;
     let nodes: Vec<_> = listing.items.iter().map(|stored| stored.value.id).collect();
     let seen = app.hub.seen(&nodes).await.map_err(UseCaseError::from)?;
     Ok(Json(Page::of(listing, |stored| {

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag},
+    filter::ByName,
     organization::OrganizationView,
     page::{Page, Part},
     problem::Problem,
@@ -25,17 +26,18 @@ pub(crate) struct OrganizationInput {
 
 /// Lists the organizations that the caller is in; all of them for an administrator.
 #[utoipa::path(get, path = "/api/v1/organizations", tag = "organizations",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(ByName,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<OrganizationView>), (status = 401, body = Problem), (status = 403, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<ByName>,
 ) -> Result<Json<Page<OrganizationView>>, Problem> {
     let listing = app
         .use_cases
-        .organizations(&actor, part.after, part.limit)
+        .organizations(&actor, part.after, part.limit, |item| part.admits(item))
         .await?;
     Ok(Json(Page::of(listing, |stored| stored.value.into())))
 }

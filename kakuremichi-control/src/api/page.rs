@@ -1,21 +1,38 @@
 //! Lists, part by part.
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::{FromRequestParts, Query},
+    http::request::Parts,
+};
 use data_encoding::BASE64URL_NOPAD;
 use kakuremichi_core::store::{MAX_PAGE, RecordId, Sequence};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::problem::Problem;
+use super::{
+    filter::{Filter, Parameters},
+    problem::Problem,
+};
 use crate::service::{FieldError, Listing};
 
 /// How many items a part has if the caller does not say.
 const USUAL: usize = 100;
 
 /// Which part of a list.
-pub(super) struct Part {
+pub(super) struct Part<F> {
     pub(super) after: Option<RecordId>,
     pub(super) limit: usize,
+    filter: F,
+}
+
+impl<F> Part<F> {
+    /// Whether an item of the list is wanted.
+    pub(super) fn admits<T>(&self, item: &T) -> bool
+    where
+        F: Filter<T>,
+    {
+        self.filter.admits(item)
+    }
 }
 
 /// A part of a list.
@@ -58,22 +75,18 @@ impl<T> Page<T> {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Part {
+impl<S: Sync, F: Parameters> FromRequestParts<S> for Part<F> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let wrong = |field: &str, message: String| Problem::fields(vec![FieldError::new(field, message)]);
         let mut part = Self {
             after: None,
             limit: USUAL,
+            filter: F::default(),
         };
-        for pair in parts
-            .uri
-            .query()
-            .unwrap_or_default()
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-        {
+        let mut filters = Vec::new();
+        let pairs = parts.uri.query().unwrap_or_default().split('&');
+        for pair in pairs.filter(|pair| !pair.is_empty()) {
             match pair.split_once('=').unwrap_or((pair, "")) {
                 ("limit", text) => {
                     let limit = text.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
@@ -82,22 +95,40 @@ impl<S: Sync> FromRequestParts<S> for Part {
                 }
                 ("cursor", text) => {
                     part.after = Some(cursor(text).ok_or_else(|| {
-                        wrong(
-                            "cursor",
-                            "give the `next_cursor` of the part before, unchanged".to_owned(),
-                        )
+                        wrong("cursor", "give the `next_cursor` of the part before, unchanged")
                     })?);
                 }
+                (name, _) if F::NAMES.contains(&name) => {
+                    // Of one alone it is known which one is wrong.
+                    read::<F>(pair).map_err(|message| wrong(name, message))?;
+                    filters.push(pair);
+                }
                 (other, _) => {
+                    let names: Vec<_> = ["limit", "cursor"].iter().chain(F::NAMES).collect();
+                    let names: String = names.iter().map(|name| format!(" `{name}`")).collect();
                     return Err(wrong(
                         other,
-                        "there is no such parameter: `limit` and `cursor` are".to_owned(),
+                        format!("there is no such parameter; there are:{names}"),
                     ));
                 }
             }
         }
+        part.filter = read(&filters.join("&")).map_err(|message| wrong("query", message))?;
         Ok(part)
     }
+}
+
+fn wrong(field: &str, message: impl std::fmt::Display) -> Problem {
+    Problem::fields(vec![FieldError::new(field, message)])
+}
+
+fn read<F: Parameters>(query: &str) -> Result<F, String> {
+    let uri = format!("/?{query}")
+        .parse()
+        .map_err(|_| "it is no query".to_owned())?;
+    Query::try_from_uri(&uri)
+        .map(|Query(filter)| filter)
+        .map_err(|rejection| rejection.body_text())
 }
 
 /// The place in a feed that a cursor of [`Page::of_feed`] stands for.

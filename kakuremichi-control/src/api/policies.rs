@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag},
+    filter::ByName,
     page::{Page, Part},
     problem::Problem,
     services::{AccessView, RuleView, rules},
@@ -53,17 +54,20 @@ pub(crate) struct SharedPolicyView {
 
 /// Lists the shared policies.
 #[utoipa::path(get, path = "/api/v1/policies", tag = "policies",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(ByName,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<SharedPolicyView>), (status = 401, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<ByName>,
 ) -> Result<Json<Page<SharedPolicyView>>, Problem> {
     let listing = app
         .use_cases
-        .list::<SharedPolicy>(&actor, part.after, part.limit)
+        .list(&actor, part.after, part.limit, |item: &SharedPolicy| {
+            part.admits(item)
+        })
         .await?;
     Ok(Json(Page::of(listing, |stored| view(&stored.value))))
 }

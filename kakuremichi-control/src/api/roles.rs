@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag},
+    filter::ByName,
     page::{Page, Part},
     problem::Problem,
     text::{PermissionsText, TimeText},
@@ -53,17 +54,20 @@ pub(crate) struct RoleView {
 
 /// Lists the roles.
 #[utoipa::path(get, path = "/api/v1/roles", tag = "roles",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(ByName,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<RoleView>), (status = 401, body = Problem), (status = 403, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<ByName>,
 ) -> Result<Json<Page<RoleView>>, Problem> {
     let listing = app
         .use_cases
-        .list::<UserRole>(&actor, part.after, part.limit)
+        .list(&actor, part.after, part.limit, |item: &UserRole| {
+            part.admits(item)
+        })
         .await?;
     Ok(Json(Page::of(listing, |stored| stored.value.into())))
 }

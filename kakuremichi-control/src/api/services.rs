@@ -1,5 +1,6 @@
 //! Services.
 
+mod filter;
 mod kind;
 mod policy;
 
@@ -18,6 +19,7 @@ use kakuremichi_core::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use self::filter::ServiceFilter;
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag_of},
@@ -112,17 +114,18 @@ pub(crate) struct UsageView {
 
 /// Lists the services.
 #[utoipa::path(get, path = "/api/v1/services", tag = "services",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(ServiceFilter,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<ServiceView>), (status = 401, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<ServiceFilter>,
 ) -> Result<Json<Page<ServiceView>>, Problem> {
     let listing = app
         .use_cases
-        .list::<Service>(&actor, part.after, part.limit)
+        .list(&actor, part.after, part.limit, |item: &Service| part.admits(item))
         .await?;
     let urls = app
         .use_cases

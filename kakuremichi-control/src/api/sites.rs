@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag},
+    filter::ByName,
     page::{Page, Part},
     problem::Problem,
     text::{EndpointText, TimeText},
@@ -74,16 +75,20 @@ pub(crate) struct SiteView {
 
 /// Lists the sites.
 #[utoipa::path(get, path = "/api/v1/sites", tag = "sites",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(ByName,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<SiteView>), (status = 401, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<ByName>,
 ) -> Result<Json<Page<SiteView>>, Problem> {
     let overlay = app.use_cases.start().await?.overlay;
-    let listing = app.use_cases.list::<Site>(&actor, part.after, part.limit).await?;
+    let listing = app
+        .use_cases
+        .list(&actor, part.after, part.limit, |item: &Site| part.admits(item))
+        .await?;
     Ok(Json(Page::of(listing, |stored| view(overlay, stored.value))))
 }
 

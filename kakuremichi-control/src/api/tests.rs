@@ -32,6 +32,7 @@ mod accounts;
 mod audit;
 mod browser;
 mod door;
+mod lists;
 mod people;
 mod providers;
 mod repeats;
@@ -649,45 +650,6 @@ async fn a_policy_that_cannot_be_is_refused_with_its_field() {
     api.post("/policies", access)
         .await
         .names("access.any_of[0].basic.users[0].password");
-}
-
-#[tokio::test]
-async fn lists_come_in_parts() {
-    let api = Api::start().await;
-    let mut made = BTreeSet::new();
-    for n in 0..5 {
-        let body = json!({"name": format!("t{n}"), "role": "gateway", "unlimited": true, "expires_in": 60});
-        made.insert(
-            api.post("/tokens", body).await.body["id"]
-                .as_str()
-                .unwrap()
-                .to_owned(),
-        );
-    }
-    let (mut seen, mut path) = (BTreeSet::new(), "/tokens?limit=2".to_owned());
-    for items in [2, 2, 1] {
-        let part = api.get(&path).await;
-        let found = part.body["items"].as_array().unwrap();
-        assert_eq!(found.len(), items);
-        assert!(
-            found
-                .iter()
-                .all(|item| item.get("token").is_none() && item.get("uses_left").is_none())
-        );
-        seen.extend(found.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
-        path = format!(
-            "/tokens?limit=2&cursor={}",
-            part.body["next_cursor"].as_str().unwrap_or_default()
-        );
-    }
-    assert_eq!(seen, made);
-    let id = made.first().unwrap();
-    let revoked = api.post(&format!("/tokens/{id}/revoke"), json!({})).await;
-    assert!(revoked.body["revoked_at"].is_string());
-    let path = format!("/api/v1/tokens/{id}");
-    api.send("DELETE", &path, &[], None).await.is(204, "");
-    api.send("GET", &path, &[], None).await.is(404, "KKM-A004");
-    api.send("DELETE", &path, &[], None).await.is(404, "KKM-A004");
 }
 
 #[tokio::test]

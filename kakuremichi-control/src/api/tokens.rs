@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     extract::{Body, Id, IfMatch, etag},
+    filter::{Filter, Parameters, Search, holds},
     idempotency::SHOWN_ONCE,
     page::{Page, Part},
     problem::Problem,
@@ -111,19 +112,51 @@ pub(crate) struct NewTokenView {
     view: TokenView,
 }
 
+/// Which tokens are wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct TokenFilter {
+    /// Only those whose name contains this, whatever its case: 1 to 100 bytes.
+    #[param(value_type = Option<String>)]
+    search: Option<Text<Search>>,
+    /// Only those for agents, or only those for gateways.
+    role: Option<RoleView>,
+    /// Only those that are revoked, or only those that are not.
+    revoked: Option<bool>,
+}
+
+impl Parameters for TokenFilter {
+    const NAMES: &'static [&'static str] = &["search", "role", "revoked"];
+}
+
+impl Filter<EnrolmentToken> for TokenFilter {
+    fn admits(&self, token: &EnrolmentToken) -> bool {
+        holds(self.search.as_ref(), |search| {
+            search.0.finds([token.name.as_str()])
+        }) && holds(self.role.as_ref(), |role| Role::from(*role) == token.role)
+            && holds(self.revoked.as_ref(), |revoked| {
+                *revoked == token.revoked.is_some()
+            })
+    }
+}
+
 /// Lists the enrolment tokens.
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(TokenFilter,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<TokenView>), (status = 401, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<TokenFilter>,
 ) -> Result<Json<Page<TokenView>>, Problem> {
     let listing = app
         .use_cases
-        .list::<EnrolmentToken>(&actor, part.after, part.limit)
+        .list(&actor, part.after, part.limit, |item: &EnrolmentToken| {
+            part.admits(item)
+        })
         .await?;
     Ok(Json(Page::of(listing, |stored| stored.value.into())))
 }

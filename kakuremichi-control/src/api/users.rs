@@ -1,7 +1,7 @@
 //! All accounts of this Control, for its administrators.
 
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
-use kakuremichi_core::id::UserId;
+use kakuremichi_core::{id::UserId, model::User};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -9,10 +9,14 @@ use super::{
     App,
     account::UserView,
     extract::{Body, Id, IfMatch, etag},
+    filter::{Filter, Parameters, Search, holds},
     page::{Page, Part},
     problem::Problem,
 };
-use crate::service::{Actor, UserChange};
+use crate::{
+    service::{Actor, UserChange},
+    text::Text,
+};
 
 /// What an administrator may change of an account. What is absent stays.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -24,17 +28,51 @@ pub(crate) struct UserInput {
     disabled: Option<bool>,
 }
 
+/// Which accounts are wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct UserFilter {
+    /// Only those of which the name or the address contains this, whatever its case: 1 to 100 bytes.
+    #[param(value_type = Option<String>)]
+    search: Option<Text<Search>>,
+    /// Only administrators of this Control, or only others.
+    administrator: Option<bool>,
+    /// Only those that are disabled, or only those that are not.
+    disabled: Option<bool>,
+}
+
+impl Parameters for UserFilter {
+    const NAMES: &'static [&'static str] = &["search", "administrator", "disabled"];
+}
+
+impl Filter<User> for UserFilter {
+    fn admits(&self, user: &User) -> bool {
+        holds(self.search.as_ref(), |search| {
+            search.0.finds([user.name.as_str(), user.email.as_str()])
+        }) && holds(self.administrator.as_ref(), |administrator| {
+            *administrator == user.administrator
+        }) && holds(self.disabled.as_ref(), |disabled| {
+            *disabled == user.disabled.is_some()
+        })
+    }
+}
+
 /// Lists the accounts.
 #[utoipa::path(get, path = "/api/v1/users", tag = "users",
-    params(("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+    params(UserFilter,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
            ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<UserView>), (status = 401, body = Problem), (status = 403, body = Problem)))]
 pub(super) async fn list(
     State(app): State<App>,
     Extension(actor): Extension<Actor>,
-    part: Part,
+    part: Part<UserFilter>,
 ) -> Result<Json<Page<UserView>>, Problem> {
-    let listing = app.use_cases.users(&actor, part.after, part.limit).await?;
+    let listing = app
+        .use_cases
+        .users(&actor, part.after, part.limit, |item| part.admits(item))
+        .await?;
     Ok(Json(Page::of(listing, |stored| stored.value.into())))
 }
 

@@ -64,18 +64,14 @@ impl UseCases {
         actor: &Actor,
         after: Option<RecordId>,
         limit: usize,
+        wanted: impl Fn(&Organization) -> bool + Send,
     ) -> Result<Listing<Organization>, UseCaseError> {
         if actor.administers() {
             let query = Query {
                 after,
-                limit,
                 ..Query::all(RecordKind::Organization)
             };
-            let page = self.store().list(query).await?;
-            return Ok(Listing {
-                items: page.records.into_iter().filter_map(Stored::narrow).collect(),
-                next: page.next,
-            });
+            return self.filtered(query, limit, wanted).await;
         }
         let mut ids = vec![actor.organization];
         if let Some(person) = actor.person {
@@ -85,14 +81,16 @@ impl UseCases {
         }
         ids.sort();
         ids.retain(|id| after.is_none_or(|after| RecordId::from(*id) > after));
-        let more = ids.len() > limit;
-        ids.truncate(limit);
-        let next = ids.last().filter(|_| more).map(|id| (*id).into());
-        let mut items = Vec::new();
-        for id in ids {
-            items.extend(self.store().entity(id).await?);
+        let mut items: Vec<Stored<Organization>> = Vec::new();
+        for (at, id) in ids.iter().enumerate() {
+            let organization = self.store().entity::<Organization>(*id).await?;
+            items.extend(organization.filter(|organization| wanted(&organization.value)));
+            if items.len() >= limit {
+                let next = (at + 1 < ids.len()).then(|| (*id).into());
+                return Ok(Listing { items, next });
+            }
         }
-        Ok(Listing { items, next })
+        Ok(Listing { items, next: None })
     }
 
     /// Renames an organization.

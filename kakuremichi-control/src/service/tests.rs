@@ -170,7 +170,10 @@ async fn a_token_is_refused_with_its_reason() {
         error,
         UseCaseError::Token(TokenUnusable::Role(Role::Gateway))
     ));
-    let listed = control.list::<EnrolmentToken>(&actor, None, 10).await.unwrap();
+    let listed = control
+        .list::<EnrolmentToken>(&actor, None, 10, |_| true)
+        .await
+        .unwrap();
     let revoked = control
         .revoke_token(&actor, listed.items[0].value.id)
         .await
@@ -436,7 +439,7 @@ async fn another_organizations_things_are_not_there() {
     not_found(control.usage(&stranger, made.value.id).await.map(|_| ()));
     assert!(
         control
-            .list::<Node>(&stranger, None, 10)
+            .list::<Node>(&stranger, None, 10, |_| true)
             .await
             .unwrap()
             .items

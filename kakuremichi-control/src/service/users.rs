@@ -128,18 +128,14 @@ impl UseCases {
         actor: &Actor,
         after: Option<RecordId>,
         limit: usize,
+        wanted: impl Fn(&User) -> bool + Send,
     ) -> Result<Listing<User>, UseCaseError> {
         administrator(actor)?;
         let query = Query {
             after,
-            limit,
             ..Query::all(RecordKind::User)
         };
-        let page = self.store().list(query).await?;
-        Ok(Listing {
-            items: page.records.into_iter().filter_map(Stored::narrow).collect(),
-            next: page.next,
-        })
+        self.filtered(query, limit, wanted).await
     }
 
     /// Reads any account.
