@@ -94,30 +94,6 @@ impl Policy {
     }
 }
 
-/// Whether rules, or an access, look at who a visitor is, so that it matters whether people can sign in.
-#[must_use]
-pub fn asks_who(rules: &[Rule], access: Option<&Access>) -> bool {
-    let mut asks = access.is_some_and(|access| {
-        access
-            .methods()
-            .iter()
-            .any(|method| matches!(method, Method::SignedIn(_)))
-    });
-    for rule in rules {
-        rule.when.walk(&mut |part| {
-            asks |= matches!(
-                part,
-                Condition::User(_)
-                    | Condition::Subject(_)
-                    | Condition::Role(_)
-                    | Condition::Group(_)
-                    | Condition::Strength(_)
-            );
-        });
-    }
-    asks
-}
-
 fn validate_rules(rules: &[Rule]) -> Result<(), PolicyError> {
     if rules.len() > MAX_RULES {
         return Err(PolicyError::Rules);

@@ -6,7 +6,7 @@ use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, PeerId, PolicyId, ServiceId, SiteId, UserId},
     model::{Node, NodeKind, Service, Site, TargetPlace},
     net::{Endpoint, Overlay},
-    policy::{SharedPolicy, asks_who},
+    policy::{Needs, SharedPolicy},
     store::{RecordId, StoreRecord},
 };
 
@@ -121,10 +121,9 @@ impl Landscape {
                     Some(StoreRecord::Service(service)) => self.services.insert(id, service),
                     _ => self.services.remove(&id),
                 };
-                let asks = self
-                    .services
-                    .get(&id)
-                    .is_some_and(|service| asks_who(&service.policy.rules, Some(&service.policy.access)));
+                let asks = self.services.get(&id).is_some_and(|service| {
+                    Needs::of(&service.policy.rules, Some(&service.policy.access)).people()
+                });
                 self.people.set_asking(id.into(), asks, &mut touched.people);
                 self.index(id, before.as_ref(), touched);
                 self.count_attached(id, before.as_ref(), touched);
@@ -137,7 +136,7 @@ impl Landscape {
                 let asks = self
                     .policies
                     .get(&id)
-                    .is_some_and(|policy| asks_who(&policy.rules, policy.access.as_ref()));
+                    .is_some_and(|policy| Needs::of(&policy.rules, policy.access.as_ref()).people());
                 self.people.set_asking(id.into(), asks, &mut touched.people);
             }
             (RecordId::Member(id), record) => {

@@ -144,7 +144,7 @@ pub enum AccessDraft {
 pub enum MethodDraft {
     /// Name and password.
     Basic(Vec<UserDraft>),
-    /// A principal that the gateway's authenticator proves, and that meets this.
+    /// Whoever has signed in so, and meets this.
     SignedIn(Requirement),
 }
 

@@ -7,10 +7,10 @@ use kakuremichi_core::{
     auth::Strength,
     id::ServiceId,
     key::{IdentityKey, SigningKey},
-    model::{Member, Permissions, Service, ServiceKind, Session, User},
+    model::{Permissions, Service, ServiceKind, Session, User},
     name::Hostname,
     plan::GatewaySignIn,
-    store::{Query, RecordKind, Stored},
+    store::{Stored, UniqueKey},
     time::Timestamp,
 };
 use kakuremichi_proto::{
@@ -186,10 +186,9 @@ impl UseCases {
         if !serves(&service, &draft.host) || !self.has_port(&service, draft.port) {
             return Err(TicketError::NoService);
         }
-        let query = Query::all(RecordKind::Member).owned_by(user.id);
-        let members: Vec<Stored<Member>> = self.store().all_of(query).await.map_err(UseCaseError::from)?;
-        let mut organizations = members.iter().map(|member| member.value.organization);
-        if !organizations.any(|organization| organization == service.organization) {
+        let membership = UniqueKey::Membership(service.organization, user.id);
+        let member = self.store().find(&membership).await;
+        if member.map_err(UseCaseError::from)?.is_none() {
             return Err(TicketError::NoMember);
         }
         let session_expires = self.counts_in(session, service.organization).await?;

@@ -56,12 +56,7 @@ impl CompiledPolicy {
         for list in &lists {
             needs.add(&list.needs);
         }
-        for method in access.methods() {
-            match method {
-                Method::Basic { .. } => needs.basic = true,
-                Method::SignedIn(_) => needs.signed_in = true,
-            }
-        }
+        needs.add_methods(&access);
         Self {
             can_permit: *access != Access::Deny || lists.iter().any(|list| list.allows),
             lists,
@@ -91,6 +86,31 @@ impl Default for CompiledPolicy {
 }
 
 impl Needs {
+    /// What makes a difference to rules, and to an access.
+    #[must_use]
+    pub fn of(rules: &[Rule], access: Option<&Access>) -> Self {
+        let mut needs = Self::of_rules(rules);
+        if let Some(access) = access {
+            needs.add_methods(access);
+        }
+        needs
+    }
+
+    /// Whether it matters who somebody is that can sign in.
+    #[must_use]
+    pub const fn people(&self) -> bool {
+        self.signed_in || self.identity
+    }
+
+    fn add_methods(&mut self, access: &Access) {
+        for method in access.methods() {
+            match method {
+                Method::Basic { .. } => self.basic = true,
+                Method::SignedIn(_) => self.signed_in = true,
+            }
+        }
+    }
+
     fn add(&mut self, other: &Self) {
         self.basic |= other.basic;
         self.signed_in |= other.signed_in;

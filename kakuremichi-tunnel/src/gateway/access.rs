@@ -306,6 +306,10 @@ impl AccessControl {
     /// Looks at a session's cookie. One that this gateway does not know any more, or that is over, shows nothing; one
     /// that somebody forged counts as a wrong credential.
     fn session(&self, facts: &KnownFacts, people: &People, request: &CanonicalRequest, text: &str) -> Shown {
+        // Whoever is known is not held up by what others at the same address guess.
+        if let Some(session) = people.known(text, request.host(), wall_clock()) {
+            return Shown::Session(session);
+        }
         if let Err(wait) = lock(&self.attempts).admit(facts.source, Instant::now()) {
             return Shown::Throttled(wait);
         }

@@ -100,7 +100,7 @@ pub(crate) async fn measure(plan: &Plan) -> Result<(), Trouble> {
     say("processor time for a change", &changed.cost(plan.changes));
 
     let (begun, visitor) = (Moment::now(&control), fleet.visit());
-    fleet.cut();
+    fleet.cut().await;
     fleet.all_there().await?;
     say("all cut off, and back after", &begun.until(&control));
     say("REST meanwhile", &visitor.finish().await);
@@ -297,12 +297,12 @@ impl Fleet {
     }
 
     /// All nodes drop their connections.
-    fn cut(&mut self) {
+    async fn cut(&mut self) {
         self.cut.send_modify(|cuts| *cuts += 1);
         self.crowd.cut();
         // Nobody is taken for there before it has noticed.
         while self.shared.online.load(Ordering::Relaxed) + self.crowd.counts().online == self.count {
-            std::thread::sleep(Duration::from_millis(1));
+            sleep(Duration::from_millis(1)).await;
         }
     }
 

@@ -49,9 +49,9 @@ pub(crate) enum AccessView {
 pub(crate) enum MethodView {
     /// Name and password by HTTP Basic authentication.
     Basic(BasicView),
-    /// Any principal that the gateway's authenticator proves.
+    /// Whoever has signed in at Control, or is proven by the gateway's authenticator.
     SignedIn,
-    /// A principal that the gateway's authenticator proves, and that meets this.
+    /// Whoever has signed in so, and meets this.
     SignedInAs(RequirementView),
 }
 

@@ -316,6 +316,8 @@ fn forged_sessions_are_throttled() {
     local(async {
         let office = Office::open().await;
         let session = office.signs_in().await;
+        let known = format!("Cookie: {session}\r\n");
+        assert!(office.scene.get("/", &known).await.starts_with("HTTP/1.1 200 "));
         let mut forged = session.clone().into_bytes();
         let at = forged.len() - 10;
         forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
@@ -325,5 +327,7 @@ fn forged_sessions_are_throttled() {
             last = office.scene.get("/", &lines).await;
         }
         assert!(last.starts_with("HTTP/1.1 429 "), "{last}");
+        // Whoever was known before goes on, from the same address.
+        assert!(office.scene.get("/", &known).await.starts_with("HTTP/1.1 200 "));
     });
 }
