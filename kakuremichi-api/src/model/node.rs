@@ -1,0 +1,150 @@
+//! Nodes and sites.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use kakuremichi_core::id::{NodeId, SiteId};
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, serde::rfc3339};
+
+use super::{credential::Scope, text};
+use crate::resource::{Create, Delete, Replace, Resource, Revoke, Update};
+
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeRole {
+    /// An agent.
+    Agent,
+    /// A gateway.
+    Gateway,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Node {
+    /// Its identifier.
+    #[serde(deserialize_with = "text::deserialize")]
+    pub id: NodeId,
+    /// What it is.
+    pub role: NodeRole,
+    /// Its name.
+    pub name: String,
+    /// Its identity: an Ed25519 public key, base 64.
+    pub identity_key: String,
+    /// Its WireGuard public key, base 64.
+    pub wireguard_key: String,
+    /// Its address in the overlay.
+    pub address: Ipv6Addr,
+    /// Whether it is connected to Control. It serves without that, too.
+    pub connected: bool,
+    /// Since when it is connected.
+    #[serde(default, with = "rfc3339::option")]
+    pub connected_at: Option<OffsetDateTime>,
+    /// When its last connection ended, as far as is known.
+    #[serde(default, with = "rfc3339::option")]
+    pub disconnected_at: Option<OffsetDateTime>,
+    /// When it was revoked.
+    #[serde(default, with = "rfc3339::option")]
+    pub revoked_at: Option<OffsetDateTime>,
+    /// The token that it enrolled with.
+    pub token: String,
+    /// What only an agent has.
+    pub agent: Option<Agent>,
+    /// What only a gateway has.
+    pub gateway: Option<Gateway>,
+    /// When it enrolled.
+    #[serde(with = "rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// What only an agent has.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Agent {
+    /// What it may declare by itself.
+    pub declare: Scope,
+}
+
+/// What only a gateway has.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Gateway {
+    /// Where agents and sites reach its WireGuard socket, best first.
+    pub endpoints: Vec<String>,
+    /// The port at which visitors reach its HTTPS listener.
+    pub https_port: u16,
+    /// Its IPv4 address toward stock WireGuard devices.
+    pub address_v4: Ipv4Addr,
+}
+
+/// What can be changed of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeChange {
+    /// Its name.
+    pub name: String,
+}
+
+/// A stock WireGuard device.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Site {
+    /// Its identifier.
+    #[serde(deserialize_with = "text::deserialize")]
+    pub id: SiteId,
+    /// Its name.
+    pub name: String,
+    /// Its WireGuard public key, base 64.
+    pub wireguard_key: String,
+    /// The IPv4 address that the device is to have.
+    pub address_v4: Ipv4Addr,
+    /// The IPv6 address that the device is to have.
+    pub address: Ipv6Addr,
+    /// The networks behind it.
+    pub networks: Vec<String>,
+    /// Where it listens, if gateways reach out.
+    pub endpoint: Option<String>,
+    /// When it was added.
+    #[serde(with = "rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// A stock WireGuard device to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SiteDraft {
+    /// Its name.
+    pub name: String,
+    /// Its WireGuard public key, base 64, as `wg pubkey` prints it.
+    pub wireguard_key: String,
+    /// The networks behind it.
+    pub networks: Vec<String>,
+    /// Where it listens, if gateways are to reach out; otherwise it dials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+}
+
+impl Resource for Node {
+    const COLLECTION: &'static str = "nodes";
+    const SCHEMA: &'static str = "NodeView";
+    type Id = NodeId;
+}
+
+impl Update for Node {
+    type Change = NodeChange;
+}
+
+impl Revoke for Node {}
+
+impl Resource for Site {
+    const COLLECTION: &'static str = "sites";
+    const SCHEMA: &'static str = "SiteView";
+    type Id = SiteId;
+}
+
+impl Create for Site {
+    type Draft = SiteDraft;
+    type Made = Self;
+}
+
+impl Replace for Site {}
+impl Delete for Site {}
