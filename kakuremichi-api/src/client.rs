@@ -179,7 +179,7 @@ impl Api {
     /// # Errors
     /// See [`ApiError`].
     pub async fn list<T: Resource>(&self, query: &[(&str, &str)]) -> Result<Listing<T>, ApiError> {
-        let path = with_query(T::COLLECTION, query);
+        let path = path_with_query(T::COLLECTION, query);
         self.exchange.ask(Method::GET, &path, None, None).await?.body()
     }
 
@@ -302,7 +302,9 @@ fn path<T: Resource>(id: &T::Id) -> String {
 
 const UNRESERVED: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 
-fn with_query(path: &str, query: &[(&str, &str)]) -> String {
+/// A path below `/api/v1/` with a query, for [`Api::send`].
+#[must_use]
+pub fn path_with_query(path: &str, query: &[(&str, &str)]) -> String {
     let mut text = path.to_owned();
     for (at, (name, value)) in query.iter().enumerate() {
         text.push(if at == 0 { '?' } else { '&' });
@@ -351,7 +353,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_encoded() {
         assert_eq!(
-            with_query("nodes", &[("search", "a&b=c d"), ("limit", "2")]),
+            path_with_query("nodes", &[("search", "a&b=c d"), ("limit", "2")]),
             "nodes?search=a%26b%3Dc%20d&limit=2"
         );
     }

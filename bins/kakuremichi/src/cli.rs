@@ -3,7 +3,10 @@
 use clap::Command;
 use kakuremichi_bins_common::{Failure, Layers, Role, run, settings};
 
-use crate::quickstart::{SETTINGS, Settings, play};
+use crate::{
+    quickstart::{SETTINGS, Settings, play},
+    remote,
+};
 
 /// Runs the command that the arguments name.
 pub(crate) fn run() -> Result<(), Failure> {
@@ -15,10 +18,14 @@ pub(crate) fn run() -> Result<(), Failure> {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(layers.flags(quickstart));
+        .subcommand(layers.flags(quickstart))
+        .subcommands(remote::commands());
     let matches = settings::arguments(command)?;
     match matches.subcommand() {
         Some(("quickstart", matches)) => run::role::<Settings>(&layers, matches, play),
-        _ => Err(Failure::usage("a command is missing: quickstart")),
+        Some((name, matches)) => {
+            remote::run(name, matches).unwrap_or_else(|| Err(Failure::usage("there is no such command")))
+        }
+        None => Err(Failure::usage("a command is missing: see --help")),
     }
 }

@@ -2,6 +2,7 @@
 
 mod cli;
 mod quickstart;
+mod remote;
 
 use std::process::ExitCode;
 

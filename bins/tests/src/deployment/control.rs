@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
+use kakuremichi_api::{Api, Secret};
 use serde_json::Value;
 
 use super::{everywhere, logged};
@@ -193,6 +194,19 @@ impl Control {
             url: self.url.clone(),
             key: self.key.clone(),
         }
+    }
+
+    /// Works with its REST API by the typed client, on its host and with every right.
+    ///
+    /// # Panics
+    ///
+    /// The work panics.
+    pub fn api<T: Send>(&self, work: impl AsyncFnOnce(Api) -> T + Send) -> T {
+        let authority = fs::read_to_string(self.data.join("ca.pem")).unwrap();
+        let builder = Api::builder(&self.url, Secret::new(self.key.clone()));
+        let api = builder.authority(authority).address(self.host.address()).build();
+        let api = api.unwrap();
+        self.host.namespace().block_on(async || work(api).await)
     }
 
     /// Runs a command on its data directory; the one line that is printed.

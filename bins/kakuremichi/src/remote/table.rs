@@ -1,0 +1,242 @@
+//! Lists, as people read them.
+
+use http::Method;
+use kakuremichi_api::{
+    Api, ApiError, ApiKey, Group, Node, NodeRole, Organization, Resource, Service, Site, Token,
+};
+use serde_json::Value;
+
+/// What can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Services,
+    Nodes,
+    Sites,
+    Tokens,
+    ApiKeys,
+    Groups,
+    Organizations,
+}
+
+impl Kind {
+    /// The names that people give them.
+    pub(super) const NAMES: [(&'static str, Self); 7] = [
+        ("services", Self::Services),
+        ("nodes", Self::Nodes),
+        ("sites", Self::Sites),
+        ("tokens", Self::Tokens),
+        ("api-keys", Self::ApiKeys),
+        ("groups", Self::Groups),
+        ("organizations", Self::Organizations),
+    ];
+
+    pub(super) const fn collection(self) -> &'static str {
+        match self {
+            Self::Services => Service::COLLECTION,
+            Self::Nodes => Node::COLLECTION,
+            Self::Sites => Site::COLLECTION,
+            Self::Tokens => Token::COLLECTION,
+            Self::ApiKeys => ApiKey::COLLECTION,
+            Self::Groups => Group::COLLECTION,
+            Self::Organizations => Organization::COLLECTION,
+        }
+    }
+
+    /// At most `limit` items, as Control says them.
+    pub(super) async fn items(
+        self,
+        api: &Api,
+        filters: &[(&str, &str)],
+        limit: usize,
+    ) -> Result<Vec<Value>, ApiError> {
+        let (mut items, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let mut query = filters.to_vec();
+            if let Some(cursor) = &cursor {
+                query.push(("cursor", cursor));
+            }
+            let path = kakuremichi_api::path_with_query(self.collection(), &query);
+            let mut part = api.send(Method::GET, &path, None).await?;
+            if let Some(Value::Array(found)) = part.get_mut("items").map(Value::take) {
+                items.extend(found);
+            }
+            cursor = part["next_cursor"].as_str().map(str::to_owned);
+            if items.len() >= limit || cursor.is_none() {
+                items.truncate(limit);
+                return Ok(items);
+            }
+        }
+    }
+
+    /// At most `limit` items, one in a line.
+    pub(super) async fn table(
+        self,
+        api: &Api,
+        filters: &[(&str, &str)],
+        limit: usize,
+    ) -> Result<String, ApiError> {
+        match self {
+            Self::Services => rows::<Service>(api, filters, limit).await,
+            Self::Nodes => rows::<Node>(api, filters, limit).await,
+            Self::Sites => rows::<Site>(api, filters, limit).await,
+            Self::Tokens => rows::<Token>(api, filters, limit).await,
+            Self::ApiKeys => rows::<ApiKey>(api, filters, limit).await,
+            Self::Groups => rows::<Group>(api, filters, limit).await,
+            Self::Organizations => rows::<Organization>(api, filters, limit).await,
+        }
+    }
+}
+
+/// What a line has.
+trait Row: Resource {
+    const HEAD: &'static [&'static str];
+
+    fn cells(&self) -> Vec<String>;
+}
+
+async fn rows<T: Row>(api: &Api, filters: &[(&str, &str)], limit: usize) -> Result<String, ApiError> {
+    let items = api.list_all::<T>(filters, limit).await?;
+    let head = T::HEAD.iter().map(|cell| (*cell).to_owned()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(head)
+        .chain(items.iter().map(Row::cells))
+        .collect();
+    Ok(aligned(&rows))
+}
+
+/// Columns as wide as what is widest in them.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |at: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(at))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<_> = (0..columns).map(|at| width(at).unwrap_or_default()).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn moment(at: Option<time::OffsetDateTime>) -> String {
+    at.map_or_else(|| "-".to_owned(), |at| at.to_string())
+}
+
+impl Row for Service {
+    const HEAD: &'static [&'static str] = &["ID", "NAME", "KIND", "URLS"];
+
+    fn cells(&self) -> Vec<String> {
+        let kind = match (&self.http, &self.tcp) {
+            (Some(_), _) => "http",
+            (None, Some(_)) => "tcp",
+            (None, None) => "udp",
+        };
+        vec![
+            self.id.to_string(),
+            self.name.clone(),
+            kind.to_owned(),
+            self.urls.join(" "),
+        ]
+    }
+}
+
+impl Row for Node {
+    const HEAD: &'static [&'static str] = &["ID", "NAME", "ROLE", "STATE", "ADDRESS"];
+
+    fn cells(&self) -> Vec<String> {
+        let role = match self.role {
+            NodeRole::Agent => "agent",
+            NodeRole::Gateway => "gateway",
+        };
+        let state = match (self.revoked_at, self.connected) {
+            (Some(_), _) => "revoked",
+            (None, true) => "connected",
+            (None, false) => "away",
+        };
+        vec![
+            self.id.to_string(),
+            self.name.clone(),
+            role.to_owned(),
+            state.to_owned(),
+            self.address.to_string(),
+        ]
+    }
+}
+
+impl Row for Site {
+    const HEAD: &'static [&'static str] = &["ID", "NAME", "ADDRESS", "NETWORKS"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.name.clone(),
+            self.address.to_string(),
+            self.networks.join(" "),
+        ]
+    }
+}
+
+impl Row for Token {
+    const HEAD: &'static [&'static str] = &["ID", "NAME", "USES", "EXPIRES", "REVOKED"];
+
+    fn cells(&self) -> Vec<String> {
+        let uses = self
+            .uses_left
+            .map_or_else(|| "any".to_owned(), |uses| uses.to_string());
+        vec![
+            self.id.to_string(),
+            self.name.clone(),
+            uses,
+            moment(self.expires_at),
+            moment(self.revoked_at),
+        ]
+    }
+}
+
+impl Row for ApiKey {
+    const HEAD: &'static [&'static str] = &["ID", "NAME", "EXPIRES", "PERMISSIONS"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.name.clone(),
+            moment(self.expires_at),
+            self.permissions.join(" "),
+        ]
+    }
+}
+
+impl Row for Group {
+    const HEAD: &'static [&'static str] = &["ID", "NAME"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.id.to_string(), self.name.clone()]
+    }
+}
+
+impl Row for Organization {
+    const HEAD: &'static [&'static str] = &["ID", "NAME"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.id.to_string(), self.name.clone()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+        let rows = [row(&["ID", "NAME"]), row(&["svc_a", "é"]), row(&["b", ""])];
+        assert_eq!(aligned(&rows), "ID     NAME\nsvc_a  é\nb\n");
+    }
+}
