@@ -25,6 +25,7 @@ mod organization;
 mod organizations;
 mod origin;
 mod page;
+mod passkeys;
 mod permission;
 mod policies;
 mod problem;

@@ -18,6 +18,7 @@ mod members;
 mod names;
 mod nodes;
 mod organizations;
+mod passkeys;
 mod passwords;
 mod policies;
 mod providers;
@@ -50,6 +51,9 @@ pub use mailed::{RESET_LIFE, ResetDraft, VERIFICATION_LIFE};
 pub use members::Place;
 pub use names::{parse_endpoint, parse_host, parse_host_pattern};
 pub use organizations::MIN_SESSION_LIFE;
+#[cfg(test)]
+pub(crate) use passkeys::SoftKey;
+pub use passkeys::{CHALLENGE_LIFE, NewPasskey, PasskeyChallenge, PasskeyDraft, RECENT_SIGN_IN};
 pub use passwords::{MAX_PASSWORD, MAX_WAITING_PASSWORDS};
 pub use providers::{MAX_PROVIDERS, ProviderDraft};
 pub use roles::{OWNER, RoleDraft};
@@ -146,6 +150,8 @@ struct Inner {
     mails: Mutex<throttle::Throttle>,
     used_attempts: Mutex<vouched::UsedAttempts>,
     seal: Seal,
+    /// Nothing where passkeys do not work.
+    party: Option<passkeys::RelyingParty>,
     url: CanonicalUrl,
     mail: Option<Mailer>,
     exports: audit::Exports,
@@ -231,6 +237,7 @@ impl UseCases {
             mails: Mutex::default(),
             used_attempts: Mutex::default(),
             seal,
+            party: passkeys::RelyingParty::at(&url),
             url,
             mail,
             exports: audit::Exports::default(),

@@ -144,6 +144,14 @@ codes! {
     PROVIDER_REFUSED = "KKM-A035";
     /// An identity provider cannot be reached, or breaks the protocol.
     PROVIDER_BROKEN = "KKM-A036";
+    /// A passkey is nobody's here, or did not prove what it has to.
+    PASSKEY_REFUSED = "KKM-A050";
+    /// This Control is not where passkeys work.
+    NO_PASSKEYS = "KKM-A051";
+    /// The sign-in is too long ago for this: sign in again.
+    SIGN_IN_AGAIN = "KKM-A052";
+    /// Nothing else would be left to sign in with, as it has to be.
+    LAST_FACTOR = "KKM-A053";
 
     /// No service has this host.
     NO_SERVICE = "KKM-G001";

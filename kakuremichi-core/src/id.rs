@@ -115,6 +115,8 @@ ids! {
     PolicyId = "pol_";
     /// An identity provider.
     ProviderId = "idp_";
+    /// A passkey of a user.
+    PasskeyId = "pky_";
 }
 
 fn parse(text: &str, prefix: &'static str) -> Result<[u8; 16], ParseIdError> {

@@ -4,6 +4,7 @@
 
 mod credential;
 mod node;
+mod passkey;
 mod people;
 mod permission;
 mod provider;
@@ -12,6 +13,7 @@ mod session;
 
 pub use credential::{ApiKey, DeclareScope, EnrolmentToken, Role, TokenUnusable};
 pub use node::{AccountPolicy, Node, NodeKind, Organization, Site};
+pub use passkey::{MAX_PASSKEYS, Passkey};
 pub use people::{
     EndedSession, Group, Invitation, MAX_MEMBER_GROUPS, MAX_MEMBER_ROLES, MAX_RECOVERY_CODES, MailedSecret,
     Member, PersonName, PersonNameError, Totp, User, UserRole,

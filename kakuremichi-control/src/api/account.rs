@@ -39,8 +39,10 @@ pub(crate) struct UserView {
     administrator: bool,
     /// Whether the person has proved to read mail at the address.
     verified: bool,
-    /// Whether a second factor is set up.
+    /// Whether an app is set up as a second factor.
     totp: bool,
+    /// How many passkeys there are.
+    passkeys: usize,
     /// How many recovery codes were not used yet.
     recovery_codes: usize,
     /// Who the person is at identity providers.
@@ -295,6 +297,7 @@ impl From<User> for UserView {
             administrator: user.administrator,
             verified: user.verified.is_some(),
             totp: user.totp.is_some(),
+            passkeys: user.passkeys.len(),
             recovery_codes: user.recovery_codes.len(),
             identities: user.identities.into_iter().map(Into::into).collect(),
             disabled_at: user.disabled.map(Into::into),

@@ -14,8 +14,8 @@ use utoipa::{
 
 use super::{
     App, Requirement, account, api_keys, audit, groups, identity_providers, invitations, link, mailed,
-    members, nodes, organization, organizations, policies, roles, routes::Route, services, sessions,
-    simulate, sites, tokens, usage, users,
+    members, nodes, organization, organizations, passkeys, policies, roles, routes::Route, services,
+    sessions, simulate, sites, tokens, usage, users,
 };
 
 #[derive(OpenApi)]
@@ -42,6 +42,13 @@ use super::{
         account::draw_totp,
         account::set_totp,
         account::remove_totp,
+        passkeys::list,
+        passkeys::create,
+        passkeys::challenge,
+        passkeys::update,
+        passkeys::delete,
+        passkeys::sign_in_challenge,
+        passkeys::sign_in,
         account::join,
         account::unlink,
         mailed::request_verification,

@@ -108,7 +108,7 @@ impl From<UseCaseError> for Problem {
         let code = error.code();
         let status = match &error {
             UseCaseError::Invalid(errors) => return Self::fields(errors.clone()),
-            UseCaseError::NotFound(_) => StatusCode::NOT_FOUND,
+            UseCaseError::NotFound(_) | UseCaseError::NoPasskey => StatusCode::NOT_FOUND,
             UseCaseError::Stale => StatusCode::PRECONDITION_FAILED,
             UseCaseError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             UseCaseError::TooManyAttempts(wait) => {
@@ -116,9 +116,10 @@ impl From<UseCaseError> for Problem {
                 problem.retry_after = wait.as_secs() + 1;
                 return problem;
             }
-            UseCaseError::WrongCredentials | UseCaseError::SecondFactor | UseCaseError::SignInOver => {
-                StatusCode::UNAUTHORIZED
-            }
+            UseCaseError::WrongCredentials
+            | UseCaseError::SecondFactor
+            | UseCaseError::SignInOver
+            | UseCaseError::PasskeyRefused => StatusCode::UNAUTHORIZED,
             UseCaseError::SessionAge => StatusCode::UNAUTHORIZED,
             UseCaseError::ProviderBroken(source) => {
                 tracing::warn!(
@@ -135,6 +136,7 @@ impl From<UseCaseError> for Problem {
             | UseCaseError::NoAdministrator
             | UseCaseError::NoPerson
             | UseCaseError::NoMember
+            | UseCaseError::SignInAgain
             | UseCaseError::WrongPassword => StatusCode::FORBIDDEN,
             UseCaseError::ChooseOrganization => StatusCode::BAD_REQUEST,
             UseCaseError::Store(_) | UseCaseError::Random => {
@@ -164,6 +166,8 @@ impl From<UseCaseError> for Problem {
             | UseCaseError::LastAdministrator
             | UseCaseError::Link
             | UseCaseError::NoMail
+            | UseCaseError::NoPasskeys
+            | UseCaseError::LastFactor(_)
             | UseCaseError::Invitation => StatusCode::CONFLICT,
         };
         Self::new(status, code, error.sentence())

@@ -8,8 +8,8 @@ use kakuremichi_core::model::Permission;
 
 use super::{
     App, Requirement, account, api_keys, audit, groups, identity_providers, invitations, link, mailed,
-    members, nodes, openapi, organization, organizations, policies, roles, services, sessions, simulate,
-    sites, tokens, usage, users,
+    members, nodes, openapi, organization, organizations, passkeys, policies, roles, services, sessions,
+    simulate, sites, tokens, usage, users,
 };
 
 /// A row: what is at a path, and who may have it.
@@ -64,6 +64,8 @@ table! {
     PUT "/organization/accounts" OrganizationWrite organization::set_accounts;
 
     POST "/sessions" Public sessions::create;
+    POST "/sessions/passkey/challenge" Public passkeys::sign_in_challenge;
+    POST "/sessions/passkey" Public passkeys::sign_in;
     GET "/sessions" Person sessions::list;
     DELETE "/sessions/current" Person sessions::delete_current;
     DELETE "/sessions/{id}" Person sessions::delete;
@@ -73,6 +75,11 @@ table! {
     POST "/account/totp/secret" Person account::draw_totp;
     PUT "/account/totp" Person account::set_totp;
     DELETE "/account/totp" Person account::remove_totp;
+    GET "/account/passkeys" Person passkeys::list;
+    POST "/account/passkeys" Person passkeys::create;
+    POST "/account/passkeys/challenge" Person passkeys::challenge;
+    PATCH "/account/passkeys/{id}" Person passkeys::update;
+    DELETE "/account/passkeys/{id}" Person passkeys::delete;
     POST "/account/organizations" Person account::join;
     DELETE "/account/identities/{id}" Person account::unlink;
     POST "/account/verification" Person mailed::request_verification;

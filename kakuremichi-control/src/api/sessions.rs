@@ -44,7 +44,8 @@ pub(crate) struct SessionView {
     /// Its identifier.
     #[schema(example = "ses_aebagbafaydqqcikbmga2dqpca")]
     id: String,
-    /// By what the person signed in: `password`, `password+totp`, `password+recovery-code`.
+    /// By what the person signed in: `password`, `password+totp`, `password+recovery-code`,
+    /// `password+passkey`, `passkey`, `identity-provider`, `identity-provider+second-factor`.
     sign_in: String,
     /// From which address.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -33,6 +33,7 @@ mod audit;
 mod browser;
 mod door;
 mod lists;
+mod passkeys;
 mod people;
 mod providers;
 mod repeats;

@@ -119,6 +119,28 @@ pub enum UseCaseError {
     /// The password that confirms a change is wrong.
     #[error("the password is wrong")]
     WrongPassword,
+    /// A passkey is nobody's here, or did not prove what it has to.
+    #[error(
+        "the passkey is not known here, or it did not prove what it has to: sign in otherwise, or try again"
+    )]
+    PasskeyRefused,
+    /// An account has no such passkey.
+    #[error("there is no such passkey")]
+    NoPasskey,
+    /// Passkeys do not work at this Control's URL.
+    #[error(
+        "passkeys work only where Control's public URL has a name and is `https`: whoever runs it sets `--public-url`"
+    )]
+    NoPasskeys,
+    /// The person signed in too long ago for this.
+    #[error(
+        "this needs a sign-in of the last {} minutes, with a second factor where there is one: sign out, and sign in again",
+        super::RECENT_SIGN_IN.as_secs() / 60
+    )]
+    SignInAgain,
+    /// Nothing else would be left to sign in with, as it has to be.
+    #[error("{0}")]
+    LastFactor(&'static str),
     /// What a sign-in began with is not good any more.
     #[error("this sign-in took too long, or what it began with has changed: begin it again")]
     SignInOver,
@@ -128,7 +150,7 @@ pub enum UseCaseError {
     )]
     MultiFactor,
     /// The organization takes no password.
-    #[error("the organization takes no password: sign in by an identity provider")]
+    #[error("the organization takes no password: sign in with a passkey, or by an identity provider")]
     NoPasswords,
     /// The session is older than the organization lets one be.
     #[error("the session is too old for the organization: sign out, and sign in again")]
@@ -145,7 +167,7 @@ pub enum UseCaseError {
     #[error("the identity provider does not answer as it should")]
     ProviderBroken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A code of the second factor is missing.
-    #[error("a code of the second factor is needed")]
+    #[error("a second factor is needed: a code, a recovery code, or a passkey")]
     SecondFactor,
     /// Too much was guessed.
     #[error("too many attempts: try again in {} seconds", .0.as_secs() + 1)]
@@ -213,6 +235,11 @@ impl UseCaseError {
             Self::WrongCredentials => Code::UNAUTHENTICATED,
             Self::WrongPassword => Code::WRONG_PASSWORD,
             Self::SecondFactor => Code::SECOND_FACTOR,
+            Self::PasskeyRefused => Code::PASSKEY_REFUSED,
+            Self::NoPasskey => Code::NOT_FOUND,
+            Self::NoPasskeys => Code::NO_PASSKEYS,
+            Self::SignInAgain => Code::SIGN_IN_AGAIN,
+            Self::LastFactor(_) => Code::LAST_FACTOR,
             Self::SignInOver => Code::SIGN_IN_OVER,
             Self::MultiFactor => Code::MULTI_FACTOR,
             Self::NoPasswords => Code::NO_PASSWORDS,
@@ -269,6 +296,11 @@ impl UseCaseError {
             | Self::WrongCredentials
             | Self::WrongPassword
             | Self::SecondFactor
+            | Self::PasskeyRefused
+            | Self::NoPasskey
+            | Self::NoPasskeys
+            | Self::SignInAgain
+            | Self::LastFactor(_)
             | Self::SignInOver
             | Self::MultiFactor
             | Self::NoPasswords
@@ -365,6 +397,7 @@ fn taken(key: &UniqueKey) -> String {
         UniqueKey::Membership(..) => "the user is in the organization already".to_owned(),
         UniqueKey::ProviderName(_, name) => format!("another identity provider is called {name}"),
         UniqueKey::LinkedIdentity(..) => "another account is linked to it".to_owned(),
+        UniqueKey::Passkey(_) => "the passkey is of an account already".to_owned(),
         UniqueKey::SetUp
         | UniqueKey::TokenSecret(_)
         | UniqueKey::ApiKeySecret(_)

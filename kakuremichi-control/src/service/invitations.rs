@@ -220,6 +220,8 @@ impl UseCases {
             name: draft.name,
             password_hash: Some(self.0.passwords.hash(draft.password).await?),
             totp: None,
+            passkeys: Vec::new(),
+            passkeys_since: Timestamp::default(),
             recovery_codes: Vec::new(),
             administrator: invitation.value.administrator,
             reset: None,

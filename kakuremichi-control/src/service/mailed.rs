@@ -117,10 +117,10 @@ impl UseCases {
         let hash = draft.reset.secret_hash();
         let user = self.mailed(hash, |user| user.reset.as_ref()).await?;
         let mut changed = user.value.clone();
-        let sign_in = match (&changed.totp, draft.code) {
-            (None, _) => SignIn::Password,
-            (Some(_), None) => return Err(UseCaseError::SecondFactor),
-            (Some(_), Some(code)) => {
+        let sign_in = match (changed.has_second_factor(), draft.code) {
+            (false, _) => SignIn::Password,
+            (true, None) => return Err(UseCaseError::SecondFactor),
+            (true, Some(code)) => {
                 self.guess(at.source, &user.value.email)?;
                 let taken = totp::take(&self.0.seal, &mut changed, &code, now());
                 let taken = taken.ok_or(UseCaseError::WrongCredentials)?;

@@ -59,15 +59,15 @@ pub struct SignInDraft {
 pub enum SignInStep {
     /// A session began.
     In(NewSession),
-    /// The password was right, and a code of the second factor is asked for. The continuation goes with it.
+    /// The password was right, and a second factor is asked for: a code, or a passkey. The continuation goes with it.
     Code(Secret<String>),
 }
 
 /// Somebody's password was right.
-struct ProvenPassword {
-    email: EmailAddress,
+pub(super) struct ProvenPassword {
+    pub(super) email: EmailAddress,
     /// The hash that it was right for.
-    hash: Option<String>,
+    pub(super) hash: Option<String>,
     /// A hash to replace it with.
     rehashed: Option<String>,
 }
@@ -169,7 +169,7 @@ impl UseCases {
         self.enter(&proven, Some(code), at).await
     }
 
-    async fn prove_password(
+    pub(super) async fn prove_password(
         &self,
         email: EmailAddress,
         password: Secret<String>,
@@ -202,14 +202,14 @@ impl UseCases {
                 user.filter(|user| user.value.disabled.is_none() && user.value.password_hash == proven.hash);
             let user = user.ok_or(UseCaseError::WrongCredentials)?;
             let mut changed = user.value.clone();
-            let sign_in = match (&user.value.totp, code) {
-                (None, _) => SignIn::Password,
-                (Some(_), None) => {
+            let sign_in = match (user.value.has_second_factor(), code) {
+                (false, _) => SignIn::Password,
+                (true, None) => {
                     // Whoever guesses at codes knows the password: being right about it forgives no wrong code.
                     self.was_none(at.source, email);
                     return Err(UseCaseError::SecondFactor);
                 }
-                (Some(_), Some(code)) => totp::take(&self.0.seal, &mut changed, code, now())
+                (true, Some(code)) => totp::take(&self.0.seal, &mut changed, code, now())
                     .ok_or(UseCaseError::WrongCredentials)?,
             };
             if let Some(better) = &proven.rehashed {
@@ -241,7 +241,7 @@ impl UseCases {
 
     /// What says, for [`CODE_LIFE`], that a password was right, as long as it stays the password. Nobody but this
     /// Control makes or reads one.
-    fn continuation(&self, proven: &ProvenPassword) -> Result<Secret<String>, UseCaseError> {
+    pub(super) fn continuation(&self, proven: &ProvenPassword) -> Result<Secret<String>, UseCaseError> {
         let mut bytes = now().after(CODE_LIFE).as_millis().to_be_bytes().to_vec();
         bytes.extend(sha256(proven.hash.as_deref().unwrap_or_default().as_bytes()));
         bytes.extend(proven.email.as_str().as_bytes());
@@ -249,7 +249,10 @@ impl UseCases {
         Ok(Secret::new(BASE64URL_NOPAD.encode(&sealed)))
     }
 
-    async fn open_continuation(&self, continuation: &Secret<String>) -> Result<ProvenPassword, UseCaseError> {
+    pub(super) async fn open_continuation(
+        &self,
+        continuation: &Secret<String>,
+    ) -> Result<ProvenPassword, UseCaseError> {
         let opened = BASE64URL_NOPAD
             .decode(continuation.expose().as_bytes())
             .ok()
@@ -549,7 +552,7 @@ impl UseCases {
     }
 
     /// What was counted was no guess.
-    fn was_none(&self, source: Option<IpAddr>, account: &EmailAddress) {
+    pub(super) fn was_none(&self, source: Option<IpAddr>, account: &EmailAddress) {
         self.throttle().was_none(source, account);
     }
 

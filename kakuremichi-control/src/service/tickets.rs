@@ -142,8 +142,8 @@ pub enum TicketError {
     NoMember,
     /// The person has signed in less strongly than the service wants.
     #[error(
-        "this wants you to sign in more strongly ({}): add a second factor to your account, sign out, and sign in with it",
-        .0.as_str()
+        "this wants you to sign in more strongly ({}): add {} to your account, sign out, and sign in with it",
+        .0.as_str(), factor(*.0)
     )]
     Weak(Strength),
     /// It could not be found out.
@@ -236,6 +236,14 @@ impl UseCases {
         planned
             .get(&service.organization)
             .is_some_and(|planned| planned.https_ports.contains(&port))
+    }
+}
+
+/// What makes a sign-in so strong.
+const fn factor(strength: Strength) -> &'static str {
+    match strength {
+        Strength::OneFactor | Strength::TwoFactors => "a second factor",
+        Strength::PhishingResistant => "a passkey",
     }
 }
 

@@ -100,16 +100,13 @@ impl UseCases {
                 "the code is not one of the app's now: is the clock of its device right?",
             ));
         };
-        let mut codes = Vec::with_capacity(MAX_RECOVERY_CODES);
-        for _ in 0..MAX_RECOVERY_CODES {
-            codes.push(random::<RECOVERY>()?);
-        }
+        let codes = RecoveryCodes::draw()?;
         let mut changed = user.value.clone();
         changed.totp = Some(Totp {
             sealed_secret: self.0.seal.seal(user.value.id.as_bytes(), &bytes)?,
             last_step: step,
         });
-        changed.recovery_codes = codes.iter().map(|code| sha256(code)).collect();
+        changed.recovery_codes = codes.hashes;
         changed.reset = None;
         let mutations = vec![update(changed, user.version)];
         let session = self
@@ -123,15 +120,16 @@ impl UseCases {
             )
             .await?;
         Ok(NewTotp {
-            recovery_codes: codes.iter().map(|code| Secret::new(written(code))).collect(),
+            recovery_codes: codes.texts,
             session,
         })
     }
 
-    /// Takes the person's second factor away, which needs a code of it. All sessions of before end.
+    /// Takes the person's app away as a second factor, which needs a code of it. All sessions of before end.
     ///
     /// # Errors
-    /// When the password is wrong, too much was guessed, or the storage fails.
+    /// When the password is wrong, too much was guessed, an organization asks for two factors and there is no passkey
+    /// either, or the storage fails.
     pub async fn remove_totp(
         &self,
         actor: &Actor,
@@ -141,7 +139,11 @@ impl UseCases {
     ) -> Result<NewSession, UseCaseError> {
         let user = self.confirm(actor, password, Factor::Second(code), &at).await?;
         let mut changed = user.value.clone();
-        (changed.totp, changed.recovery_codes) = (None, Vec::new());
+        changed.totp = None;
+        self.may_be_without(&changed).await?;
+        if !changed.has_second_factor() {
+            changed.recovery_codes = Vec::new();
+        }
         changed.reset = None;
         let mutations = vec![update(changed, user.version)];
         self.begin_session(
@@ -156,6 +158,29 @@ impl UseCases {
     }
 }
 
+/// Codes for when a second factor is lost.
+pub(super) struct RecoveryCodes {
+    /// What the person keeps.
+    pub(super) texts: Vec<Secret<String>>,
+    /// What is stored.
+    pub(super) hashes: Vec<[u8; 32]>,
+}
+
+impl RecoveryCodes {
+    pub(super) fn draw() -> Result<Self, UseCaseError> {
+        let mut codes = Self {
+            texts: Vec::with_capacity(MAX_RECOVERY_CODES),
+            hashes: Vec::with_capacity(MAX_RECOVERY_CODES),
+        };
+        for _ in 0..MAX_RECOVERY_CODES {
+            let code = random::<RECOVERY>()?;
+            codes.texts.push(Secret::new(written(&code)));
+            codes.hashes.push(sha256(&code));
+        }
+        Ok(codes)
+    }
+}
+
 /// Takes a code, which is then used: of the app, or for recovery. Says what it was, if it was good.
 pub(super) fn take(seal: &Seal, user: &mut User, code: &Secret<String>, at: Timestamp) -> Option<SignIn> {
     let text: String = code
@@ -163,8 +188,8 @@ pub(super) fn take(seal: &Seal, user: &mut User, code: &Secret<String>, at: Time
         .chars()
         .filter(|c| !c.is_whitespace() && *c != '-')
         .collect();
-    let totp = user.totp.as_mut()?;
     if text.len() == DIGITS {
+        let totp = user.totp.as_mut()?;
         let secret = seal.open(user.id.as_bytes(), &totp.sealed_secret)?;
         totp.last_step = step_of(&secret, &text, totp.last_step + 1, at)?;
         return Some(SignIn::PasswordAndTotp);

@@ -23,7 +23,7 @@ pub const MIN_PASSWORD: usize = 12;
 pub(super) enum Factor<'a> {
     /// The password.
     Password,
-    /// The password, and a code where a second factor is set up.
+    /// The password, and a code where a second factor is set up, or the sign-in with a passkey just now.
     Second(Option<&'a Secret<String>>),
 }
 
@@ -84,15 +84,12 @@ impl UseCases {
             .await
     }
 
-    /// By what the person signed in; by the password that they just gave, if it was another way.
+    /// By what the person signed in; by the password that they just gave, if it was by an identity provider.
     async fn sign_in_of(&self, actor: &Actor) -> Result<SignIn, UseCaseError> {
         let session = self.store().entity::<Session>(actor.signed_in()?.session).await?;
         let sign_in = session.map_or(SignIn::Password, |session| session.value.sign_in);
-        Ok(if sign_in.is_by_password() {
-            sign_in
-        } else {
-            SignIn::Password
-        })
+        let stays = sign_in.is_by_password() || sign_in == SignIn::Passkey;
+        Ok(if stays { sign_in } else { SignIn::Password })
     }
 
     /// The person's account, if this is its password, and, where the second factor is asked for and there is one,
@@ -110,8 +107,16 @@ impl UseCases {
         if self.0.passwords.verify(password, hash).await?.is_none() {
             return Err(UseCaseError::WrongPassword);
         }
-        if let (Factor::Second(code), true) = (factor, user.value.totp.is_some()) {
-            let code = code.ok_or(UseCaseError::SecondFactor)?;
+        let code = match factor {
+            Factor::Second(code) if user.value.has_second_factor() => match code {
+                // A passkey that was used just now is a second factor as good as a code.
+                None if user.value.totp.is_none() && self.check_recent(actor).await.is_ok() => None,
+                None => return Err(UseCaseError::SecondFactor),
+                code => code,
+            },
+            Factor::Second(_) | Factor::Password => None,
+        };
+        if let Some(code) = code {
             let taken = totp::take(&self.0.seal, &mut user.value, code, now());
             taken.ok_or(UseCaseError::WrongPassword)?;
         }

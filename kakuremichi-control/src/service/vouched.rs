@@ -203,6 +203,8 @@ impl UseCases {
             email,
             password_hash: None,
             totp: None,
+            passkeys: Vec::new(),
+            passkeys_since: Timestamp::default(),
             recovery_codes: Vec::new(),
             administrator: false,
             reset: None,
@@ -315,7 +317,8 @@ impl UseCases {
                 kakuremichi_core::store::RecordKind::IdentityProvider,
             ));
         }
-        if changed.identities.is_empty() && changed.password_hash.is_none() {
+        let no_other = changed.identities.is_empty() && changed.passkeys.is_empty();
+        if no_other && changed.password_hash.is_none() {
             return Err(UseCaseError::Provider(
                 "nothing else lets you in: set a password first, by a link that is mailed to you",
             ));

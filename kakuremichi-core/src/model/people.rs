@@ -6,7 +6,7 @@ use crate::{
     auth::Principal,
     email::EmailAddress,
     id::{GroupId, InvitationId, MemberId, OrganizationId, RoleId, SessionId, UserId},
-    model::{LinkedIdentity, Permissions},
+    model::{LinkedIdentity, Passkey, Permissions},
     name::Label,
     plan::MAX_ENDED_SESSIONS,
     time::Timestamp,
@@ -73,8 +73,12 @@ pub struct User {
     pub name: PersonName,
     /// The password's Argon2id hash in PHC string format; without one the person signs in in other ways.
     pub password_hash: Option<String>,
-    /// The second factor, once it is set up.
+    /// The second factor that an app is, once it is set up.
     pub totp: Option<Totp>,
+    /// Passkeys: at most [`MAX_PASSKEYS`](super::MAX_PASSKEYS). Each is a way to sign in, and a second factor.
+    pub passkeys: Vec<Passkey>,
+    /// Challenges for another passkey from before are good no more.
+    pub passkeys_since: Timestamp,
     /// SHA-256 of each recovery code that was not used yet: at most [`MAX_RECOVERY_CODES`].
     pub recovery_codes: Vec<[u8; 32]>,
     /// The last link to a new password, while it is good.
@@ -98,6 +102,12 @@ pub struct User {
 }
 
 impl User {
+    /// Whether there is a second factor, without which a password is not enough.
+    #[must_use]
+    pub const fn has_second_factor(&self) -> bool {
+        self.totp.is_some() || !self.passkeys.is_empty()
+    }
+
     /// Notes that a session ended at `now`, so that what gateways still hold of it counts no more. Of more than
     /// [`MAX_ENDED_SESSIONS`] the one that would have ended first is forgotten; for that every ticket of before `now`
     /// counts no more, and who has a cookie is sent for another.
@@ -231,6 +241,8 @@ mod tests {
             name: "Anna".parse().unwrap(),
             password_hash: None,
             totp: None,
+            passkeys: Vec::new(),
+            passkeys_since: Timestamp::default(),
             recovery_codes: Vec::new(),
             reset: None,
             verification: None,

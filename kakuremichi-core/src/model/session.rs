@@ -20,6 +20,10 @@ pub enum SignIn {
     PasswordAndTotp,
     /// A password, and a recovery code in the place of the second factor.
     PasswordAndRecoveryCode,
+    /// A passkey.
+    Passkey,
+    /// A password, and a passkey.
+    PasswordAndPasskey,
     /// An identity provider.
     Provider,
     /// An identity provider that asks for a second factor.
@@ -34,6 +38,8 @@ impl SignIn {
             Self::Password => "password",
             Self::PasswordAndTotp => "password+totp",
             Self::PasswordAndRecoveryCode => "password+recovery-code",
+            Self::Passkey => "passkey",
+            Self::PasswordAndPasskey => "password+passkey",
             Self::Provider => "identity-provider",
             Self::ProviderAndSecondFactor => "identity-provider+second-factor",
         }
@@ -42,28 +48,30 @@ impl SignIn {
     /// How strong it is, for policies.
     #[must_use]
     pub const fn strength(self) -> Strength {
-        if self.is_multi_factor() {
-            Strength::TwoFactors
-        } else {
-            Strength::OneFactor
+        match self {
+            Self::Passkey | Self::PasswordAndPasskey => Strength::PhishingResistant,
+            Self::PasswordAndTotp | Self::PasswordAndRecoveryCode | Self::ProviderAndSecondFactor => {
+                Strength::TwoFactors
+            }
+            Self::Password | Self::Provider => Strength::OneFactor,
         }
     }
 
-    /// Whether there were two factors.
+    /// Whether there were two factors: a passkey is two, since its authenticator knows its person.
     #[must_use]
     pub const fn is_multi_factor(self) -> bool {
-        match self {
-            Self::Password | Self::Provider => false,
-            Self::PasswordAndTotp | Self::PasswordAndRecoveryCode | Self::ProviderAndSecondFactor => true,
-        }
+        !matches!(self.strength(), Strength::OneFactor)
     }
 
     /// Whether it began with a password.
     #[must_use]
     pub const fn is_by_password(self) -> bool {
         match self {
-            Self::Password | Self::PasswordAndTotp | Self::PasswordAndRecoveryCode => true,
-            Self::Provider | Self::ProviderAndSecondFactor => false,
+            Self::Password
+            | Self::PasswordAndTotp
+            | Self::PasswordAndRecoveryCode
+            | Self::PasswordAndPasskey => true,
+            Self::Passkey | Self::Provider | Self::ProviderAndSecondFactor => false,
         }
     }
 }

@@ -252,6 +252,8 @@ pub enum UniqueKey {
     ProviderName(Option<OrganizationId>, Label),
     /// Who a user is at an identity provider.
     LinkedIdentity(ProviderId, String),
+    /// The hash of a passkey's identifier.
+    Passkey([u8; 32]),
 }
 
 impl fmt::Display for UniqueKey {
@@ -279,6 +281,7 @@ impl fmt::Display for UniqueKey {
             Self::SetUp => f.write_str("set-up"),
             Self::SessionSecret(hash) => write!(f, "session/{}", hex(hash)),
             Self::MailedSecret(hash) => write!(f, "mailed/{}", hex(hash)),
+            Self::Passkey(hash) => write!(f, "passkey/{}", hex(hash)),
             Self::ProviderName(Some(organization), name) => {
                 write!(f, "identity-provider/{organization}/{name}")
             }
@@ -386,9 +389,12 @@ impl StoreRecord {
                 let identities = user.identities.iter();
                 let identities =
                     identities.map(|at| UniqueKey::LinkedIdentity(at.provider, at.subject.clone()));
+                let passkeys = user.passkeys.iter();
+                let passkeys = passkeys.map(|passkey| UniqueKey::Passkey(passkey.credential_hash));
                 std::iter::once(UniqueKey::Email(user.email.clone()))
                     .chain(mailed)
                     .chain(identities)
+                    .chain(passkeys)
                     .collect()
             }
             Self::Role(role) => vec![UniqueKey::RoleName(role.organization, role.name.clone())],

@@ -17,7 +17,7 @@ impl Api {
     }
 
     /// Changes the session of a token as if it had begun otherwise.
-    async fn changes_session(&self, token: &str, change: impl Fn(&mut Session)) {
+    pub(super) async fn changes_session(&self, token: &str, change: impl Fn(&mut Session)) {
         let use_cases = self.control.use_cases();
         let (stored, _) = use_cases.session_of(token).await.unwrap().unwrap();
         let mut session = stored.value;

@@ -6,10 +6,10 @@ use data_encoding::{BASE64, HEXLOWER};
 use kakuremichi_core::{
     auth::Principal,
     email::EmailAddress,
-    id::{GroupId, InvitationId, MemberId, OrganizationId, ProviderId, RoleId, SessionId, UserId},
+    id::{GroupId, InvitationId, MemberId, OrganizationId, PasskeyId, ProviderId, RoleId, SessionId, UserId},
     model::{
-        EndedSession, Group, Invitation, LinkedIdentity, MailedSecret, Member, Permission, Permissions,
-        PersonName, Session, SignIn, Totp, User, UserRole,
+        EndedSession, Group, Invitation, LinkedIdentity, MailedSecret, Member, Passkey, Permission,
+        Permissions, PersonName, Session, SignIn, Totp, User, UserRole,
     },
     name::Label,
     time::Timestamp,
@@ -81,6 +81,11 @@ pub(in crate::store) struct UserDocument {
     name: Text<PersonName>,
     password_hash: Option<String>,
     totp: Option<TotpDocument>,
+    /// Absent of users from before there were passkeys, as is the next.
+    #[serde(default)]
+    passkeys: Vec<PasskeyDocument>,
+    #[serde(default)]
+    passkeys_since: i64,
     recovery_codes: Vec<Hash>,
     reset: Option<MailedDocument>,
     verification: Option<MailedDocument>,
@@ -134,6 +139,46 @@ impl From<IdentityDocument> for LinkedIdentity {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct PasskeyDocument {
+    id: Text<PasskeyId>,
+    name: Text<PersonName>,
+    credential_hash: Hash,
+    credential: String,
+    answered: i64,
+    used: Option<i64>,
+    created: i64,
+}
+
+impl From<&Passkey> for PasskeyDocument {
+    fn from(passkey: &Passkey) -> Self {
+        Self {
+            id: Text(passkey.id),
+            name: Text(passkey.name.clone()),
+            credential_hash: Hash(passkey.credential_hash),
+            credential: passkey.credential.clone(),
+            answered: passkey.answered.as_millis(),
+            used: passkey.used.map(Timestamp::as_millis),
+            created: passkey.created.as_millis(),
+        }
+    }
+}
+
+impl From<PasskeyDocument> for Passkey {
+    fn from(document: PasskeyDocument) -> Self {
+        Self {
+            id: document.id.0,
+            name: document.name.0,
+            credential_hash: document.credential_hash.0,
+            credential: document.credential,
+            answered: Timestamp::from_millis(document.answered),
+            used: document.used.map(Timestamp::from_millis),
+            created: Timestamp::from_millis(document.created),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct TotpDocument {
     /// Base 64.
     sealed_secret: String,
@@ -176,6 +221,8 @@ impl From<&User> for UserDocument {
                 sealed_secret: BASE64.encode(&totp.sealed_secret),
                 last_step: totp.last_step,
             }),
+            passkeys: user.passkeys.iter().map(Into::into).collect(),
+            passkeys_since: user.passkeys_since.as_millis(),
             recovery_codes: user.recovery_codes.iter().copied().map(Hash).collect(),
             reset: user.reset.as_ref().map(Into::into),
             verification: user.verification.as_ref().map(Into::into),
@@ -209,6 +256,8 @@ impl From<UserDocument> for User {
                 sealed_secret: BASE64.decode(totp.sealed_secret.as_bytes()).unwrap_or_default(),
                 last_step: totp.last_step,
             }),
+            passkeys: document.passkeys.into_iter().map(Into::into).collect(),
+            passkeys_since: Timestamp::from_millis(document.passkeys_since),
             recovery_codes: document.recovery_codes.into_iter().map(|hash| hash.0).collect(),
             reset: document.reset.map(Into::into),
             verification: document.verification.map(Into::into),
@@ -422,6 +471,8 @@ enum SignInDocument {
     Password,
     PasswordAndTotp,
     PasswordAndRecoveryCode,
+    Passkey,
+    PasswordAndPasskey,
     Provider,
     ProviderAndSecondFactor,
 }
@@ -436,6 +487,8 @@ impl From<&Session> for SessionDocument {
                 SignIn::Password => SignInDocument::Password,
                 SignIn::PasswordAndTotp => SignInDocument::PasswordAndTotp,
                 SignIn::PasswordAndRecoveryCode => SignInDocument::PasswordAndRecoveryCode,
+                SignIn::Passkey => SignInDocument::Passkey,
+                SignIn::PasswordAndPasskey => SignInDocument::PasswordAndPasskey,
                 SignIn::Provider => SignInDocument::Provider,
                 SignIn::ProviderAndSecondFactor => SignInDocument::ProviderAndSecondFactor,
             },
@@ -458,6 +511,8 @@ impl From<SessionDocument> for Session {
                 SignInDocument::Password => SignIn::Password,
                 SignInDocument::PasswordAndTotp => SignIn::PasswordAndTotp,
                 SignInDocument::PasswordAndRecoveryCode => SignIn::PasswordAndRecoveryCode,
+                SignInDocument::Passkey => SignIn::Passkey,
+                SignInDocument::PasswordAndPasskey => SignIn::PasswordAndPasskey,
                 SignInDocument::Provider => SignIn::Provider,
                 SignInDocument::ProviderAndSecondFactor => SignIn::ProviderAndSecondFactor,
             },
