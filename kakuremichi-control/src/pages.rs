@@ -1,9 +1,10 @@
 //! Pages for people, below Control's own path.
 //!
 //! Those with a script are files of this crate: nothing in them is made of what a request brings, and they work
-//! through the REST API. The others are rendered, with no script at all; the description of
-//! the API once, when Control starts.
+//! through the REST API. The others are rendered, and work without a script, which only
+//! passkeys need; the description of the API once, when Control starts.
 
+mod passkeys;
 mod providers;
 mod reference;
 mod rendered;
@@ -31,6 +32,8 @@ use crate::api::App;
 pub(crate) const JOIN: &str = "/join";
 /// The path of the page on which a new password is set.
 pub(crate) const RESET: &str = "/reset";
+/// The path of the script that asks authenticators.
+const PASSKEYS_SCRIPT: &str = "/passkeys.js";
 /// The path of the page that describes the REST API.
 const REFERENCE: &str = "/reference";
 /// The path of the page on which an address is confirmed.
@@ -38,6 +41,7 @@ pub(crate) const VERIFY: &str = "/verify";
 
 pub(crate) fn router(app: App) -> Router {
     let rendered = sign_in::router()
+        .merge(passkeys::router())
         .merge(providers::router())
         .merge(service::router());
     files().merge(rendered.with_state(app))
@@ -59,6 +63,7 @@ fn files() -> Router {
         .route("/reset.js", file(SCRIPT, include_str!("pages/reset.js")))
         .route("/verify.js", file(SCRIPT, include_str!("pages/verify.js")))
         .route("/pages.js", file(SCRIPT, include_str!("pages/pages.js")))
+        .route(PASSKEYS_SCRIPT, file(SCRIPT, include_str!("pages/passkeys.js")))
         .route("/pages.css", file(STYLE, include_str!("pages/pages.css")))
         .route("/reference.css", file(STYLE, include_str!("pages/reference.css")))
         .route(

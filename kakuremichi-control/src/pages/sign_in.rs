@@ -12,8 +12,9 @@ use kakuremichi_core::{model::User, name::Label, secret::Secret};
 use serde::Deserialize;
 
 use super::{
+    passkeys::person,
     providers::{Button, buttons},
-    rendered::{check_own, page, refused},
+    rendered::{check_own, page, page_with_script, refused},
 };
 use crate::{
     api::{App, At, status_of, written},
@@ -27,7 +28,7 @@ const CODE: &str = "/sign-in/code";
 const SIGN_OUT: &str = "/sign-out";
 pub(super) const ACCOUNT: &str = "/account";
 /// The largest form, in bytes. A larger one is refused.
-const MAX_FORM: usize = 16 * 1024;
+pub(super) const MAX_FORM: usize = 16 * 1024;
 
 /// What the page is asked with.
 #[derive(Debug, Deserialize)]
@@ -64,6 +65,8 @@ struct SignInPage<'a> {
     email: &'a str,
     /// The same as a query, for links.
     query: &'a str,
+    /// Whether there can be passkeys.
+    passkeys: bool,
     providers: &'a [Button],
 }
 
@@ -75,6 +78,20 @@ struct CodePage<'a> {
     back: Option<&'a ReturnPath>,
     again: &'a str,
     continuation: &'a str,
+    /// For a passkey of the account, in the place of the code.
+    passkey: Option<Ask>,
+}
+
+/// What a script asks an authenticator.
+struct Ask {
+    text: String,
+    options: String,
+}
+
+#[derive(Deserialize)]
+struct SignOutForm {
+    #[serde(rename = "return")]
+    back: Option<String>,
 }
 
 #[derive(Template)]
@@ -90,6 +107,10 @@ struct AccountPage<'a> {
     base: &'a str,
     user: &'a User,
     until: String,
+    /// Whether there can be passkeys.
+    passkeys: bool,
+    /// Whether the sign-in is recent enough to add and remove them.
+    recent: bool,
     /// Those to which the account can be linked.
     providers: &'a [Button],
 }
@@ -168,7 +189,7 @@ async fn with_password(
     match step {
         Ok(SignInStep::In(begun)) => go_on(&app, &begun, back.as_ref()),
         Ok(SignInStep::Code(continuation)) => {
-            code_form(&app, StatusCode::OK, None, back.as_ref(), continuation.expose())
+            code_form(&app, StatusCode::OK, None, back.as_ref(), &continuation).await
         }
         Err(error) => again(&app, error, back.as_ref(), &sent.email).await,
     }
@@ -188,9 +209,11 @@ async fn with_code(
     match app.use_cases.enter_code(&continuation, &code, at).await {
         Ok(begun) => go_on(&app, &begun, back.as_ref()),
         Err(error @ (UseCaseError::WrongCredentials | UseCaseError::TooManyAttempts(_))) => {
-            failed(error, |status, problem| {
-                code_form(&app, status, Some(problem), back.as_ref(), continuation.expose())
-            })
+            let failure = Failure::of(error);
+            let problem = Some(failure.problem.as_str());
+            let mut response = code_form(&app, failure.status, problem, back.as_ref(), &continuation).await;
+            failure.mark(&mut response);
+            response
         }
         Err(error) => again(&app, error, back.as_ref(), "").await,
     }
@@ -204,37 +227,51 @@ async fn account(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Respon
                 Ok(providers) => buttons(providers),
                 Err(error) => return failed(error, |status, problem| refused(&app, status, problem)),
             };
+            let recent = match person(&app, &headers).await {
+                Ok(actor) => app.use_cases.check_recent(&actor).await.is_ok(),
+                Err(error) => return failed(error, |status, problem| refused(&app, status, problem)),
+            };
             let account = AccountPage {
                 base: app.public_url.path(),
                 user: &user.value,
                 until: written(session.value.expires),
+                // Whoever signed in by an organization's provider changes nothing of the account.
+                passkeys: app.use_cases.has_passkeys() && session.value.organization.is_none(),
+                recent,
                 providers: &providers,
             };
-            page(StatusCode::OK, &account)
+            page_with_script(StatusCode::OK, &account)
         }
         Ok(None) => to_sign_in(&app, &uri),
         Err(error) => failed(error, |status, problem| refused(&app, status, problem)),
     }
 }
 
-/// Ends the browser's session.
-async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Response {
+/// Ends the browser's session; to begin another where a path is given to go back to.
+async fn sign_out(
+    State(app): State<App>,
+    headers: HeaderMap,
+    sent: Result<Form<SignOutForm>, FormRejection>,
+) -> Response {
     if let Err(refusal) = check_own(&app, &headers) {
         return *refusal;
     }
+    // Whatever else was sent, who wants to sign out is signed out.
+    let back = sent.ok().and_then(|Form(sent)| sent.back);
+    let back = back.and_then(|back| back.parse::<ReturnPath>().ok());
     let browser = Browser::of(&app.public_url);
     let ended = match browser.session_text(&headers) {
         Some(text) => app.use_cases.sign_out(text).await,
         None => Ok(()),
     };
     match ended {
-        Ok(()) => (browser.no_session(), browser.see(SIGN_IN)).into_response(),
+        Ok(()) => (browser.no_session(), browser.see(&sign_in_path(back.as_ref()))).into_response(),
         Err(error) => failed(error, |status, problem| refused(&app, status, problem)),
     }
 }
 
 /// A form that a page of ours sent, and where to go back to after it.
-fn sent_form<T>(
+pub(super) fn sent_form<T>(
     app: &App,
     headers: &HeaderMap,
     sent: Result<Form<T>, FormRejection>,
@@ -262,7 +299,12 @@ pub(super) fn go_on(app: &App, begun: &NewSession, back: Option<&ReturnPath>) ->
 }
 
 /// The form anew, with what was wrong.
-async fn again(app: &App, error: UseCaseError, back: Option<&ReturnPath>, email: &str) -> Response {
+pub(super) async fn again(
+    app: &App,
+    error: UseCaseError,
+    back: Option<&ReturnPath>,
+    email: &str,
+) -> Response {
     let failure = Failure::of(error);
     let mut response = form(app, failure.status, Some(&failure.problem), back, email, None).await;
     failure.mark(&mut response);
@@ -290,27 +332,41 @@ async fn form(
         back,
         email,
         query,
+        passkeys: app.use_cases.has_passkeys(),
         providers: &providers,
     };
-    page(status, &form)
+    page_with_script(status, &form)
 }
 
-fn code_form(
+async fn code_form(
     app: &App,
     status: StatusCode,
     problem: Option<&str>,
     back: Option<&ReturnPath>,
-    continuation: &str,
+    continuation: &Secret<String>,
 ) -> Response {
     let (base, again) = (app.public_url.path(), sign_in_path(back));
+    let challenge = match app.use_cases.has_passkeys() {
+        true => app.use_cases.challenge_after_password(continuation).await,
+        false => Ok(None),
+    };
+    let passkey = match challenge {
+        Ok(challenge) => challenge.map(|challenge| Ask {
+            text: challenge.text,
+            options: challenge.options.to_string(),
+        }),
+        Err(error) => return failed(error, |status, problem| refused(app, status, problem)),
+    };
+    let continuation = continuation.expose();
     let code = CodePage {
         base,
         problem,
         back,
         again: &again,
         continuation,
+        passkey,
     };
-    page(status, &code)
+    page_with_script(status, &code)
 }
 
 /// A refusal as the API has it, on a page.

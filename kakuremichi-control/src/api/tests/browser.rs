@@ -126,7 +126,7 @@ async fn a_browser_signs_in_and_out_without_a_script() {
         .await;
     page.says(200, "name=\"password\"");
     let policy = page.header(header::CONTENT_SECURITY_POLICY);
-    assert!(policy.contains("default-src 'none'") && !policy.contains("script-src"));
+    assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self';"));
     assert!(policy.contains("frame-ancestors 'none'") && policy.contains("form-action 'self'"));
     assert_eq!(page.header(header::STRICT_TRANSPORT_SECURITY), "max-age=31536000");
     assert_eq!(page.header(header::REFERRER_POLICY), "same-origin");
