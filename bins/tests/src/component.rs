@@ -38,6 +38,16 @@ pub const WIREGUARD_TOOLS: Component = Component {
     program: "wg",
 };
 
+/// A browser.
+pub const CHROMIUM: Component = Component {
+    name: "chromium",
+    program: "chromium",
+};
+/// Has the browser trust a certificate authority.
+pub const NSS_TOOLS: Component = Component {
+    name: "libnss3-tools",
+    program: "certutil",
+};
 /// A mail server that keeps what it gets.
 pub const AIOSMTPD: Component = Component {
     name: "aiosmtpd",

@@ -4,6 +4,7 @@
 //! - [`process`]: a binary with its output captured, killed when dropped.
 //! - [`origin`]: what is published: pages, uploads, WebSockets, raw TCP, all checkable byte by byte.
 //! - [`client`]: visitors with a CA of their choice and names that resolve where they say.
+//! - [`chromium`]: a visitor's browser, with an authenticator for passkeys.
 //! - [`traffic`]: a visitor that asks again and again, and counts.
 //! - [`deployment`]: Control, gateways and an agent behind NAT, enrolled and running.
 //! - [`stock`]: a WireGuard device that is not ours.
@@ -20,6 +21,7 @@
 
 pub mod binaries;
 pub mod ca;
+pub mod chromium;
 pub mod client;
 pub mod component;
 pub mod deployment;

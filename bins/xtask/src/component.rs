@@ -99,6 +99,20 @@ pub(crate) const ALL: &[Component] = &[
         purpose: "a mail server that keeps what it gets",
     },
     Component {
+        name: "chromium",
+        programs: &["chromium"],
+        source: Source::Apt("chromium"),
+        need: Need::Tests,
+        purpose: "a browser, with an authenticator for passkeys",
+    },
+    Component {
+        name: "libnss3-tools",
+        programs: &["certutil"],
+        source: Source::Apt("libnss3-tools"),
+        need: Need::Tests,
+        purpose: "has the browser trust the authorities of the tests",
+    },
+    Component {
         name: "postgresql",
         programs: &["postgres"],
         source: Source::Apt("postgresql"),
