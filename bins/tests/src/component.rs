@@ -63,6 +63,11 @@ pub const OIDC_PROVIDER: Component = Component {
     name: "oidc-provider",
     program: "oidc-provider/package.json",
 };
+/// An OAuth 2.0 server that is no OpenID Connect provider, from npm.
+pub const OAUTH2_SERVER: Component = Component {
+    name: "oauth2-server",
+    program: "@node-oauth/oauth2-server/package.json",
+};
 /// A PostgreSQL server, which Debian keeps out of PATH.
 pub const POSTGRESQL: Component = Component {
     name: "postgresql",

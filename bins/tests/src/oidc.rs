@@ -1,4 +1,4 @@
-//! An OpenID Connect provider that others certified.
+//! Identity providers that others wrote: of OpenID Connect, certified, and of OAuth 2.0 alone.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::ca::TestCa;
 use crate::client::{Version, Visitor, VisitorError, request_with};
-use crate::component::{self, NODE, OIDC_PROVIDER};
+use crate::component::{self, Component, NODE, OAUTH2_SERVER, OIDC_PROVIDER};
 use crate::process::{Process, Program};
 
 /// Its only client; it has [`CLIENT_SECRET`].
@@ -18,7 +18,7 @@ pub const CLIENT_SECRET: &str = "a secret of the client";
 
 /// A provider on this machine's loopback. It ends when dropped.
 #[derive(Debug)]
-pub struct OidcProvider {
+pub struct IdentityProvider {
     _process: Process,
     issuer: String,
     authority: String,
@@ -26,15 +26,32 @@ pub struct OidcProvider {
     _directory: tempfile::TempDir,
 }
 
-impl OidcProvider {
-    /// Starts one that sends browsers back to `redirect`; nothing when it is to be done without.
+impl IdentityProvider {
+    /// Starts one for OpenID Connect that sends browsers back to `redirect`; nothing when it is to be done without.
     ///
     /// # Panics
     ///
     /// It is missing, or does not come up.
     #[must_use]
-    pub fn start(redirect: &str) -> Option<Self> {
-        if !component::have(&[NODE, OIDC_PROVIDER]) {
+    pub fn oidc(redirect: &str) -> Option<Self> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/node/oidc-provider.mjs");
+        Self::start(OIDC_PROVIDER, script, redirect)
+    }
+
+    /// The same for OAuth 2.0 and nothing else: browsers go to `/authorize`, codes to `/token`, and `/user` says who
+    /// somebody is.
+    ///
+    /// # Panics
+    ///
+    /// It is missing, or does not come up.
+    #[must_use]
+    pub fn oauth2(redirect: &str) -> Option<Self> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/node/oauth2-server.mjs");
+        Self::start(OAUTH2_SERVER, script, redirect)
+    }
+
+    fn start(package: Component, script: &str, redirect: &str) -> Option<Self> {
+        if !component::have(&[NODE, package]) {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -43,7 +60,7 @@ impl OidcProvider {
             fs::write(&path, text).unwrap();
             path
         };
-        let ca = TestCa::new("an OpenID Connect provider");
+        let ca = TestCa::new("an identity provider");
         let issued = ca.issue(&["localhost"]);
         let settings = json!({
             "certificate": file("certificate.pem", &issued.certificate_pem),
@@ -51,7 +68,6 @@ impl OidcProvider {
             "modules": component::node_modules(),
             "redirect": redirect,
         });
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/node/oidc-provider.mjs");
         let node = Program::other(component::path("node").unwrap());
         let mut process = node.arg(script).arg(settings.to_string()).start();
         let line = process.line_with("port ");
@@ -65,7 +81,7 @@ impl OidcProvider {
         })
     }
 
-    /// Its issuer.
+    /// Its URL; for OpenID Connect, its issuer.
     #[must_use]
     pub fn issuer(&self) -> &str {
         &self.issuer
@@ -83,7 +99,7 @@ impl OidcProvider {
         &self.visitor
     }
 
-    /// Says who signs in next, as claims: with a `sub` at least.
+    /// Says who signs in next, as claims; for OpenID Connect with a `sub` at least.
     ///
     /// # Errors
     ///

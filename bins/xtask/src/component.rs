@@ -149,6 +149,13 @@ pub(crate) const ALL: &[Component] = &[
         purpose: "an OpenID Connect provider",
     },
     Component {
+        name: "oauth2-server",
+        programs: &["@node-oauth/oauth2-server/package.json"],
+        source: Source::Npm("@node-oauth/oauth2-server@5"),
+        need: Need::Tests,
+        purpose: "an OAuth 2.0 server that is no OpenID Connect provider",
+    },
+    Component {
         name: "cargo-deny",
         programs: &["cargo-deny"],
         source: Source::Cargo("cargo-deny"),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::http::Method;
 use kakuremichi_tests::{
     client::{Reply, Version, request},
-    oidc::{CLIENT_ID, CLIENT_SECRET, OidcProvider},
+    oidc::{CLIENT_ID, CLIENT_SECRET, IdentityProvider},
 };
 
 use super::{browser::Tab, *};
@@ -15,10 +15,10 @@ const CALLBACK: &str = "https://control.example.net/km/sign-in/callback";
 const ORIGIN: (&str, &str) = ("origin", "https://control.example.net");
 const SAME_ORIGIN: (&str, &str) = ("sec-fetch-site", "same-origin");
 
-/// Control and an OpenID Connect provider.
+/// Control and an identity provider.
 struct World {
     api: Api,
-    provider: OidcProvider,
+    provider: IdentityProvider,
 }
 
 /// A browser: what it keeps of Control, and of the provider.
@@ -30,9 +30,12 @@ struct Browser {
 
 impl World {
     async fn start() -> Option<Self> {
-        let provider = OidcProvider::start(CALLBACK)?;
+        Some(Self::with(IdentityProvider::oidc(CALLBACK)?).await)
+    }
+
+    async fn with(provider: IdentityProvider) -> Self {
         let api = Api::start_with(|builder| builder.trust_providers_by(roots(provider.authority()))).await;
-        Some(Self { api, provider })
+        Self { api, provider }
     }
 
     async fn create(&self, path: &str, body: Value) -> Value {
@@ -464,4 +467,82 @@ async fn identity_providers_are_described_and_deleted() {
     );
     api.with(&some, "DELETE", &path, None).await.is(204, "");
     api.get(&path).await.is(404, "KKM-A004");
+}
+
+/// FEATURES F3: GitHub and the like, which know nothing of OpenID Connect.
+#[tokio::test]
+async fn people_come_by_a_provider_that_speaks_oauth2_only() {
+    let Some(provider) = IdentityProvider::oauth2(CALLBACK) else {
+        return;
+    };
+    let world = World::with(provider).await;
+    world.api.administrator().await;
+    let everybody = world
+        .create(
+            "/roles",
+            json!({"name": "everybody", "permissions": ["sites.read"]}),
+        )
+        .await;
+    let at = |path: &str| format!("{}{path}", world.provider.issuer());
+    let described = json!({
+        "name": "git",
+        "oauth2": {"authorize_url": at("/authorize"), "token_url": at("/token"), "userinfo_url": at("/user")},
+        "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "scopes": ["read:user", "user:email"],
+        "claims": {"subject": "id"}, "provision": true, "require_verified": false,
+        "default_roles": [everybody["id"]],
+    });
+    let made = world.create("/identity-providers", described.clone()).await;
+    let git = id(&made);
+
+    // What it says is what a git host says: a number, no groups, nothing about the address.
+    let person =
+        |number: u32, email: Value| json!({"id": number, "login": "anna", "email": email, "name": "Anna"});
+    world
+        .provider
+        .next(&person(42, json!("anna@example.net")))
+        .await
+        .unwrap();
+    let mut browser = Browser::default();
+    let signed_in = world.sign_in(&mut browser, &git).await;
+    signed_in.leads_to(&format!("{CONTROL}/sign-in?return=%2Faccount"));
+    let me = world.me(&mut browser).await;
+    assert_eq!(me.body["permissions"], json!(["sites.read"]), "{me:?}");
+    let account = world.open(&mut browser, &format!("{CONTROL}/account")).await;
+    account.says(200, "anna@example.net");
+
+    // The number is who it is, whatever the address is by now.
+    world
+        .provider
+        .next(&person(42, json!("other@example.net")))
+        .await
+        .unwrap();
+    let mut again = Browser::default();
+    world.sign_in(&mut again, &git).await;
+    let account = world.open(&mut again, &format!("{CONTROL}/account")).await;
+    account.says(200, "anna@example.net");
+    for (number, email) in [(7, json!("root@example.net")), (8, Value::Null)] {
+        world.provider.next(&person(number, email)).await.unwrap();
+        let stranger = world.sign_in(&mut Browser::default(), &git).await;
+        assert_eq!(stranger.status, StatusCode::FORBIDDEN, "{stranger:?}");
+    }
+
+    // A code is for whoever began, and what was asked for on the way there was ours (RFC 7636).
+    let mut begun = Browser::default();
+    world.provider.next(&person(42, Value::Null)).await.unwrap();
+    let url = world.begin(&mut begun, &git).await;
+    assert!(url.contains("scope=read%3Auser+user%3Aemail"), "{url}");
+    let back = world.at_provider(&mut begun, &url).await;
+    world
+        .open(&mut Browser::default(), &back)
+        .await
+        .says(401, "begin it again");
+    let other = world.sign_in_with(&git, "code_challenge=", &"A".repeat(43)).await;
+    assert_eq!(other.status, StatusCode::BAD_GATEWAY, "{other:?}");
+    // A secret that the provider does not know lets nobody in.
+    let mut wrong = described;
+    wrong["client_secret"] = json!("not the secret");
+    let path = format!("/api/v1/identity-providers/{git}");
+    world.api.send("PUT", &path, &[], Some(wrong)).await.is(200, "");
+    let refused = world.sign_in(&mut Browser::default(), &git).await;
+    assert_eq!(refused.status, StatusCode::BAD_GATEWAY, "{refused:?}");
 }
