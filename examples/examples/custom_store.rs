@@ -153,6 +153,38 @@ impl Store for JournalStore {
         Ok(sealed)
     }
 
+    async fn prune_audit(
+        &self,
+        start: AuditLink,
+        to: AuditLink,
+        proof: [u8; 32],
+    ) -> Result<bool, StoreError> {
+        self.memory.prune_audit(start, to, proof).await
+    }
+
+    // What tasks keep is forgotten at a restart: events are then sent again.
+    async fn memo(&self, about: RecordId, name: &str) -> Result<Option<String>, StoreError> {
+        self.memory.memo(about, name).await
+    }
+
+    async fn memos(
+        &self,
+        name: &str,
+        after: Option<RecordId>,
+    ) -> Result<Vec<(RecordId, String)>, StoreError> {
+        self.memory.memos(name, after).await
+    }
+
+    async fn set_memo(
+        &self,
+        about: RecordId,
+        name: &str,
+        expected: Option<&str>,
+        memo: &str,
+    ) -> Result<bool, StoreError> {
+        self.memory.set_memo(about, name, expected, memo).await
+    }
+
     // One process has the file, so nobody else is to hear of its leases.
     async fn hold_lease(
         &self,

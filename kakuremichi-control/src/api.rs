@@ -8,6 +8,7 @@ mod account;
 mod api_keys;
 #[expect(unused_qualifications, reason = "utoipa's macro names its parameters in full")]
 mod audit;
+mod channels;
 mod conditional;
 mod extract;
 mod filter;

@@ -33,7 +33,8 @@ use crate::{
     mail::Mailer,
     pages,
     planner::{self, PlanBoard},
-    service::{UseCaseError, UseCases, Wiring, forget_for_ever, random, seal_for_ever},
+    service::{UseCaseError, UseCases, Wiring, deliver_for_ever, forget_for_ever, random, seal_for_ever},
+    webhook::Webhooks,
 };
 
 /// How long an agent may be gone before what it declared as ephemeral is removed.
@@ -71,7 +72,8 @@ pub struct ControlBuilder {
     authenticator: Option<Arc<dyn Authenticator>>,
     sinks: Vec<Arc<dyn AuditSink>>,
     mail: Option<Mailer>,
-    provider_roots: Option<RootCertStore>,
+    roots: Option<RootCertStore>,
+    private_webhooks: bool,
     lease: Duration,
     origins: BTreeSet<Origin>,
     hosts: Vec<Hostname>,
@@ -142,7 +144,8 @@ impl Control {
             authenticator: None,
             sinks: Vec::new(),
             mail: None,
-            provider_roots: None,
+            roots: None,
+            private_webhooks: false,
             lease: LEASE,
             origins: BTreeSet::new(),
             hosts: Vec::new(),
@@ -292,10 +295,19 @@ impl ControlBuilder {
         }
     }
 
-    /// The authorities that vouch for identity providers, in the place of the system's.
-    pub fn trust_providers_by(self, roots: RootCertStore) -> Self {
+    /// The authorities that vouch for identity providers and webhooks, in the place of the system's.
+    pub fn trust(self, roots: RootCertStore) -> Self {
         Self {
-            provider_roots: Some(roots),
+            roots: Some(roots),
+            ..self
+        }
+    }
+
+    /// Lets webhooks lead to private addresses: to where only this machine and its network reach. Whoever may make
+    /// notification channels then chooses what Control connects to there.
+    pub fn private_webhooks(self, allowed: bool) -> Self {
+        Self {
+            private_webhooks: allowed,
             ..self
         }
     }
@@ -341,6 +353,7 @@ impl ControlBuilder {
             url: public_url.clone(),
             mail: self.mail.clone(),
             tickets: identity.ticket_keys(),
+            webhooks: Webhooks::new(self.private_webhooks, self.roots.clone()),
         });
         let board = Arc::new(PlanBoard::default());
         let config = ServerConfig {
@@ -367,7 +380,7 @@ impl ControlBuilder {
             hosts: Hosts::new(&public_url, self.hosts),
             origins: self.origins,
             public_url,
-            federation: Federation::new(self.provider_roots),
+            federation: Federation::new(self.roots),
             board,
             state,
             ready: watch::Sender::new(false),
@@ -415,6 +428,7 @@ impl Owner {
         tasks.spawn(async move { hub.watch_leases().await });
         tasks.spawn(seal_for_ever(self.use_cases.clone()));
         tasks.spawn(forget_for_ever(self.use_cases.clone()));
+        tasks.spawn(deliver_for_ever(self.use_cases.clone()));
         let hub = Arc::clone(&self.hub);
         tasks.spawn(async move { hub.tell_instances().await });
         if let Some(mailer) = self.mail.clone() {

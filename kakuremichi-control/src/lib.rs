@@ -31,6 +31,7 @@ mod lease;
 mod mail;
 mod pages;
 mod text;
+mod webhook;
 
 pub use control::{BuildError, Control, ControlBuilder, LEASE};
 pub use identity::{IdentityError, identity_key};

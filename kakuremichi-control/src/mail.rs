@@ -51,6 +51,30 @@ pub enum MailError {
     Sender(#[source] lettre::address::AddressError),
 }
 
+/// Why a mail was not sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MailFailure {
+    /// There is no server.
+    #[error("this Control sends no mail: whoever runs it sets a mail server with `--smtp-url`")]
+    NoServer,
+    /// It is no mail.
+    #[error("the mail cannot be written")]
+    Mail(#[from] lettre::error::Error),
+    /// The server did not take it.
+    #[error("the mail server did not take it")]
+    Server(#[from] lettre::transport::smtp::Error),
+    /// The server takes too long.
+    #[error("the mail server took longer than {} seconds", ATTEMPT.as_secs())]
+    Slow,
+}
+
+impl MailFailure {
+    /// Whether the server refused for good.
+    pub(crate) fn is_permanent(&self) -> bool {
+        matches!(self, Self::Server(error) if error.is_permanent())
+    }
+}
+
 /// A mail server, and who the mails are from. Clones share the queue.
 #[derive(Clone)]
 pub struct Mailer(Arc<Inner>);
@@ -107,6 +131,15 @@ impl Mailer {
         if let Err(error) = self.0.queue.try_send(mail) {
             tracing::error!(error = &error as &dyn std::error::Error, "a mail is dropped");
         }
+    }
+
+    /// Sends a mail at once, and once.
+    pub(crate) async fn send_now(&self, mail: &Mail) -> Result<(), MailFailure> {
+        let message = self.message(mail)?;
+        let _slot = self.0.sending.acquire().await;
+        let sent = timeout(ATTEMPT, self.0.server.send(message)).await;
+        sent.map_err(|_| MailFailure::Slow)??;
+        Ok(())
     }
 
     /// Sends what is to be sent, for ever.

@@ -7,6 +7,7 @@
 mod actor;
 mod api_keys;
 mod audit;
+mod channels;
 mod declare;
 mod draft;
 mod enrol;
@@ -41,6 +42,8 @@ pub use actor::{Actor, Person};
 pub use api_keys::{ApiKeyDraft, NewApiKey};
 pub(crate) use audit::seal_for_ever;
 pub use audit::{AuditFault, AuditFormat, LinkText, MAX_EXPORTS, ParseLinkError, Verified};
+pub(crate) use channels::deliver_for_ever;
+pub use channels::{ChannelDraft, ChannelTargetDraft, DeliveryState, MAX_DELIVERIES, WrittenChannel};
 pub use draft::{
     AccessDraft, KindDraft, MethodDraft, PasswordDraft, PlaceDraft, PolicyDraft, PoolDraft, Reference,
     RouteDraft, ServiceDraft, SharedPolicyDraft, TargetDraft, UserDraft,
@@ -98,7 +101,7 @@ use kakuremichi_proto::{identity::CanonicalUrl, plan::MAX_PLAN_BYTES};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{OnceCell, watch};
 
-use crate::{lease::Lease, mail::Mailer, planner};
+use crate::{lease::Lease, mail::Mailer, planner, webhook::Webhooks};
 
 /// How often a use case starts anew when others change, at the same time, what it builds on.
 const ATTEMPTS: usize = 8;
@@ -155,6 +158,9 @@ struct Inner {
     url: CanonicalUrl,
     mail: Option<Mailer>,
     exports: audit::Exports,
+    webhooks: Webhooks,
+    /// Requests and mails of channels that are under way.
+    deliveries: channels::Deliveries,
     /// The name of this process among those on the store.
     holder: Arc<str>,
     start: OnceCell<Start>,
@@ -189,6 +195,7 @@ pub(crate) struct Wiring {
     pub(crate) mail: Option<Mailer>,
     /// Signs tickets.
     pub(crate) tickets: TicketKeys,
+    pub(crate) webhooks: Webhooks,
 }
 
 #[cfg(test)]
@@ -204,6 +211,7 @@ impl Wiring {
             url: "https://control.example.net".parse().unwrap(),
             mail: None,
             tickets: TicketKeys::new(b"tests"),
+            webhooks: Webhooks::new(true, None),
         }
     }
 }
@@ -225,6 +233,7 @@ impl UseCases {
             url,
             mail,
             tickets,
+            webhooks,
         } = wiring;
         Self(Arc::new(Inner {
             store,
@@ -241,6 +250,8 @@ impl UseCases {
             url,
             mail,
             exports: audit::Exports::default(),
+            webhooks,
+            deliveries: channels::Deliveries::default(),
             holder: holder(),
             start: OnceCell::new(),
             commits: watch::Sender::new(0),
@@ -261,7 +272,7 @@ impl UseCases {
 
     /// Gives back what this process alone did.
     pub(crate) async fn release_leases(&self) {
-        for name in [audit::SEALER, usage::RETENTION] {
+        for name in [audit::SEALER, usage::RETENTION, channels::DELIVERY] {
             if let Err(error) = self.store().release_lease(name, &self.0.holder).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,

@@ -13,6 +13,7 @@ mod document;
 mod entity;
 mod feed;
 mod lease;
+mod memo;
 mod migration;
 mod order;
 mod presence;
@@ -130,6 +131,37 @@ impl Store for SqlStore {
 
     async fn seal_audit(&self, head: AuditLink, links: &[AuditLink]) -> Result<bool, StoreError> {
         audit::seal(&self.writer, head, links).await
+    }
+
+    async fn prune_audit(
+        &self,
+        start: AuditLink,
+        to: AuditLink,
+        proof: [u8; 32],
+    ) -> Result<bool, StoreError> {
+        audit::prune(&self.writer, start, to, proof).await
+    }
+
+    async fn memo(&self, about: RecordId, name: &str) -> Result<Option<String>, StoreError> {
+        memo::read(&self.readers, about, name).await
+    }
+
+    async fn memos(
+        &self,
+        name: &str,
+        after: Option<RecordId>,
+    ) -> Result<Vec<(RecordId, String)>, StoreError> {
+        memo::all(&self.readers, name, after).await
+    }
+
+    async fn set_memo(
+        &self,
+        about: RecordId,
+        name: &str,
+        expected: Option<&str>,
+        memo: &str,
+    ) -> Result<bool, StoreError> {
+        memo::write(&self.writer, about, name, expected, memo).await
     }
 
     async fn hold_lease(

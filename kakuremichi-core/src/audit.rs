@@ -49,8 +49,10 @@ pub struct AuditLink {
 /// From where to where the audit is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AuditChain {
-    /// Behind this link the stored part begins: what was before was removed in an orderly way.
+    /// Behind this link the stored part begins: what was before was [pruned](crate::store::Store::prune_audit).
     pub start: AuditLink,
+    /// What shows that it was Control who pruned; none if nothing ever was.
+    pub proof: Option<[u8; 32]>,
     /// The newest link.
     pub head: AuditLink,
 }

@@ -117,6 +117,8 @@ ids! {
     ProviderId = "idp_";
     /// A passkey of a user.
     PasskeyId = "pky_";
+    /// A notification channel.
+    ChannelId = "chn_";
 }
 
 fn parse(text: &str, prefix: &'static str) -> Result<[u8; 16], ParseIdError> {

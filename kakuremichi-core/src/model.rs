@@ -2,6 +2,7 @@
 //! everything else belongs to one organization. What would be illegal cannot be
 //! written down.
 
+mod channel;
 mod credential;
 mod node;
 mod passkey;
@@ -11,6 +12,7 @@ mod provider;
 mod service;
 mod session;
 
+pub use channel::{Channel, ChannelTarget, MAX_CHANNEL_ADDRESSES, MAX_CHANNEL_EVENTS, MAX_WEBHOOK_URL};
 pub use credential::{ApiKey, DeclareScope, EnrolmentToken, Role, TokenUnusable};
 pub use node::{AccountPolicy, Node, NodeKind, Organization, Site};
 pub use passkey::{MAX_PASSKEYS, Passkey};

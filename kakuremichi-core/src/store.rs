@@ -125,6 +125,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// When the storage fails, or an entry of a link is not there or is sealed; then no link was added.
     async fn seal_audit(&self, head: AuditLink, links: &[AuditLink]) -> Result<bool, StoreError>;
 
+    /// Removes the entries from behind `start` up to `to`, which becomes the start of the chain, with `proof` beside
+    /// it; if `start` still is what it begins behind. Returns whether it was. To be called for at most [`MAX_PAGE`]
+    /// entries at a time.
+    ///
+    /// # Errors
+    /// When the storage fails, or `to` is not a sealed entry; then nothing was removed.
+    async fn prune_audit(&self, start: AuditLink, to: AuditLink, proof: [u8; 32])
+    -> Result<bool, StoreError>;
+
     /// Takes what only one at a time may do, or keeps it: `holder` has `name` until `until`, if nobody else has it
     /// at `now`. Returns whether it has. The holder that was is noticed only by its next call.
     ///
@@ -143,6 +152,32 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the storage fails.
     async fn release_lease(&self, name: &str, holder: &str) -> Result<(), StoreError>;
+
+    /// Reads what a task of Control keeps about a record, by the name of the memo.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn memo(&self, about: RecordId, name: &str) -> Result<Option<String>, StoreError>;
+
+    /// Reads the memos of a name about all records behind `after`, in an order that stays: at most [`MAX_PAGE`].
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn memos(&self, name: &str, after: Option<RecordId>)
+    -> Result<Vec<(RecordId, String)>, StoreError>;
+
+    /// Writes a memo if it still is `expected`, none if there was none. Returns whether it was. Memos are no part
+    /// of the model: they are in no feed and no audit, and go with the record.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn set_memo(
+        &self,
+        about: RecordId,
+        name: &str,
+        expected: Option<&str>,
+        memo: &str,
+    ) -> Result<bool, StoreError>;
 
     /// Returns when there are changes behind `after` that somebody else may have written: another process
     /// on the same storage. It is only a hint to read the feed sooner than one would anyway. A store that

@@ -84,6 +84,10 @@ pub const SETTINGS: &[Setting] = &[
         "By which server mail is sent: smtps://user:password@host, or smtp://user:password@host?tls=required; none when \
          left out",
     ),
+    Setting::switch(
+        "private-webhooks",
+        "Webhooks may lead to private addresses; whoever makes one then chooses what Control connects to in its network",
+    ),
     Setting::text(
         "mail-from",
         "ADDRESS",
@@ -115,6 +119,8 @@ pub struct Settings {
     #[serde(default, deserialize_with = "settings::optional_secret")]
     smtp_url: Option<Secret<String>>,
     mail_from: Option<String>,
+    #[serde(default)]
+    private_webhooks: bool,
 }
 
 /// Settings that make sense together.
@@ -132,6 +138,8 @@ pub struct Config {
     pub security: Security,
     /// How mail is sent.
     pub mail: Option<Mailer>,
+    /// Whether webhooks may lead to private addresses.
+    pub private_webhooks: bool,
     /// Whom the API answers.
     pub door: Door,
 }
@@ -237,6 +245,7 @@ impl TryFrom<Settings> for Config {
             public_url,
             security,
             mail,
+            private_webhooks: settings.private_webhooks,
             door,
         })
     }

@@ -109,7 +109,9 @@ impl Files {
     pub async fn control(&self, config: &Config, ca: Option<&LocalCa>) -> Result<Control, Failure> {
         let (public_url, database) = (&config.public_url, config.database.as_ref());
         let store = self.store(database).await?;
-        let mut builder = builder(store.clone(), public_url, &self.identity()?, ca).rates(config.door.rates);
+        let mut builder = builder(store.clone(), public_url, &self.identity()?, ca)
+            .rates(config.door.rates)
+            .private_webhooks(config.private_webhooks);
         for host in &config.door.hosts {
             builder = builder.allow_host(host.clone());
         }

@@ -41,7 +41,7 @@ pub use ca::TestCa;
 pub use client::{Connection, Reply, Version, Visitor, VisitorError};
 pub use deployment::Deployment;
 pub use net::{Families, Host, Namespace, Network};
-pub use origin::{Echo, Origin};
+pub use origin::{Delivery, Echo, Hooks, Manner, Origin};
 pub use pattern::Pattern;
 pub use postgres::Postgres;
 pub use process::{Process, Program};

@@ -12,7 +12,10 @@
 //! | `/never` | nothing, for ever |
 //! | `/cut` | the connection ends without an answer |
 
+mod hooks;
 mod http;
+
+pub use hooks::{Delivery, Hooks, Manner};
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 //! counts is whether there is a `next_cursor`.
 
 use kakuremichi_core::{
-    model::{Group, Organization, Site, UserRole},
+    model::{Channel, Group, Organization, Site, UserRole},
     policy::SharedPolicy,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -87,7 +87,7 @@ macro_rules! named {
     )*};
 }
 
-named!(Group, Organization, SharedPolicy, Site, UserRole);
+named!(Channel, Group, Organization, SharedPolicy, Site, UserRole);
 
 impl Parameters for ByName {
     const NAMES: &'static [&'static str] = &["search"];

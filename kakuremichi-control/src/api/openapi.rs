@@ -13,8 +13,8 @@ use utoipa::{
 };
 
 use super::{
-    App, Requirement, account, api_keys, audit, groups, identity_providers, invitations, link, mailed,
-    members, nodes, organization, organizations, passkeys, policies, roles, routes::Route, services,
+    App, Requirement, account, api_keys, audit, channels, groups, identity_providers, invitations, link,
+    mailed, members, nodes, organization, organizations, passkeys, policies, roles, routes::Route, services,
     sessions, simulate, sites, tokens, usage, users,
 };
 
@@ -117,6 +117,12 @@ use super::{
         policies::update,
         policies::delete,
         simulate::simulate,
+        channels::list,
+        channels::create,
+        channels::get,
+        channels::update,
+        channels::delete,
+        channels::test,
         usage::get,
         audit::list,
         audit::export,

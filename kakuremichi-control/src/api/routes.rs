@@ -7,9 +7,9 @@ use axum::{
 use kakuremichi_core::model::Permission;
 
 use super::{
-    App, Requirement, account, api_keys, audit, groups, identity_providers, invitations, link, mailed,
-    members, nodes, openapi, organization, organizations, passkeys, policies, roles, services, sessions,
-    simulate, sites, tokens, usage, users,
+    App, Requirement, account, api_keys, audit, channels, groups, identity_providers, invitations, link,
+    mailed, members, nodes, openapi, organization, organizations, passkeys, policies, roles, services,
+    sessions, simulate, sites, tokens, usage, users,
 };
 
 /// A row: what is at a path, and who may have it.
@@ -160,6 +160,13 @@ table! {
     PUT "/policies/{id}" PoliciesWrite policies::update;
     DELETE "/policies/{id}" PoliciesWrite policies::delete;
     POST "/simulate" PoliciesRead simulate::simulate;
+
+    GET "/notification-channels" ChannelsRead channels::list;
+    POST "/notification-channels" ChannelsWrite channels::create;
+    GET "/notification-channels/{id}" ChannelsRead channels::get;
+    PUT "/notification-channels/{id}" ChannelsWrite channels::update;
+    DELETE "/notification-channels/{id}" ChannelsWrite channels::delete;
+    POST "/notification-channels/{id}/test" ChannelsWrite channels::test;
 
     GET "/usage" ServicesRead usage::get;
 

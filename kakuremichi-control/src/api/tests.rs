@@ -31,6 +31,7 @@ use crate::{
 mod accounts;
 mod audit;
 mod browser;
+mod channels;
 mod door;
 mod lists;
 mod passkeys;

@@ -97,6 +97,15 @@ pub(crate) enum Line {
         /// Connections, requests, bytes to targets and from them.
         counts: [i64; 4],
     },
+    /// What a task keeps about a record.
+    Memo {
+        /// Its name.
+        name: String,
+        /// The record.
+        about: String,
+        /// The text.
+        memo: String,
+    },
     /// The last number of the change feed.
     Position(i64),
     /// The last line.

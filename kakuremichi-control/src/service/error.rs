@@ -373,6 +373,7 @@ const fn noun(kind: RecordKind) -> &'static str {
         RecordKind::Session => "session",
         RecordKind::Policy => "policy",
         RecordKind::IdentityProvider => "identity provider",
+        RecordKind::Channel => "notification channel",
     }
 }
 
@@ -383,6 +384,7 @@ fn taken(key: &UniqueKey) -> String {
         UniqueKey::NodeName(_, name) => format!("another node or site is called {name}"),
         UniqueKey::ServiceName(_, name) => format!("another service is called {name}"),
         UniqueKey::PolicyName(_, name) => format!("another policy is called {name}"),
+        UniqueKey::ChannelName(_, name) => format!("another notification channel is called {name}"),
         UniqueKey::Host(host) => format!("the host {host} belongs to another service"),
         UniqueKey::TcpPort(_, port) => format!("the port {port} belongs to another service"),
         UniqueKey::UdpPort(_, port) => format!("the UDP port {port} belongs to another service"),

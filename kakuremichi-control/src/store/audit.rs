@@ -8,8 +8,8 @@ use kakuremichi_core::{
 };
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    Select,
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect, Select,
     sea_query::{Expr, ExprTrait, Func},
 };
 
@@ -133,18 +133,35 @@ fn read_row(row: audit::Model) -> Result<AuditRow, RowError> {
 }
 
 pub(super) async fn chain(database: &impl ConnectionTrait) -> Result<AuditChain, StoreError> {
+    let head = text(database, HEAD).await?;
+    let (start, proof) = read_start(text(database, START).await?.as_deref())?;
     Ok(AuditChain {
-        start: link(database, START).await?,
-        head: link(database, HEAD).await?,
+        start,
+        proof,
+        head: head.map_or(Ok(AuditLink::default()), |text| read_link(&text))?,
     })
 }
 
-async fn link(database: &impl ConnectionTrait, key: &str) -> Result<AuditLink, StoreError> {
+async fn text(database: &impl ConnectionTrait, key: &str) -> Result<Option<String>, StoreError> {
     let row = meta::Entity::find_by_id(key)
         .one(database)
         .await
         .map_err(backend)?;
-    row.map_or(Ok(AuditLink::default()), |row| read_link(&row.value))
+    Ok(row.map(|row| row.value))
+}
+
+/// The start is a link, behind which stands, once something was pruned, a space and the proof.
+fn read_start(text: Option<&str>) -> Result<(AuditLink, Option<[u8; 32]>), StoreError> {
+    match text.map(|text| text.split_once(' ').ok_or(text)) {
+        None => Ok((AuditLink::default(), None)),
+        Some(Err(link)) => Ok((read_link(link)?, None)),
+        Some(Ok((link, proof))) => {
+            let proof = HEXLOWER.decode(proof.as_bytes()).ok();
+            let proof = proof.and_then(|proof| proof.try_into().ok());
+            let wrong = || unreadable(RowError::new("value", "it is no proof of the audit's start"));
+            Ok((read_link(link)?, Some(proof.ok_or_else(wrong)?)))
+        }
+    }
 }
 
 fn read_link(text: &str) -> Result<AuditLink, StoreError> {
@@ -182,23 +199,8 @@ async fn attempt(
     links: &[AuditLink],
 ) -> Result<bool, StoreError> {
     let transaction = transaction::begin(database).await.map_err(backend)?;
-    let first = meta::ActiveModel {
-        key: Set(HEAD.to_owned()),
-        value: Set(write_link(AuditLink::default())),
-    };
-    // A row that is there can be locked.
-    meta::Entity::insert(first)
-        .on_conflict_do_nothing()
-        .exec_without_returning(&transaction)
-        .await
-        .map_err(backend)?;
-    let row = meta::Entity::find_by_id(HEAD)
-        .lock_exclusive()
-        .one(&transaction)
-        .await
-        .map_err(backend)?
-        .ok_or_else(transaction::vanished)?;
-    if read_link(&row.value)? != head {
+    let text = locked(&transaction, HEAD).await?;
+    if read_link(&text)? != head {
         return Ok(false);
     }
     for link in links {
@@ -224,4 +226,78 @@ async fn attempt(
         .map_err(backend)?;
     transaction.commit().await.map_err(backend)?;
     Ok(true)
+}
+
+pub(super) async fn prune(
+    database: &DatabaseConnection,
+    start: AuditLink,
+    to: AuditLink,
+    proof: [u8; 32],
+) -> Result<bool, StoreError> {
+    let mut attempts = Attempts::default();
+    loop {
+        match attempt_to_prune(database, start, to, proof).await {
+            Err(error) if attempts.again(&error).await => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn attempt_to_prune(
+    database: &DatabaseConnection,
+    start: AuditLink,
+    to: AuditLink,
+    proof: [u8; 32],
+) -> Result<bool, StoreError> {
+    use audit::Column;
+    let transaction = transaction::begin(database).await.map_err(backend)?;
+    let text = locked(&transaction, START).await?;
+    if read_start(Some(&text))?.0 != start {
+        return Ok(false);
+    }
+    let last = row::count(to.sequence.0);
+    let row = audit::Entity::find_by_id(last)
+        .one(&transaction)
+        .await
+        .map_err(backend)?;
+    if row.and_then(|row| row.hash).as_deref() != Some(&to.hash[..]) {
+        let error = RowError::new("hash", "an entry of the audit is not there, or has another link");
+        return Err(unreadable(error));
+    }
+    audit::Entity::delete_many()
+        .filter(Column::Sequence.lte(last))
+        .exec(&transaction)
+        .await
+        .map_err(backend)?;
+    let newest = meta::ActiveModel {
+        key: Set(START.to_owned()),
+        value: Set(format!("{} {}", write_link(to), HEXLOWER.encode(&proof))),
+    };
+    meta::Entity::update(newest)
+        .exec(&transaction)
+        .await
+        .map_err(backend)?;
+    transaction.commit().await.map_err(backend)?;
+    Ok(true)
+}
+
+/// A link in `meta`, which nobody else changes until the transaction ends.
+async fn locked(transaction: &DatabaseTransaction, key: &str) -> Result<String, StoreError> {
+    let first = meta::ActiveModel {
+        key: Set(key.to_owned()),
+        value: Set(write_link(AuditLink::default())),
+    };
+    // A row that is there can be locked.
+    meta::Entity::insert(first)
+        .on_conflict_do_nothing()
+        .exec_without_returning(transaction)
+        .await
+        .map_err(backend)?;
+    let row = meta::Entity::find_by_id(key)
+        .lock_exclusive()
+        .one(transaction)
+        .await
+        .map_err(backend)?
+        .ok_or_else(transaction::vanished)?;
+    Ok(row.value)
 }

@@ -1,5 +1,6 @@
 //! What rows keep as JSON. These types are the database's own: what is written once must stay readable.
 
+mod channel;
 mod node;
 mod people;
 mod policy;
@@ -7,6 +8,7 @@ mod provider;
 mod record;
 mod service;
 
+pub(super) use channel::ChannelDocument;
 pub(super) use node::{NodeDocument, ScopeDocument};
 pub(super) use people::{
     GroupDocument, InvitationDocument, MemberDocument, PermissionsDocument, SessionDocument, UserDocument,

@@ -9,6 +9,7 @@ pub(super) mod audit;
 pub(super) mod change;
 pub(super) mod idempotency;
 pub(super) mod lease;
+pub(super) mod memo;
 pub(super) mod meta;
 pub(super) mod node;
 pub(super) mod organization;

@@ -9,6 +9,7 @@ mod m0005_audit_chain;
 mod m0005b_usage;
 mod m0006_idempotency;
 mod m0008_presence;
+mod m0009_channels;
 mod m0013_passkeys;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement};
@@ -31,6 +32,7 @@ impl MigratorTrait for Steps {
             Box::new(m0005b_usage::Step),
             Box::new(m0006_idempotency::Step),
             Box::new(m0008_presence::Step),
+            Box::new(m0009_channels::Step),
             Box::new(m0013_passkeys::Step),
         ]
     }

@@ -58,6 +58,7 @@ pub(super) fn key(id: RecordId) -> Vec<u8> {
         RecordId::Session(id) => id.as_bytes().to_vec(),
         RecordId::Policy(id) => id.as_bytes().to_vec(),
         RecordId::IdentityProvider(id) => id.as_bytes().to_vec(),
+        RecordId::Channel(id) => id.as_bytes().to_vec(),
     }
 }
 

@@ -35,7 +35,7 @@ macro_rules! with_table {
         use kakuremichi_core::store::RecordKind;
         use $crate::store::entity::{
             api_key, node, organization,
-            people::{group, identity_provider, invitation, member, role, session, user},
+            people::{channel, group, identity_provider, invitation, member, role, session, user},
             policy, service, site, token,
         };
         match $kind {
@@ -95,6 +95,10 @@ macro_rules! with_table {
                 type $table = identity_provider::Entity;
                 $body
             }
+            RecordKind::Channel => {
+                type $table = channel::Entity;
+                $body
+            }
         }
     }};
 }
@@ -106,7 +110,7 @@ macro_rules! with_record {
         use kakuremichi_core::store::StoreRecord;
         use $crate::store::entity::{
             api_key, node, organization,
-            people::{group, identity_provider, invitation, member, role, session, user},
+            people::{channel, group, identity_provider, invitation, member, role, session, user},
             policy, service, site, token,
         };
         match $record {
@@ -164,6 +168,10 @@ macro_rules! with_record {
             }
             StoreRecord::IdentityProvider($entity) => {
                 type $table = identity_provider::Entity;
+                $body
+            }
+            StoreRecord::Channel($entity) => {
+                type $table = channel::Entity;
                 $body
             }
         }

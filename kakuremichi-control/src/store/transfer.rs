@@ -13,7 +13,7 @@ use sea_orm::{
 
 use super::{
     SqlStore, backend,
-    entity::{audit, change, meta, unique_key, usage_report, usage_step, usage_total},
+    entity::{audit, change, memo, meta, unique_key, usage_report, usage_step, usage_total},
     order::{self, Order},
     record_from_json, record_to_json,
     row::{self, RowError},
@@ -43,6 +43,7 @@ impl SqlStore {
         }
         export_audit(&snapshot, sink).await?;
         export_usage(&snapshot, sink).await?;
+        export_memos(&snapshot, sink).await?;
         sink(Line::Position(last_number(&snapshot).await?))?;
         Ok(snapshot.rollback().await.map_err(backend)?)
     }
@@ -249,6 +250,19 @@ async fn export_steps(database: &impl ConnectionTrait, sink: &mut Sink<'_>) -> R
     }
 }
 
+async fn export_memos(database: &impl ConnectionTrait, sink: &mut Sink<'_>) -> Result<(), BackupError> {
+    use memo::Column;
+    let mut cursor = memo::Entity::find().cursor_by((Column::Name, Column::About));
+    loop {
+        let rows = cursor.first(PAGE).all(database).await.map_err(backend)?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        cursor.after((last.name.clone(), last.about.clone()));
+        for memo::Model { name, about, memo } in rows {
+            sink(Line::Memo { name, about, memo })?;
+        }
+    }
+}
+
 /// Whether nobody has worked with the database. Every deed leaves an entry in the audit.
 async fn is_empty(database: &impl ConnectionTrait) -> Result<bool, StoreError> {
     let deed = audit::Entity::find().one(database).await.map_err(backend)?;
@@ -276,6 +290,7 @@ async fn clear(database: &impl ConnectionTrait) -> Result<(), StoreError> {
     all::<usage_report::Entity>(database).await?;
     all::<usage_total::Entity>(database).await?;
     all::<usage_step::Entity>(database).await?;
+    all::<memo::Entity>(database).await?;
     meta::Entity::delete_many()
         .filter(meta::Column::Key.ne(order::BASE))
         .exec(database)
@@ -393,6 +408,9 @@ async fn import_row(database: &impl ConnectionTrait, line: Line) -> Result<(), S
                 bytes_out,
             };
             insert(database, row.into_active_model()).await
+        }
+        Line::Memo { name, about, memo } => {
+            insert(database, memo::Model { name, about, memo }.into_active_model()).await
         }
         // Whoever reads the lines takes these out.
         Line::Begin { .. } | Line::File { .. } | Line::Record { .. } | Line::Position(_) | Line::End => Err(

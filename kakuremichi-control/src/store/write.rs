@@ -22,7 +22,7 @@ use sea_orm::{
 use super::{
     backend,
     entity::{audit, change, meta, organization, token, unique_key},
-    feed,
+    feed, memo,
     order::{Numbers, Order},
     presence, request, row,
     table::{self, Table, with_record, with_table},
@@ -199,6 +199,7 @@ async fn delete(
     let old = at_version(transaction, id, expected).await?;
     free_unique(transaction, id).await?;
     usage::forget_of(transaction, id).await?;
+    memo::forget(transaction, id).await?;
     if let RecordId::Node(node) = id {
         presence::forget(transaction, node).await?;
     }

@@ -178,6 +178,37 @@ impl Store for SlowStore {
         self.inner.seal_audit(head, links).await
     }
 
+    async fn prune_audit(
+        &self,
+        start: AuditLink,
+        to: AuditLink,
+        proof: [u8; 32],
+    ) -> Result<bool, StoreError> {
+        self.inner.prune_audit(start, to, proof).await
+    }
+
+    async fn memo(&self, about: RecordId, name: &str) -> Result<Option<String>, StoreError> {
+        self.inner.memo(about, name).await
+    }
+
+    async fn memos(
+        &self,
+        name: &str,
+        after: Option<RecordId>,
+    ) -> Result<Vec<(RecordId, String)>, StoreError> {
+        self.inner.memos(name, after).await
+    }
+
+    async fn set_memo(
+        &self,
+        about: RecordId,
+        name: &str,
+        expected: Option<&str>,
+        memo: &str,
+    ) -> Result<bool, StoreError> {
+        self.inner.set_memo(about, name, expected, memo).await
+    }
+
     async fn hold_lease(
         &self,
         name: &str,

@@ -66,6 +66,10 @@ permissions! {
     ProvidersWrite = "identity-providers.write";
     /// To say what the organization asks of its members' accounts.
     OrganizationWrite = "organization.write";
+    /// To see notification channels, never their secrets.
+    ChannelsRead = "notification-channels.read";
+    /// To make, change, test and delete notification channels; whoever makes one reads the audit, too.
+    ChannelsWrite = "notification-channels.write";
 }
 
 impl fmt::Display for Permission {

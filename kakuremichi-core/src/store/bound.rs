@@ -16,6 +16,8 @@ const MAX_INVITATIONS: usize = 1_000;
 const MAX_TOKENS: usize = 10_000;
 /// The most shared policies of an organization.
 const MAX_POLICIES: usize = 1_000;
+/// The most notification channels of an organization.
+const MAX_CHANNELS: usize = 16;
 
 impl RecordKind {
     /// How many records of this kind one organization can have; one more cannot be created. Of kinds without such a
@@ -31,6 +33,7 @@ impl RecordKind {
             Self::Invitation => MAX_INVITATIONS,
             Self::Token => MAX_TOKENS,
             Self::Policy => MAX_POLICIES,
+            Self::Channel => MAX_CHANNELS,
             Self::Organization
             | Self::Node
             | Self::Site

@@ -23,7 +23,10 @@ pub mod sample;
 mod tokens;
 mod usage;
 
-pub use audit::{a_lease_has_one_holder, audit_is_found_by_what_it_is, audit_is_sealed_from_its_head};
+pub use audit::{
+    a_lease_has_one_holder, a_memo_is_written_from_what_it_was, audit_is_found_by_what_it_is,
+    audit_is_pruned_from_its_start, audit_is_sealed_from_its_head,
+};
 pub use batches::{failing_batches_leave_nothing, mutations_apply_in_order};
 pub use bounds::{an_organization_has_no_more_than_it_may, many_at_once_stay_within_the_bound};
 pub use feeds::{audit_is_kept_in_order, changes_are_fed_in_order, one_of_many_gets_a_unique_value};
@@ -65,6 +68,8 @@ pub async fn run<F: AsyncFn() -> Arc<dyn Store>>(empty: F) {
     audit_is_found_by_what_it_is(&*empty().await).await;
     audit_is_sealed_from_its_head(&*empty().await).await;
     a_lease_has_one_holder(&*empty().await).await;
+    audit_is_pruned_from_its_start(&*empty().await).await;
+    a_memo_is_written_from_what_it_was(&*empty().await).await;
     one_of_many_gets_a_unique_value(&*empty().await).await;
     a_token_says_why_it_is_of_no_use(&*empty().await).await;
     a_token_is_used_no_more_often_than_it_may_be(&*empty().await).await;

@@ -44,6 +44,7 @@ struct State {
     hashes: BTreeMap<Sequence, [u8; 32]>,
     chain: AuditChain,
     leases: BTreeMap<String, (String, Timestamp)>,
+    memos: BTreeMap<(String, RecordId), String>,
     reports: BTreeMap<NodeId, UsageReports>,
     totals: BTreeMap<ServiceId, UsageCounts>,
     series: BTreeMap<Step, UsageCounts>,
@@ -125,7 +126,7 @@ impl Store for MemoryStore {
         }
         for (id, _) in &undo.changed {
             if !state.records.contains_key(id) {
-                state.forget_usage(*id);
+                state.forget_of(*id);
             }
         }
         if let Some(request) = batch.request {
@@ -204,6 +205,59 @@ impl Store for MemoryStore {
             .hashes
             .extend(links.iter().map(|link| (link.sequence, link.hash)));
         state.chain.head = links.last().copied().unwrap_or(head);
+        Ok(true)
+    }
+
+    async fn prune_audit(
+        &self,
+        start: AuditLink,
+        to: AuditLink,
+        proof: [u8; 32],
+    ) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        if state.chain.start != start {
+            return Ok(false);
+        }
+        if state.hashes.get(&to.sequence) != Some(&to.hash) {
+            return Err(StoreError::Backend(Box::new(NotSealed)));
+        }
+        state.audit.retain(|sequence, _| *sequence > to.sequence);
+        state.hashes.retain(|sequence, _| *sequence > to.sequence);
+        (state.chain.start, state.chain.proof) = (to, Some(proof));
+        Ok(true)
+    }
+
+    async fn memo(&self, about: RecordId, name: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.state().memos.get(&(name.to_owned(), about)).cloned())
+    }
+
+    async fn memos(
+        &self,
+        name: &str,
+        after: Option<RecordId>,
+    ) -> Result<Vec<(RecordId, String)>, StoreError> {
+        let state = self.state();
+        let memos = state.memos.iter();
+        Ok(memos
+            .filter(|((of, about), _)| of == name && after.is_none_or(|after| *about > after))
+            .map(|((_, about), memo)| (*about, memo.clone()))
+            .take(MAX_PAGE)
+            .collect())
+    }
+
+    async fn set_memo(
+        &self,
+        about: RecordId,
+        name: &str,
+        expected: Option<&str>,
+        memo: &str,
+    ) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let key = (name.to_owned(), about);
+        if state.memos.get(&key).map(String::as_str) != expected {
+            return Ok(false);
+        }
+        state.memos.insert(key, memo.to_owned());
         Ok(true)
     }
 
@@ -300,6 +354,11 @@ impl Store for MemoryStore {
 #[error("an entry of the audit is not there, or is sealed already")]
 struct NotSealable;
 
+/// An entry up to which the audit was to be pruned is not there, or has another link.
+#[derive(Debug, thiserror::Error)]
+#[error("an entry of the audit is not there, or has another link")]
+struct NotSealed;
+
 fn matches(query: &Query, record: &StoreRecord) -> bool {
     (query.organization.is_none() || query.organization == record.organization())
         && (query.owner.is_none() || query.owner == record.owner())
@@ -370,7 +429,8 @@ impl State {
         }
     }
 
-    fn forget_usage(&mut self, id: RecordId) {
+    fn forget_of(&mut self, id: RecordId) {
+        self.memos.retain(|(_, about), _| *about != id);
         match id {
             RecordId::Node(node) => {
                 self.reports.remove(&node);

@@ -7,13 +7,13 @@ use data_encoding::BASE64URL_NOPAD;
 use crate::{
     email::EmailAddress,
     id::{
-        AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId, ParseIdError,
-        PolicyId, ProviderId, RoleId, ServiceId, SessionId, SiteId, TokenId, UserId,
+        AgentId, ApiKeyId, ChannelId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId,
+        ParseIdError, PolicyId, ProviderId, RoleId, ServiceId, SessionId, SiteId, TokenId, UserId,
     },
     key::{IdentityKey, WireGuardKey},
     model::{
-        ApiKey, EnrolmentToken, Group, IdentityProvider, Invitation, Member, Node, NodeKind, Organization,
-        Service, ServiceKind, Session, Site, User, UserRole,
+        ApiKey, Channel, EnrolmentToken, Group, IdentityProvider, Invitation, Member, Node, NodeKind,
+        Organization, Service, ServiceKind, Session, Site, User, UserRole,
     },
     name::{HostPattern, Label},
     policy::SharedPolicy,
@@ -152,6 +152,8 @@ records! {
     Policy(SharedPolicy, PolicyId);
     /// An identity provider.
     IdentityProvider(IdentityProvider, ProviderId);
+    /// A notification channel.
+    Channel(Channel, ChannelId);
 }
 
 impl From<AgentId> for RecordId {
@@ -193,6 +195,7 @@ impl FromStr for RecordId {
             .or_else(|_| of::<SessionId>(text))
             .or_else(|_| of::<PolicyId>(text))
             .or_else(|_| of::<ProviderId>(text))
+            .or_else(|_| of::<ChannelId>(text))
     }
 }
 
@@ -216,6 +219,8 @@ pub enum UniqueKey {
     ServiceName(OrganizationId, Label),
     /// The name of a shared policy in its organization.
     PolicyName(OrganizationId, Label),
+    /// The name of a notification channel in its organization.
+    ChannelName(OrganizationId, Label),
     /// A host of an HTTP service.
     Host(HostPattern),
     /// The port of a TCP service. Gateways belong to one organization, so ports do too.
@@ -265,6 +270,7 @@ impl fmt::Display for UniqueKey {
             Self::NodeName(organization, name) => write!(f, "node/{organization}/{name}"),
             Self::ServiceName(organization, name) => write!(f, "service/{organization}/{name}"),
             Self::PolicyName(organization, name) => write!(f, "policy/{organization}/{name}"),
+            Self::ChannelName(organization, name) => write!(f, "notification-channel/{organization}/{name}"),
             Self::Host(host) => write!(f, "host/{host}"),
             Self::TcpPort(organization, port) => write!(f, "tcp/{organization}/{port}"),
             Self::UdpPort(organization, port) => write!(f, "udp/{organization}/{port}"),
@@ -315,6 +321,7 @@ impl StoreRecord {
             Self::Member(member) => member.organization,
             Self::Invitation(invitation) => invitation.organization,
             Self::Policy(policy) => policy.organization,
+            Self::Channel(channel) => channel.organization,
             Self::IdentityProvider(IdentityProvider {
                 organization: Some(organization),
                 ..
@@ -341,7 +348,8 @@ impl StoreRecord {
             | Self::Group(_)
             | Self::Invitation(_)
             | Self::Policy(_)
-            | Self::IdentityProvider(_) => None,
+            | Self::IdentityProvider(_)
+            | Self::Channel(_) => None,
         }
     }
 
@@ -406,6 +414,9 @@ impl StoreRecord {
                 keys
             }
             Self::Session(session) => vec![UniqueKey::SessionSecret(session.secret_hash)],
+            Self::Channel(channel) => {
+                vec![UniqueKey::ChannelName(channel.organization, channel.name.clone())]
+            }
             Self::Policy(policy) => {
                 vec![UniqueKey::PolicyName(policy.organization, policy.name.clone())]
             }

@@ -152,6 +152,7 @@ async fn start_control(config: &Config, data: &DataDir) -> Result<(ControlRole, 
         public_url,
         security: Security::OwnAuthority,
         mail: None,
+        private_webhooks: false,
         door: control_bin::Door::default(),
     };
     let role = ControlRole::start(&config, data.subdirectory("control")?, listener).await?;

@@ -34,7 +34,7 @@ impl World {
     }
 
     async fn with(provider: IdentityProvider) -> Self {
-        let api = Api::start_with(|builder| builder.trust_providers_by(roots(provider.authority()))).await;
+        let api = Api::start_with(|builder| builder.trust(roots(provider.authority()))).await;
         Self { api, provider }
     }
 

@@ -6,8 +6,8 @@ use kakuremichi_core::{
     id::{ApiKeyId, NodeId, OrganizationId, PolicyId, ServiceId, SiteId, TokenId, UserId},
     key::{IdentityKey, WireGuardKey},
     model::{
-        ApiKey, EnrolmentToken, Group, IdentityProvider, Invitation, Member, Node, Organization, Permissions,
-        Role, Service, Session, Site, User, UserRole,
+        ApiKey, Channel, EnrolmentToken, Group, IdentityProvider, Invitation, Member, Node, Organization,
+        Permissions, Role, Service, Session, Site, User, UserRole,
     },
     name::Label,
     net::{Cidr, Endpoint},
@@ -18,9 +18,9 @@ use kakuremichi_core::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccessDocument, AccountPolicyDocument, GroupDocument, IdentityProviderDocument, InvitationDocument,
-    KindDocument, LifetimeDocument, MemberDocument, NodeDocument, PermissionsDocument, PolicyDocument,
-    RuleDocument, ScopeDocument, SessionDocument, UserDocument, UserRoleDocument,
+    AccessDocument, AccountPolicyDocument, ChannelDocument, GroupDocument, IdentityProviderDocument,
+    InvitationDocument, KindDocument, LifetimeDocument, MemberDocument, NodeDocument, PermissionsDocument,
+    PolicyDocument, RuleDocument, ScopeDocument, SessionDocument, UserDocument, UserRoleDocument,
 };
 use crate::text::{Text, texts, untexts};
 
@@ -119,6 +119,7 @@ enum RecordDocument {
     Invitation(InvitationDocument),
     Session(SessionDocument),
     IdentityProvider(IdentityProviderDocument),
+    Channel(ChannelDocument),
     Policy {
         id: Text<PolicyId>,
         organization: Text<OrganizationId>,
@@ -208,6 +209,7 @@ impl From<&StoreRecord> for RecordDocument {
             StoreRecord::Invitation(invitation) => Self::Invitation(invitation.into()),
             StoreRecord::Session(session) => Self::Session(session.into()),
             StoreRecord::IdentityProvider(provider) => Self::IdentityProvider(provider.into()),
+            StoreRecord::Channel(channel) => Self::Channel(channel.into()),
             StoreRecord::Policy(policy) => Self::Policy {
                 id: Text(policy.id),
                 organization: Text(policy.organization),
@@ -354,6 +356,7 @@ impl From<RecordDocument> for StoreRecord {
             RecordDocument::Invitation(document) => Invitation::from(document).into(),
             RecordDocument::Session(document) => Session::from(document).into(),
             RecordDocument::IdentityProvider(document) => IdentityProvider::from(document).into(),
+            RecordDocument::Channel(document) => Channel::from(document).into(),
             RecordDocument::Policy {
                 id,
                 organization,

@@ -7,7 +7,7 @@ use crate::{
     audit::{AuditChain, AuditEntry, AuditLink, AuditQuery, AuditRow},
     auth::Principal,
     id::OrganizationId,
-    store::{Batch, MAX_PAGE, Sequence, Store},
+    store::{Batch, MAX_PAGE, Mutation, RecordId, Sequence, Store},
     time::Timestamp,
 };
 
@@ -169,6 +169,87 @@ pub async fn audit_is_sealed_from_its_head(store: &dyn Store) {
     assert_eq!(hashes, [Some([1; 32]), Some([2; 32]), Some([3; 32])]);
     let chain = store.audit_chain().await.expect("works");
     assert_eq!((chain.start, chain.head), (start, link(2, 3)));
+}
+
+/// The oldest entries go, and the chain begins behind them; only what is sealed can go.
+pub async fn audit_is_pruned_from_its_start(store: &dyn Store) {
+    for n in 0..4 {
+        let audit = sample::audit(&format!("test.{n}"));
+        deed(store, audit).await;
+    }
+    let before = rows(store, &AuditQuery::default()).await;
+    let link = |at: usize, byte: u8| AuditLink {
+        sequence: before[at].sequence,
+        hash: [byte; 32],
+    };
+    let (start, proof) = (AuditLink::default(), [7; 32]);
+    let links = [link(0, 1), link(1, 2), link(2, 3)];
+    assert!(store.seal_audit(start, &links).await.expect("works"));
+    assert!(store.prune_audit(start, link(1, 9), proof).await.is_err());
+    assert!(store.prune_audit(start, link(3, 4), proof).await.is_err());
+    assert_eq!(
+        rows(store, &AuditQuery::default()).await,
+        rows_sealed(&before, &links)
+    );
+    assert!(store.prune_audit(start, links[1], proof).await.expect("works"));
+    assert!(!store.prune_audit(start, links[2], proof).await.expect("works"));
+    let chain = store.audit_chain().await.expect("works");
+    assert_eq!(
+        (chain.start, chain.proof, chain.head),
+        (links[1], Some(proof), links[2])
+    );
+    assert_eq!(
+        rows(store, &AuditQuery::default()).await,
+        rows_sealed(&before, &links)[2..]
+    );
+}
+
+fn rows_sealed(rows: &[AuditRow], links: &[AuditLink]) -> Vec<AuditRow> {
+    let sealed = rows.iter().enumerate().map(|(at, row)| AuditRow {
+        hash: links.get(at).map(|link| link.hash),
+        ..row.clone()
+    });
+    sealed.collect()
+}
+
+/// A memo is written by one of those who write it at once, is listed, and goes with its record.
+pub async fn a_memo_is_written_from_what_it_was(store: &dyn Store) {
+    let (one, two) = (sample::channel(0, 1), sample::channel(0, 2));
+    write(store, Mutation::Create(sample::organization(0).into())).await;
+    for channel in [&one, &two] {
+        write(store, Mutation::Create(channel.clone().into())).await;
+    }
+    let about = RecordId::from(one.id);
+    let memo = async |name: &str| store.memo(about, name).await.expect("works");
+    assert_eq!(memo("test").await, None);
+    for (from, to) in [(None, "a"), (Some("a"), "b")] {
+        let wrote = at_once((0..4).map(|_| store.set_memo(about, "test", from, to))).await;
+        let wrote = wrote.into_iter().filter(|wrote| matches!(wrote, Ok(true)));
+        assert_eq!(wrote.count(), 1);
+        assert_eq!(memo("test").await.as_deref(), Some(to));
+    }
+    let set =
+        async |about: RecordId, name: &str| store.set_memo(about, name, None, "c").await.expect("works");
+    assert!(!set(about, "test").await);
+    assert!(set(about, "another").await);
+    assert!(set(two.id.into(), "test").await);
+    let all = store.memos("test", None).await.expect("works");
+    assert_eq!(all.len(), 2);
+    let rest = store.memos("test", Some(all[0].0)).await.expect("works");
+    assert_eq!(rest, all[1..]);
+    write(store, Mutation::Delete(about, None)).await;
+    assert_eq!((memo("test").await, memo("another").await), (None, None));
+    let left = store.memos("test", None).await.expect("works");
+    assert_eq!(left, [(two.id.into(), "c".to_owned())]);
+}
+
+async fn write(store: &dyn Store, mutation: Mutation) {
+    let batch = Batch {
+        mutations: vec![mutation],
+        audit: sample::audit("test.write"),
+        request: None,
+    };
+    store.commit(batch).await.expect("works");
 }
 
 /// Of several who want a lease one has it, until it gives it back or its time is over.

@@ -16,7 +16,7 @@ pub async fn overlay_is_made_once(store: &dyn Store) {
     assert_eq!(store.overlay(second).await.expect("works"), first);
 }
 
-fn one_of_each() -> [StoreRecord; 18] {
+fn one_of_each() -> [StoreRecord; 20] {
     [
         sample::organization(0).into(),
         sample::agent(0, 1).into(),
@@ -36,6 +36,8 @@ fn one_of_each() -> [StoreRecord; 18] {
         sample::shared_policy(0, 2).into(),
         sample::identity_provider(Some(0), 1).into(),
         sample::identity_provider(None, 2).into(),
+        sample::channel(0, 1).into(),
+        sample::channel(0, 2).into(),
     ]
 }
 

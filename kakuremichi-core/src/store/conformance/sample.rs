@@ -6,16 +6,17 @@ use crate::{
     audit::AuditEntry,
     auth::{Principal, Strength},
     id::{
-        AgentId, ApiKeyId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId, PasskeyId,
-        PolicyId, ProviderId, RoleId, RouteId, ServiceId, SessionId, SiteId, TargetId, TokenId, UserId,
+        AgentId, ApiKeyId, ChannelId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId,
+        PasskeyId, PolicyId, ProviderId, RoleId, RouteId, ServiceId, SessionId, SiteId, TargetId, TokenId,
+        UserId,
     },
     key::{IdentityKey, SigningKey, WireGuardKey},
     model::{
-        AccountPolicy, ApiKey, ClaimNames, DeclareScope, EndedSession, EnrolmentToken, Group, Health,
-        HealthCheck, IdentityProvider, Invitation, Lifetime, LinkedIdentity, MailedSecret, Member, Node,
-        NodeKind, Organization, Passkey, Permission, Permissions, Pool, ProviderProtocol, Role, Route,
-        Service, ServiceKind, Session, SignIn, Site, Target, TargetAddress, TargetPlace, TargetScheme, Totp,
-        User, UserRole, VirtualPort,
+        AccountPolicy, ApiKey, Channel, ChannelTarget, ClaimNames, DeclareScope, EndedSession,
+        EnrolmentToken, Group, Health, HealthCheck, IdentityProvider, Invitation, Lifetime, LinkedIdentity,
+        MailedSecret, Member, Node, NodeKind, Organization, Passkey, Permission, Permissions, Pool,
+        ProviderProtocol, Role, Route, Service, ServiceKind, Session, SignIn, Site, Target, TargetAddress,
+        TargetPlace, TargetScheme, Totp, User, UserRole, VirtualPort,
     },
     name::{Hostname, Label},
     net::{Cidr, Endpoint},
@@ -52,6 +53,26 @@ fn cidr(text: &str) -> Cidr {
 
 fn host(text: &str) -> Hostname {
     text.parse().expect("a valid name")
+}
+
+/// A channel of [`organization`]`(organization)`: a webhook, or mail when `n` is even.
+#[must_use]
+pub fn channel(organization: u8, n: u8) -> Channel {
+    let target = match n.is_multiple_of(2) {
+        true => ChannelTarget::Mail(vec!["anna@example.net".parse().expect("a valid address")]),
+        false => ChannelTarget::Webhook {
+            url: "https://hooks.example.net/a?b=c".to_owned(),
+            sealed_secret: vec![n, 0, 255],
+        },
+    };
+    Channel {
+        id: ChannelId::from_bytes(bytes(n)),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        name: label(&format!("channel-{n}")),
+        target,
+        events: vec!["service.".to_owned(), "node.down".to_owned()],
+        created: NOW,
+    }
 }
 
 /// What a node of organization 0 counted.
