@@ -33,12 +33,19 @@ use crate::{
     mail::Mailer,
     pages,
     planner::{self, PlanBoard},
-    service::{UseCaseError, UseCases, Wiring, deliver_for_ever, forget_for_ever, random, seal_for_ever},
+    service::{
+        UseCaseError, UseCases, Wiring, deliver_for_ever, forget_for_ever, prune_for_ever, random,
+        seal_for_ever,
+    },
     webhook::Webhooks,
 };
 
 /// How long an agent may be gone before what it declared as ephemeral is removed.
 pub const LEASE: Duration = Duration::from_secs(90);
+
+/// How long a node may be gone before its organization is told that it is down: more than nodes take to find a Control
+/// that was restarted.
+pub const NODE_DOWN_AFTER: Duration = Duration::from_secs(90);
 
 /// Why no Control can be built.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +81,8 @@ pub struct ControlBuilder {
     mail: Option<Mailer>,
     roots: Option<RootCertStore>,
     private_webhooks: bool,
+    node_down_after: Duration,
+    audit_retention: Option<Duration>,
     lease: Duration,
     origins: BTreeSet<Origin>,
     hosts: Vec<Hostname>,
@@ -117,6 +126,8 @@ pub(crate) struct Owner {
     state: watch::Sender<HubState>,
     ready: watch::Sender<bool>,
     mail: Option<Mailer>,
+    node_down_after: Duration,
+    audit_retention: Option<Duration>,
     tasks: Mutex<Option<JoinSet<()>>>,
 }
 
@@ -146,6 +157,8 @@ impl Control {
             mail: None,
             roots: None,
             private_webhooks: false,
+            node_down_after: NODE_DOWN_AFTER,
+            audit_retention: None,
             lease: LEASE,
             origins: BTreeSet::new(),
             hosts: Vec::new(),
@@ -312,6 +325,24 @@ impl ControlBuilder {
         }
     }
 
+    /// How long a node may be gone, from Control and from its gateways, before its organization is told:
+    /// [`NODE_DOWN_AFTER`], unless this is called.
+    pub fn node_down_after(self, grace: Duration) -> Self {
+        Self {
+            node_down_after: grace,
+            ..self
+        }
+    }
+
+    /// How long entries of the audit are kept: for ever, unless this is called. What a stream of the audit has not
+    /// delivered yet is kept for [`MAX_HELD`](crate::service::MAX_HELD) more.
+    pub fn audit_retention(self, keep: Option<Duration>) -> Self {
+        Self {
+            audit_retention: keep,
+            ..self
+        }
+    }
+
     /// How long an agent may be gone before what it declared as ephemeral is removed: [`LEASE`], unless this
     /// is called.
     pub fn lease(self, lease: Duration) -> Self {
@@ -353,6 +384,7 @@ impl ControlBuilder {
             url: public_url.clone(),
             mail: self.mail.clone(),
             tickets: identity.ticket_keys(),
+            audit_start: identity.audit_start(),
             webhooks: Webhooks::new(self.private_webhooks, self.roots.clone()),
         });
         let board = Arc::new(PlanBoard::default());
@@ -385,6 +417,8 @@ impl ControlBuilder {
             state,
             ready: watch::Sender::new(false),
             mail: self.mail,
+            node_down_after: self.node_down_after,
+            audit_retention: self.audit_retention,
             tasks: Mutex::new(None),
         })))
     }
@@ -429,6 +463,10 @@ impl Owner {
         tasks.spawn(seal_for_ever(self.use_cases.clone()));
         tasks.spawn(forget_for_ever(self.use_cases.clone()));
         tasks.spawn(deliver_for_ever(self.use_cases.clone()));
+        if let Some(keep) = self.audit_retention {
+            tasks.spawn(prune_for_ever(self.use_cases.clone(), keep));
+        }
+        tasks.spawn(Arc::clone(&self.hub).watch_outages(self.node_down_after));
         let hub = Arc::clone(&self.hub);
         tasks.spawn(async move { hub.tell_instances().await });
         if let Some(mailer) = self.mail.clone() {

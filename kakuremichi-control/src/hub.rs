@@ -9,6 +9,7 @@ mod counters;
 mod lease;
 mod limits;
 mod member;
+mod outages;
 mod presence;
 mod registry;
 mod sightings;
@@ -17,6 +18,7 @@ mod work;
 pub use counters::Counters;
 pub(crate) use limits::{Limits, Unauthenticated};
 pub use limits::{MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_PER_ADDRESS};
+pub(crate) use outages::LEASE as OUTAGES;
 pub use presence::{MAX_INCIDENTS_KEPT, MAX_STATES_KEPT, NodeStatus, PlanStatus, Presence};
 pub(crate) use registry::Seen;
 

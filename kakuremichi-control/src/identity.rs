@@ -9,7 +9,7 @@ use ring::{
     signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
 
-use crate::service::{Seal, TicketKeys};
+use crate::service::{Seal, StartKey, TicketKeys};
 
 /// Why there is no identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,7 @@ pub(crate) struct Identity {
     public: IdentityKey,
     seal: Seal,
     tickets: TicketKeys,
+    audit_start: StartKey,
 }
 
 impl Identity {
@@ -54,12 +55,18 @@ impl Identity {
             public: IdentityKey::from_bytes(public),
             seal: Seal::new(pkcs8).ok_or(IdentityError::Key)?,
             tickets: TicketKeys::new(pkcs8),
+            audit_start: StartKey::new(pkcs8).ok_or(IdentityError::Key)?,
         })
     }
 
     /// Seals what only this Control reads again.
     pub(crate) fn seal(&self) -> Seal {
         self.seal.clone()
+    }
+
+    /// Proves where the audit starts.
+    pub(crate) fn audit_start(&self) -> StartKey {
+        self.audit_start.clone()
     }
 
     /// Signs tickets.

@@ -33,6 +33,6 @@ mod pages;
 mod text;
 mod webhook;
 
-pub use control::{BuildError, Control, ControlBuilder, LEASE};
+pub use control::{BuildError, Control, ControlBuilder, LEASE, NODE_DOWN_AFTER};
 pub use identity::{IdentityError, identity_key};
 pub use mail::{MAX_MAILS_UNDER_WAY, MAX_WAITING_MAILS, MailError, Mailer};

@@ -5,6 +5,7 @@
 //! request names (LESSONS, advisory 9).
 
 mod actor;
+mod anomalies;
 mod api_keys;
 mod audit;
 mod channels;
@@ -40,8 +41,8 @@ mod vouched;
 
 pub use actor::{Actor, Person};
 pub use api_keys::{ApiKeyDraft, NewApiKey};
-pub(crate) use audit::seal_for_ever;
-pub use audit::{AuditFault, AuditFormat, LinkText, MAX_EXPORTS, ParseLinkError, Verified};
+pub use audit::{AuditFault, AuditFormat, LinkText, MAX_EXPORTS, MAX_HELD, ParseLinkError, Verified};
+pub(crate) use audit::{StartKey, prune_for_ever, seal_for_ever};
 pub(crate) use channels::deliver_for_ever;
 pub use channels::{ChannelDraft, ChannelTargetDraft, DeliveryState, MAX_DELIVERIES, WrittenChannel};
 pub use draft::{
@@ -158,6 +159,8 @@ struct Inner {
     url: CanonicalUrl,
     mail: Option<Mailer>,
     exports: audit::Exports,
+    audit_start: StartKey,
+    looks: anomalies::Looks,
     webhooks: Webhooks,
     /// Requests and mails of channels that are under way.
     deliveries: channels::Deliveries,
@@ -196,6 +199,8 @@ pub(crate) struct Wiring {
     /// Signs tickets.
     pub(crate) tickets: TicketKeys,
     pub(crate) webhooks: Webhooks,
+    /// Proves where the audit starts.
+    pub(crate) audit_start: StartKey,
 }
 
 #[cfg(test)]
@@ -212,6 +217,7 @@ impl Wiring {
             mail: None,
             tickets: TicketKeys::new(b"tests"),
             webhooks: Webhooks::new(true, None),
+            audit_start: StartKey::new(b"tests").unwrap(),
         }
     }
 }
@@ -234,6 +240,7 @@ impl UseCases {
             mail,
             tickets,
             webhooks,
+            audit_start,
         } = wiring;
         Self(Arc::new(Inner {
             store,
@@ -250,6 +257,8 @@ impl UseCases {
             url,
             mail,
             exports: audit::Exports::default(),
+            audit_start,
+            looks: anomalies::Looks::default(),
             webhooks,
             deliveries: channels::Deliveries::default(),
             holder: holder(),
@@ -272,7 +281,13 @@ impl UseCases {
 
     /// Gives back what this process alone did.
     pub(crate) async fn release_leases(&self) {
-        for name in [audit::SEALER, usage::RETENTION, channels::DELIVERY] {
+        for name in [
+            audit::SEALER,
+            audit::RETENTION,
+            usage::RETENTION,
+            channels::DELIVERY,
+            crate::hub::OUTAGES,
+        ] {
             if let Err(error) = self.store().release_lease(name, &self.0.holder).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,

@@ -5,16 +5,24 @@
     reason = "a test fails by panicking"
 )]
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{TcpListener, TcpStream},
+    path::Path,
+};
 
 use axum::Router;
 use kakuremichi_control::{
-    Control, identity_key,
-    service::{ApiKeyDraft, ChannelDraft, ChannelTargetDraft, DeliveryState, WrittenChannel},
+    Control, Mailer, identity_key,
+    service::{
+        AcceptDraft, ApiKeyDraft, ChannelDraft, ChannelTargetDraft, DeliveryState, UseCaseError, Whereabouts,
+        WrittenChannel,
+    },
     store::SqlStore,
 };
 use kakuremichi_core::{id::ChannelId, model::Permissions, secret::Secret};
-use kakuremichi_tests::{Hooks, Manner, Postgres, wait};
+use kakuremichi_tests::{Hooks, Manner, Postgres, Process, Program, component, wait};
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::Value;
@@ -25,6 +33,7 @@ struct World {
     url: String,
     identity: Secret<Vec<u8>>,
     private: bool,
+    mail: Option<Mailer>,
     _directory: Option<TempDir>,
 }
 
@@ -49,6 +58,7 @@ impl World {
             url,
             identity: identity_key().unwrap(),
             private: true,
+            mail: None,
             _directory: directory,
         }
     }
@@ -59,7 +69,11 @@ impl World {
             let authority = CertificateDer::from_pem_slice(hooks.authority().as_bytes()).unwrap();
             roots.add(authority).unwrap();
         }
-        let control = Control::builder(SqlStore::connect(&self.url).await.unwrap())
+        let mut builder = Control::builder(SqlStore::connect(&self.url).await.unwrap());
+        if let Some(mailer) = self.mail.clone() {
+            builder = builder.mail(mailer);
+        }
+        let control = builder
             .public_url("https://control.example.net")
             .identity(self.identity.expose())
             .private_webhooks(self.private)
@@ -304,4 +318,84 @@ async fn a_test_says_what_came_of_it() {
     let (control, _router) = world.control(&[&hooks]).await;
     let refused = test(&control, id).await.unwrap();
     assert!(refused.contains("--private-webhooks"), "{refused}");
+}
+
+/// A mail server that keeps what it gets.
+fn mail_server(directory: &Path) -> (Process, Mailer) {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let address = format!("127.0.0.1:{port}");
+    let server = Program::other(component::path("aiosmtpd").unwrap());
+    let server = server.args(["-n", "-l", &address, "-c", "aiosmtpd.handlers.Mailbox"]);
+    let server = server.arg(directory).start();
+    wait::until("the mail server", || TcpStream::connect(&address).ok());
+    let url = Secret::new(format!("smtp://{address}"));
+    (
+        server,
+        Mailer::smtp(&url, "kakuremichi <no-reply@example.net>").unwrap(),
+    )
+}
+
+/// The first mail that has this in it.
+async fn mail_with(directory: &Path, part: &str) -> String {
+    wait::until_async("the mail", async || {
+        let mails = fs::read_dir(directory.join("new")).ok()?.flatten();
+        let mut mails = mails.map(|mail| fs::read_to_string(mail.path()).unwrap());
+        mails.find(|mail| mail.contains(part))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_mailed_and_strangers_are_not() {
+    if !component::have(&[component::AIOSMTPD]) {
+        return;
+    }
+    let (mut world, mails) = (World::on_file(), tempfile::tempdir().unwrap());
+    let directory = mails.path().join("mails");
+    let (_server, mailer) = mail_server(&directory);
+    world.mail = Some(mailer);
+    let (control, _router) = world.control(&[]).await;
+    let use_cases = control.use_cases();
+    let link = control.set_up_link().await.unwrap().unwrap();
+    let (_, invitation) = link.expose().split_once('#').unwrap();
+    let draft = AcceptDraft {
+        invitation: invitation.parse().unwrap(),
+        email: Some("anna@example.net".parse().unwrap()),
+        name: "Anna".parse().unwrap(),
+        password: Secret::new("correct horse battery".to_owned()),
+    };
+    let at = Whereabouts {
+        source: Some([192, 0, 2, 1].into()),
+        user_agent: "a test".to_owned(),
+    };
+    use_cases.accept_invitation(draft, at).await.unwrap();
+    let actor = use_cases.control().await.unwrap();
+    let draft = |to: &str| ChannelDraft {
+        name: "mail".parse().unwrap(),
+        target: ChannelTargetDraft::Mail(vec![to.parse().unwrap()]),
+        events: vec!["api_key.".to_owned()],
+        new_secret: false,
+    };
+    let refused = use_cases
+        .create_channel(&actor, draft("stranger@example.net"))
+        .await;
+    assert!(matches!(refused, Err(UseCaseError::Invalid(_))), "{refused:?}");
+    let made = use_cases
+        .create_channel(&actor, draft("anna@example.net"))
+        .await
+        .unwrap();
+    assert!(made.secret.is_none());
+    make_keys(&control, 1).await;
+    let mail = mail_with(&directory, "api_key.create").await;
+    assert!(mail.contains("To: anna@example.net"), "{mail}");
+    let tested = use_cases
+        .test_channel(&actor, made.channel.value.id)
+        .await
+        .unwrap();
+    assert_eq!(tested, None);
+    mail_with(&directory, "This is a test").await;
 }

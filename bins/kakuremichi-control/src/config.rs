@@ -5,6 +5,7 @@ use std::{
     num::NonZeroU32,
     path::PathBuf,
     str::FromStr,
+    time::Duration,
 };
 
 use kakuremichi_bins_common::{Failure, Setting, settings};
@@ -19,6 +20,9 @@ use kakuremichi_core::{
 };
 use kakuremichi_proto::identity::CanonicalUrl;
 use serde::Deserialize;
+
+/// A day.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What Control can be told, besides what every role can.
 pub const SETTINGS: &[Setting] = &[
@@ -84,6 +88,17 @@ pub const SETTINGS: &[Setting] = &[
         "By which server mail is sent: smtps://user:password@host, or smtp://user:password@host?tls=required; none when \
          left out",
     ),
+    Setting::number(
+        "audit-retention",
+        "DAYS",
+        "How many days entries of the audit are kept; for ever when left out",
+    ),
+    Setting::number(
+        "node-down-after",
+        "SECONDS",
+        "How long a node may be gone before its organization is told",
+    )
+    .or("90"),
     Setting::switch(
         "private-webhooks",
         "Webhooks may lead to private addresses; whoever makes one then chooses what Control connects to in its network",
@@ -121,6 +136,8 @@ pub struct Settings {
     mail_from: Option<String>,
     #[serde(default)]
     private_webhooks: bool,
+    audit_retention: Option<NonZeroU32>,
+    node_down_after: NonZeroU32,
 }
 
 /// Settings that make sense together.
@@ -140,6 +157,10 @@ pub struct Config {
     pub mail: Option<Mailer>,
     /// Whether webhooks may lead to private addresses.
     pub private_webhooks: bool,
+    /// How long entries of the audit are kept, if not for ever.
+    pub audit_retention: Option<Duration>,
+    /// How long a node may be gone before its organization is told.
+    pub node_down_after: Duration,
     /// Whom the API answers.
     pub door: Door,
 }
@@ -246,6 +267,8 @@ impl TryFrom<Settings> for Config {
             security,
             mail,
             private_webhooks: settings.private_webhooks,
+            audit_retention: settings.audit_retention.map(|days| DAY * days.get()),
+            node_down_after: Duration::from_secs(settings.node_down_after.get().into()),
             door,
         })
     }
@@ -320,6 +343,9 @@ mod tests {
             caller_rate: 100,
             address_rate: 20,
             smtp_url: None,
+            private_webhooks: false,
+            audit_retention: None,
+            node_down_after: NonZeroU32::MIN,
             mail_from: None,
         }
     }

@@ -111,7 +111,9 @@ impl Files {
         let store = self.store(database).await?;
         let mut builder = builder(store.clone(), public_url, &self.identity()?, ca)
             .rates(config.door.rates)
-            .private_webhooks(config.private_webhooks);
+            .private_webhooks(config.private_webhooks)
+            .audit_retention(config.audit_retention)
+            .node_down_after(config.node_down_after);
         for host in &config.door.hosts {
             builder = builder.allow_host(host.clone());
         }

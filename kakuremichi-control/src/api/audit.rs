@@ -9,7 +9,7 @@ use axum::{
 };
 use data_encoding::HEXLOWER;
 use kakuremichi_core::{
-    audit::{AuditQuery, AuditRow},
+    audit::{AuditLink, AuditQuery, AuditRow},
     store::{MAX_PAGE, RecordId},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -127,6 +127,9 @@ pub(crate) struct VerificationView {
     /// How many of the newest are not yet, when it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     unsealed: Option<u64>,
+    /// The link behind which the audit begins, when it is and older entries were pruned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<String>,
     /// The newest link, when it is: keep it elsewhere, and give it to a later check.
     #[serde(skip_serializing_if = "Option::is_none")]
     head: Option<String>,
@@ -231,6 +234,7 @@ pub(super) async fn verify(
             intact: true,
             sealed: Some(verified.sealed),
             unsealed: Some(verified.unsealed),
+            start: (verified.start != AuditLink::default()).then(|| LinkText(verified.start).to_string()),
             head: Some(LinkText(verified.head).to_string()),
             at: None,
             fault: None,
@@ -239,6 +243,7 @@ pub(super) async fn verify(
             intact: false,
             sealed: None,
             unsealed: None,
+            start: None,
             head: None,
             at: Some(fault.at().0.to_string()),
             fault: Some(fault.to_string()),

@@ -266,7 +266,7 @@ impl TryFrom<NotificationChannelInput> for ChannelDraft {
             (Some(url), None) => ChannelTargetDraft::Webhook(url),
             (None, Some(to)) => {
                 let to = to.iter().enumerate().map(|(at, text)| {
-                    parse_email(text).map_err(|error| wrong(format!("mail[{at}]"), &error.to_string()))
+                    parse_email(text).map_err(|error| wrong(format!("mail[{at}]"), &error))
                 });
                 ChannelTargetDraft::Mail(to.collect::<Result<_, _>>()?)
             }

@@ -2,12 +2,16 @@
 
 mod chain;
 mod export;
+mod retention;
 mod sealing;
 mod telling;
 
 pub use chain::{AuditFault, LinkText, ParseLinkError, Verified};
 pub(super) use export::Exports;
 pub use export::{AuditFormat, MAX_EXPORTS};
+pub(super) use retention::LEASE as RETENTION;
+pub use retention::MAX_HELD;
+pub(crate) use retention::{StartKey, prune_for_ever};
 pub(super) use sealing::LEASE as SEALER;
 pub(crate) use sealing::seal_for_ever;
 pub(super) use telling::{last_entry, tell};

@@ -9,6 +9,8 @@ pub(super) use delivery::LEASE as DELIVERY;
 pub(crate) use delivery::deliver_for_ever;
 pub use position::DeliveryState;
 pub(super) use position::position;
+#[cfg(test)]
+pub(super) use position::stand_at;
 pub(super) use sending::Deliveries;
 pub use sending::MAX_DELIVERIES;
 

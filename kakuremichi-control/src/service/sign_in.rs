@@ -22,7 +22,10 @@ use kakuremichi_core::{
 };
 use kakuremichi_proto::identity::{SessionText, constant_time_eq, sha256};
 
-use super::{ATTEMPTS, Actor, Person, UseCaseError, UseCases, now, random, totp, update, written};
+use super::{
+    ATTEMPTS, Actor, Person, UseCaseError, UseCases, anomalies::MANY_FAILURES, now, random, totp, update,
+    written,
+};
 
 /// How long a session lasts.
 pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
@@ -327,6 +330,7 @@ impl UseCases {
             Err(CommitError::Stale(_) | CommitError::Missing(_)) => Err(UseCaseError::Contended),
             committed => {
                 committed?;
+                self.look_at_sign_in(&session).await;
                 Ok(NewSession {
                     session: written(session, None),
                     text: text.to_text(),
@@ -547,7 +551,15 @@ impl UseCases {
 
     /// Counts a guess at an account's secrets, or refuses to look at it yet.
     pub(super) fn guess(&self, source: Option<IpAddr>, account: &EmailAddress) -> Result<(), UseCaseError> {
-        let guessed = self.throttle().guess(source, account, Instant::now());
+        let now = Instant::now();
+        let (many, guessed) = {
+            let mut throttle = self.throttle();
+            let many = throttle.are_many(account, MANY_FAILURES, now);
+            (many, throttle.guess(source, account, now))
+        };
+        if many {
+            self.look_at_failures(account.clone());
+        }
         guessed.map_err(UseCaseError::TooManyAttempts)
     }
 

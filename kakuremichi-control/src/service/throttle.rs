@@ -44,6 +44,8 @@ impl<K> Default for Table<K> {
 struct Guesses {
     count: u32,
     last: Instant,
+    /// Whether it is known that there are many.
+    many: bool,
 }
 
 impl Throttle {
@@ -68,6 +70,13 @@ impl Throttle {
         }
         self.accounts.count(account.clone(), now);
         Ok(())
+    }
+
+    /// Whether so many guesses at an account are counted. It is said once, until one is right or they are forgotten.
+    pub(super) fn are_many(&mut self, account: &EmailAddress, many: u32, now: Instant) -> bool {
+        let guesses = self.accounts.0.get_mut(account);
+        let guesses = guesses.filter(|guesses| guesses.is_remembered(now) && guesses.count >= many);
+        guesses.is_some_and(|guesses| !std::mem::replace(&mut guesses.many, true))
     }
 
     /// What was counted was no guess, neither right nor wrong: it is taken back, and no more than it.
@@ -116,9 +125,13 @@ impl<K: Eq + Hash + Clone> Table<K> {
                 self.0.remove(&oldest);
             }
         }
-        let guesses = self.0.entry(key).or_insert(Guesses { count: 0, last: now });
+        let guesses = self.0.entry(key).or_insert(Guesses {
+            count: 0,
+            last: now,
+            many: false,
+        });
         if !guesses.is_remembered(now) {
-            guesses.count = 0;
+            (guesses.count, guesses.many) = (0, false);
         }
         guesses.count = guesses.count.saturating_add(1);
         guesses.last = now;
@@ -246,6 +259,20 @@ mod tests {
             }
         }
         assert_eq!(guesses, FREE);
+    }
+
+    #[test]
+    fn many_guesses_are_said_once() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        let mut said = Vec::new();
+        for _ in 0..FREE + 3 {
+            said.push(throttle.are_many(&account(1), FREE, now));
+            let _ = throttle.guess(None, &account(1), now);
+        }
+        assert_eq!(said, [false, false, false, false, false, true, false, false]);
+        assert!(!throttle.are_many(&account(2), FREE, now));
+        throttle.was_right(None, &account(1));
+        assert!(!throttle.are_many(&account(1), FREE, now));
     }
 
     #[test]

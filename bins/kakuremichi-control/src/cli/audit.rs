@@ -60,6 +60,7 @@ pub(super) async fn verify(matches: &ArgMatches) -> Result<(), Failure> {
             tracing::info!(
                 sealed = verified.sealed,
                 unsealed = verified.unsealed,
+                pruned_up_to = verified.start.sequence.0,
                 "the audit is intact"
             );
             run::print(&format!("{}\n", LinkText(verified.head)))

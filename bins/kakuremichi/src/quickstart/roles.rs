@@ -7,7 +7,10 @@ use std::{
 };
 
 use kakuremichi_bins_common::{AdminSource, DataDir, Failure, Role as ProcessRole};
-use kakuremichi_control::service::{ApiKeyDraft, TokenDraft, UseCaseError};
+use kakuremichi_control::{
+    NODE_DOWN_AFTER,
+    service::{ApiKeyDraft, TokenDraft, UseCaseError},
+};
 use kakuremichi_control_bin::{self as control_bin, ControlRole, Security};
 use kakuremichi_core::{
     model::{DeclareScope, Permissions, Role},
@@ -153,6 +156,8 @@ async fn start_control(config: &Config, data: &DataDir) -> Result<(ControlRole, 
         security: Security::OwnAuthority,
         mail: None,
         private_webhooks: false,
+        audit_retention: None,
+        node_down_after: NODE_DOWN_AFTER,
         door: control_bin::Door::default(),
     };
     let role = ControlRole::start(&config, data.subdirectory("control")?, listener).await?;

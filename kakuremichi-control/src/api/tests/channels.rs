@@ -100,3 +100,32 @@ async fn a_channel_gives_nobody_more_than_they_may_read() {
     let body = Some(json!({"name": "a", "webhook": WEBHOOK}));
     assert_eq!(api.send("POST", &path, &headers, body).await.status, 403);
 }
+
+/// What the audit of an organization says of sign-ins.
+async fn told(api: &Api) -> Vec<(String, String)> {
+    let rows = api.get("/audit?action=sign_in.&first=oldest").await;
+    let items = rows.body["items"].as_array().unwrap();
+    let told = items
+        .iter()
+        .map(|item| (text(&item["action"]), text(&item["subject"])));
+    told.collect()
+}
+
+/// Many wrong passwords are told to the organizations of whom they were tried at, and of nobody else.
+#[tokio::test]
+async fn many_failures_at_an_account_are_told() {
+    let api = Api::start().await;
+    let token = api.person("anna@example.net", json!(["nodes.read"])).await;
+    let account = api.with(&token, "GET", "/account", None).await;
+    let user = text(&account.body["id"]);
+    for email in ["anna@example.net", "nobody@example.net"] {
+        for guess in 0..6 {
+            let body = json!({"email": email, "password": "a wrong password", "code": null});
+            let answer = api.with("", "POST", "/sessions", Some(body)).await;
+            assert_eq!(answer.status == StatusCode::TOO_MANY_REQUESTS, guess == 5);
+        }
+    }
+    let expected = [("sign_in.failures".to_owned(), user)];
+    kakuremichi_tests::wait::until_async("the event", async || (told(&api).await == expected).then_some(()))
+        .await;
+}

@@ -71,6 +71,8 @@ pub struct Verified {
     pub sealed: u64,
     /// How many are not yet: the newest, of the last moments or since Control ran last.
     pub unsealed: u64,
+    /// The link behind which it begins: what was before was pruned.
+    pub start: AuditLink,
     /// The newest link: keep it elsewhere, and give it to a later check.
     pub head: AuditLink,
 }
@@ -101,6 +103,17 @@ pub enum AuditFault {
     /// Entries have links beyond the head.
     #[error("the chain goes on behind its head {}: the head was put back, or entries were inserted", .0.0)]
     Beyond(Sequence),
+    /// The chain begins where Control did not prune it to.
+    #[error("the entries up to {} are gone, and it was not this Control that pruned them", .0.0)]
+    Start(Sequence),
+    /// The pinned head is from before what is kept.
+    #[error("the pinned head {} was pruned: the audit begins behind {}, so pin a newer head", .pin.0, .start.0)]
+    Pruned {
+        /// The pinned head.
+        pin: Sequence,
+        /// The last entry that was pruned.
+        start: Sequence,
+    },
     /// The pinned head is not in the chain.
     #[error("the pinned head {} is not in the chain: entries were cut off, or the chain was made anew", .0.0)]
     Pin(Sequence),
@@ -112,7 +125,8 @@ impl AuditFault {
     pub const fn at(&self) -> Sequence {
         match self {
             Self::Broken { at, .. } => *at,
-            Self::Inserted(at) | Self::Beyond(at) | Self::Pin(at) => *at,
+            Self::Inserted(at) | Self::Beyond(at) | Self::Pin(at) | Self::Start(at) => *at,
+            Self::Pruned { pin, .. } => *pin,
             Self::Removed { head, .. } => *head,
         }
     }
@@ -128,7 +142,21 @@ impl UseCases {
         pin: Option<AuditLink>,
     ) -> Result<Result<Verified, AuditFault>, UseCaseError> {
         let _turn = self.0.exports.enter()?;
-        Ok(verify(self.store(), pin).await?)
+        loop {
+            let chain = self.store().audit_chain().await?;
+            if !self.0.audit_start.proves(&chain) {
+                return Ok(Err(AuditFault::Start(chain.start.sequence)));
+            }
+            if let Some(pin) = pin.filter(|pin| pin.sequence < chain.start.sequence) {
+                let (pin, start) = (pin.sequence, chain.start.sequence);
+                return Ok(Err(AuditFault::Pruned { pin, start }));
+            }
+            let outcome = verify(self.store(), pin).await?;
+            // What is missing may have been pruned meanwhile, which is seldom.
+            if outcome.is_ok() || self.store().audit_chain().await?.start == chain.start {
+                return Ok(outcome);
+            }
+        }
     }
 }
 
@@ -190,6 +218,7 @@ async fn verify(
     Ok(Ok(Verified {
         sealed,
         unsealed,
+        start,
         head: last,
     }))
 }

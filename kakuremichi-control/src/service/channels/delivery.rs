@@ -52,6 +52,8 @@ const MAIL_PAUSE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LAST_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// An entry of the audit can be read long before.
+const SURELY_READ: Duration = Duration::from_secs(24 * 60 * 60);
 /// How old an event may be that is sent on a channel that chooses its events: what woke nobody up in time does so no
 /// more. A stream of the audit gets everything that is kept.
 const MAX_AGE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
@@ -220,8 +222,10 @@ impl Delivery {
     async fn turn(&mut self) -> Result<Turn, DeliveryError> {
         let store = self.use_cases.store();
         let Some(before) = position(store, self.channel.id).await? else {
-            let first = Position::at(self.beginning().await?);
-            first.write(store, self.channel.id, None).await?;
+            let Some(first) = self.beginning().await? else {
+                return Ok(Turn::Nothing);
+            };
+            Position::at(first).write(store, self.channel.id, None).await?;
             return Ok(Turn::Passed);
         };
         // Somebody else who had the lease may have delivered it meanwhile.
@@ -271,8 +275,9 @@ impl Delivery {
         wanted.cloned().collect()
     }
 
-    /// The deed that made the channel.
-    async fn beginning(&self) -> Result<Sequence, StoreError> {
+    /// The deed that made the channel; none as long as it cannot be read, since others may yet appear in front of
+    /// it. Whoever reads it then wakes this task.
+    async fn beginning(&self) -> Result<Option<Sequence>, StoreError> {
         let query = AuditQuery {
             organization: Some(self.channel.organization),
             action: Some(CREATE.to_owned()),
@@ -282,6 +287,9 @@ impl Delivery {
             ..AuditQuery::default()
         };
         let rows = self.use_cases.store().audit_rows(&query).await?;
-        Ok(rows.first().map_or(Sequence::START, |row| row.sequence))
+        let found = rows.first().map(|row| row.sequence);
+        // What is kept of the audit is all behind a deed that was pruned.
+        let pruned = now() >= self.channel.created.after(SURELY_READ);
+        Ok(found.or_else(|| pruned.then_some(Sequence::START)))
     }
 }

@@ -128,6 +128,13 @@ pub(in crate::service) async fn position(
     memo.map(read).transpose()
 }
 
+/// Lets a channel stand at an entry.
+#[cfg(test)]
+pub(in crate::service) async fn stand_at(store: &dyn Store, channel: ChannelId, sequence: Sequence) {
+    let wrote = Position::at(sequence).write(store, channel, None).await;
+    assert!(wrote.expect("works"));
+}
+
 fn short(error: &str) -> String {
     error[..error.floor_char_boundary(MAX_ERROR)].to_owned()
 }
