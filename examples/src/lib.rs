@@ -121,6 +121,8 @@ pub async fn token(control: &Control, role: Role, declare: DeclareScope) -> Resu
         uses: Some(1),
         expires: None,
         declare,
+        approval: false,
+        labels: Default::default(),
     };
     Ok(control.use_cases().create_token(&us, draft).await?.text)
 }

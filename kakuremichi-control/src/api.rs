@@ -20,6 +20,7 @@ mod invitations;
 mod link;
 mod mailed;
 mod members;
+#[expect(unused_qualifications, reason = "utoipa's macro names its parameters in full")]
 mod nodes;
 mod openapi;
 mod organization;

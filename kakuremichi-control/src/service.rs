@@ -7,6 +7,7 @@
 mod actor;
 mod anomalies;
 mod api_keys;
+mod approval;
 mod audit;
 mod channels;
 mod declare;
@@ -41,6 +42,8 @@ mod vouched;
 
 pub use actor::{Actor, Person};
 pub use api_keys::{ApiKeyDraft, NewApiKey};
+pub use approval::PENDING_LIFE;
+pub(crate) use approval::expire_for_ever;
 pub use audit::{AuditFault, AuditFormat, LinkText, MAX_EXPORTS, MAX_HELD, ParseLinkError, Verified};
 pub(crate) use audit::{StartKey, prune_for_ever, seal_for_ever};
 pub(crate) use channels::deliver_for_ever;
@@ -54,6 +57,7 @@ pub use invitations::{AcceptDraft, INVITATION_LIFE, InvitationDraft, NewInvitati
 pub use mailed::{RESET_LIFE, ResetDraft, VERIFICATION_LIFE};
 pub use members::Place;
 pub use names::{parse_endpoint, parse_host, parse_host_pattern};
+pub use nodes::NodeChange;
 pub use organizations::MIN_SESSION_LIFE;
 #[cfg(test)]
 pub(crate) use passkeys::SoftKey;
@@ -285,6 +289,7 @@ impl UseCases {
             audit::SEALER,
             audit::RETENTION,
             usage::RETENTION,
+            approval::EXPIRY,
             channels::DELIVERY,
             crate::hub::OUTAGES,
         ] {

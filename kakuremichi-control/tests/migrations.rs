@@ -5,7 +5,10 @@ use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use kakuremichi_control::store::{ConnectError, SqlStore};
 use kakuremichi_core::{
-    model::{AccountPolicy, ApiKey, NodeKind, Organization, Permissions, Service, ServiceKind},
+    model::{
+        AccountPolicy, ApiKey, EnrolmentToken, Labels, NodeKind, Organization, Permissions, Service,
+        ServiceKind,
+    },
     net::Overlay,
     policy::Access,
     store::{
@@ -68,6 +71,13 @@ fn records() -> [StoreRecord; 8] {
     if let NodeKind::Gateway { signing_keys, .. } = &mut gateway.kind {
         signing_keys.clear();
     }
+    // There were no labels, and nobody was asked.
+    gateway.labels = Labels::default();
+    let token = EnrolmentToken {
+        approval: false,
+        labels: Labels::default(),
+        ..sample::token(0, 6)
+    };
     [
         organization.into(),
         sample::agent(0, 1).into(),
@@ -75,7 +85,7 @@ fn records() -> [StoreRecord; 8] {
         sample::site(0, 3).into(),
         service().into(),
         sample::tcp_service(0, 5).into(),
-        sample::token(0, 6).into(),
+        token.into(),
         key.into(),
     ]
 }

@@ -64,6 +64,8 @@ codes! {
     PROOF_INVALID = "KKM-E012";
     /// Control is known under another URL than the node dialled.
     URL_MISMATCH = "KKM-E013";
+    /// The node waits for somebody to approve it.
+    NODE_PENDING = "KKM-E014";
     /// No protocol version, or no needed capability, is common to both sides.
     VERSION_UNSUPPORTED = "KKM-E020";
     /// A message breaks the protocol.

@@ -4,6 +4,7 @@
 
 mod channel;
 mod credential;
+mod labels;
 mod node;
 mod passkey;
 mod people;
@@ -14,7 +15,8 @@ mod session;
 
 pub use channel::{Channel, ChannelTarget, MAX_CHANNEL_ADDRESSES, MAX_CHANNEL_EVENTS, MAX_WEBHOOK_URL};
 pub use credential::{ApiKey, DeclareScope, EnrolmentToken, Role, TokenUnusable};
-pub use node::{AccountPolicy, Node, NodeKind, Organization, Site};
+pub use labels::{LabelError, LabelKey, LabelSelector, LabelValue, Labels, MAX_LABELS, parse_label};
+pub use node::{AccountPolicy, MAX_PENDING_NODES, Node, NodeKind, NodeState, Organization, Pending, Site};
 pub use passkey::{MAX_PASSKEYS, Passkey};
 pub use people::{
     EndedSession, Group, Invitation, MAX_MEMBER_GROUPS, MAX_MEMBER_ROLES, MAX_RECOVERY_CODES, MailedSecret,

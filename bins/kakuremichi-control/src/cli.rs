@@ -16,7 +16,7 @@ use kakuremichi_control::{
 };
 use kakuremichi_control_bin::{Config, ControlRole, Files, SETTINGS, Settings};
 use kakuremichi_core::{
-    model::{DeclareScope, Permission, Permissions, Role as NodeRole},
+    model::{DeclareScope, Labels, Permission, Permissions, Role as NodeRole, parse_label},
     name::{HostPattern, Label},
     net::PortRange,
     secret::Secret,
@@ -133,6 +133,17 @@ fn command(layers: &Layers) -> Command {
             "RANGE",
             "A port, or a range, that the agents may declare TCP services for",
         ))
+        .arg(
+            Arg::new("approval")
+                .long("approval")
+                .action(ArgAction::SetTrue)
+                .help("Each node waits until somebody approves it"),
+        )
+        .arg(list(
+            "label",
+            "KEY=VALUE",
+            "A label that the nodes begin with, such as env=prod",
+        ))
         .arg(expires.clone())
         .arg(name("token"));
     let recover = Command::new("recover")
@@ -191,6 +202,8 @@ async fn create_token(matches: &ArgMatches) -> Result<(), Failure> {
             hosts: parsed::<HostPattern>(matches, "allow-host")?,
             ports: parsed::<PortRange>(matches, "allow-port")?,
         },
+        approval: matches.get_flag("approval"),
+        labels: labels(matches)?,
     };
     let control = offline(matches).await?;
     let actor = control
@@ -277,6 +290,14 @@ fn label(matches: &ArgMatches) -> Result<Label, Failure> {
     let name = matches.get_one::<String>("name").map_or("", String::as_str);
     name.parse()
         .map_err(|error| Failure::usage(format!("--name {name}: {error}")))
+}
+
+fn labels(matches: &ArgMatches) -> Result<Labels, Failure> {
+    let texts = matches.get_many::<String>("label").into_iter().flatten();
+    let labels = texts
+        .map(|text| parse_label(text).map_err(|error| Failure::usage(format!("--label {text}: {error}"))));
+    let labels = labels.collect::<Result<Vec<_>, _>>()?;
+    Labels::new(labels).map_err(|error| Failure::usage(format!("--label: {error}")))
 }
 
 fn expiry(matches: &ArgMatches) -> Option<Timestamp> {

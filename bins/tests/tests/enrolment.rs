@@ -75,6 +75,51 @@ fn a_token_that_is_of_no_use_is_refused_with_its_reason() {
 }
 
 #[test]
+fn a_node_waits_until_somebody_approves_it() {
+    let Some(world) = Deployment::start() else {
+        return;
+    };
+    let rest = world.control.rest();
+    let flags = ["--approval", "--label", "env=prod", "--uses", "2"];
+    let token = world.control.token("agent", &flags);
+    let mut waiting = agent(&world, "waiting", &token);
+    let said = waiting.process().line_with("KKM-E014");
+    assert!(said.contains("waits for approval"), "{said}");
+    let node = rest.node("waiting");
+    assert_eq!(
+        (&node["state"], &node["connected"]),
+        (&json!("pending"), &json!(false))
+    );
+    let pending = rest.get("nodes?state=pending&label=env%3Dprod");
+    assert_eq!(pending["items"].as_array().unwrap().len(), 1);
+
+    // It can be given something to publish meanwhile, and there is no way to it.
+    let origin = Origin::on(waiting.host(), "origin");
+    let mut service = kakuremichi_tests::deployment::public("web", origin.port());
+    service["http"]["routes"][0]["targets"][0]["agent"] = json!("waiting");
+    rest.create("services", &service);
+    world.answered(0, "https://web.test/hello", http::StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!waiting.data().join("plan").exists(), "it has no plan");
+
+    let decide = |node: &serde_json::Value, how: &str| {
+        let path = format!("nodes/{}/{how}", node["id"].as_str().unwrap());
+        rest.send(http::Method::POST, &path, None)
+    };
+    assert_eq!(decide(&node, "approve").json()["state"], "active");
+    waiting.ready();
+    world.served("https://web.test/hello");
+
+    let mut refused = agent(&world, "unwanted", &token);
+    refused.process().line_with("KKM-E014");
+    assert_eq!(
+        decide(&rest.node("unwanted"), "refuse").json()["state"],
+        "revoked"
+    );
+    assert_eq!(refused.process().ended().code(), Some(1));
+    assert!(last(&refused.process().stderr()).contains("KKM-E011"));
+}
+
+#[test]
 fn who_is_revoked_is_cut_off_and_told() {
     let Some(mut world) = Deployment::start() else {
         return;

@@ -7,7 +7,7 @@ pub(crate) use status::NodeStatusView;
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
 use kakuremichi_core::{
     id::NodeId,
-    model::{Node, NodeKind},
+    model::{LabelSelector, Node, NodeKind, NodeState},
     name::Label,
     net::Overlay,
     store::Stored,
@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     hub::Seen,
-    service::{Actor, UseCaseError},
-    text::Text,
+    service::{Actor, NodeChange, UseCaseError},
+    text::{LabelsText, Text},
 };
 
 /// A node.
@@ -41,6 +41,15 @@ pub(crate) struct NodeView {
     /// Its name.
     #[schema(example = "home")]
     name: String,
+    /// How it is with it.
+    state: NodeStateView,
+    /// Until when it waits for approval; then it is forgotten.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending_until: Option<TimeText>,
+    /// What people find it by.
+    #[schema(value_type = std::collections::BTreeMap<String, String>, example = json!({"env": "prod"}))]
+    labels: LabelsText,
     /// Its identity: an Ed25519 public key, base 64.
     identity_key: String,
     /// Its WireGuard public key, base 64.
@@ -75,6 +84,19 @@ pub(crate) struct NodeView {
     created_at: TimeText,
 }
 
+/// How it is with a node.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = NodeState)]
+pub(crate) enum NodeStateView {
+    /// It waits for approval: it is in nobody's plan, and has none.
+    Pending,
+    /// It takes part.
+    Active,
+    /// It was refused or revoked.
+    Revoked,
+}
+
 /// What only a gateway has.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct GatewayView {
@@ -99,9 +121,12 @@ pub(crate) struct AgentView {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeInput {
-    /// Its name.
-    #[schema(value_type = String, example = "home")]
-    name: Text<Label>,
+    /// Its name; as it was, if left out.
+    #[schema(value_type = Option<String>, example = "home")]
+    name: Option<Text<Label>>,
+    /// All its labels, by the rules of Kubernetes, at most 32; as they were, if left out.
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>, example = json!({"env": "prod"}))]
+    labels: Option<LabelsText>,
 }
 
 /// Which nodes are wanted.
@@ -116,10 +141,16 @@ pub(crate) struct NodeFilter {
     role: Option<RoleView>,
     /// Only those that are revoked, or only those that are not.
     revoked: Option<bool>,
+    /// Only those with which it is so.
+    state: Option<NodeStateView>,
+    /// Only those with such labels, as Kubernetes selects them: `key=value`, `key!=value`, `key` and `!key`, with
+    /// commas between.
+    #[param(value_type = Option<String>, example = "env=prod")]
+    label: Option<Text<LabelSelector>>,
 }
 
 impl Parameters for NodeFilter {
-    const NAMES: &'static [&'static str] = &["search", "role", "revoked"];
+    const NAMES: &'static [&'static str] = &["search", "role", "revoked", "state", "label"];
 }
 
 impl Filter<Node> for NodeFilter {
@@ -131,7 +162,8 @@ impl Filter<Node> for NodeFilter {
             RoleView::Gateway => matches!(node.kind, NodeKind::Gateway { .. }),
         }) && holds(self.revoked.as_ref(), |revoked| {
             *revoked == node.revoked.is_some()
-        })
+        }) && holds(self.state.as_ref(), |state| node.state() == (*state).into())
+            && holds(self.label.as_ref(), |label| label.0.selects(&node.labels))
     }
 }
 
@@ -170,7 +202,7 @@ pub(super) async fn get(
     answer(&app, app.use_cases.node(&actor, id).await?).await
 }
 
-/// Renames a node.
+/// Changes the name or the labels of a node.
 #[utoipa::path(patch, path = "/api/v1/nodes/{id}", tag = "nodes", request_body = NodeInput,
     params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
     responses((status = 200, body = NodeView), (status = 400, body = Problem), (status = 401, body = Problem),
@@ -182,13 +214,39 @@ pub(super) async fn update(
     IfMatch(expected): IfMatch,
     Body(input): Body<NodeInput>,
 ) -> Result<impl IntoResponse, Problem> {
+    let change = NodeChange {
+        name: input.name.map(|name| name.0),
+        labels: input.labels.map(|labels| labels.0),
+    };
     answer(
         &app,
-        app.use_cases
-            .rename_node(&actor, id, input.name.0, expected)
-            .await?,
+        app.use_cases.update_node(&actor, id, &change, expected).await?,
     )
     .await
+}
+
+/// Lets a node in that waits for approval.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/approve", tag = "nodes", params(("id" = String, Path)),
+    responses((status = 200, body = NodeView), (status = 401, body = Problem), (status = 404, body = Problem),
+              (status = 409, description = "It was refused or revoked", body = Problem)))]
+pub(super) async fn approve(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<NodeId>,
+) -> Result<impl IntoResponse, Problem> {
+    answer(&app, app.use_cases.approve_node(&actor, id).await?).await
+}
+
+/// Turns a node away that waits for approval. It is revoked from then on.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/refuse", tag = "nodes", params(("id" = String, Path)),
+    responses((status = 200, body = NodeView), (status = 401, body = Problem), (status = 404, body = Problem),
+              (status = 409, description = "It was approved already", body = Problem)))]
+pub(super) async fn refuse(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<NodeId>,
+) -> Result<impl IntoResponse, Problem> {
+    answer(&app, app.use_cases.refuse_node(&actor, id).await?).await
 }
 
 /// Revokes a node: it is cut off at once, and nobody's plan has it any more.
@@ -247,7 +305,29 @@ async fn seen(app: &App, node: NodeId) -> Result<Seen, Problem> {
     Ok(seen.get(&node).copied().unwrap_or_default())
 }
 
+impl From<NodeState> for NodeStateView {
+    fn from(state: NodeState) -> Self {
+        match state {
+            NodeState::Pending => Self::Pending,
+            NodeState::Active => Self::Active,
+            NodeState::Revoked => Self::Revoked,
+        }
+    }
+}
+
+impl From<NodeStateView> for NodeState {
+    fn from(state: NodeStateView) -> Self {
+        match state {
+            NodeStateView::Pending => Self::Pending,
+            NodeStateView::Active => Self::Active,
+            NodeStateView::Revoked => Self::Revoked,
+        }
+    }
+}
+
 fn view(overlay: Overlay, node: Node, seen: Seen) -> NodeView {
+    let state = node.state();
+    let pending = node.pending.filter(|_| state == NodeState::Pending);
     let (role, gateway, agent) = match node.kind {
         NodeKind::Agent { declare, .. } => {
             let agent = AgentView {
@@ -273,6 +353,9 @@ fn view(overlay: Overlay, node: Node, seen: Seen) -> NodeView {
         id: node.id.to_string(),
         role,
         name: node.name.to_string(),
+        state: state.into(),
+        pending_until: pending.map(|pending| pending.until.into()),
+        labels: LabelsText(node.labels),
         identity_key: node.identity.to_string(),
         wireguard_key: node.wireguard.to_string(),
         address: Text(overlay.address(node.id.as_bytes())),

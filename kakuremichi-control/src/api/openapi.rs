@@ -98,6 +98,8 @@ use super::{
         nodes::get,
         nodes::update,
         nodes::delete,
+        nodes::approve,
+        nodes::refuse,
         nodes::revoke,
         nodes::status,
         sites::list,

@@ -154,6 +154,9 @@ impl From<UseCaseError> for Problem {
             | UseCaseError::Token(_)
             | UseCaseError::NodeUnknown
             | UseCaseError::NodeRevoked
+            | UseCaseError::NodePending
+            | UseCaseError::ManyPending
+            | UseCaseError::NotPending
             | UseCaseError::NodeKey
             | UseCaseError::ScopeNone
             | UseCaseError::ScopeHost(_)

@@ -138,6 +138,8 @@ table! {
     GET "/nodes/{id}" NodesRead nodes::get;
     PATCH "/nodes/{id}" NodesWrite nodes::update;
     DELETE "/nodes/{id}" NodesWrite nodes::delete;
+    POST "/nodes/{id}/approve" NodesApprove nodes::approve;
+    POST "/nodes/{id}/refuse" NodesApprove nodes::refuse;
     POST "/nodes/{id}/revoke" NodesWrite nodes::revoke;
     GET "/nodes/{id}/status" NodesRead nodes::status;
 

@@ -712,6 +712,108 @@ async fn nodes_and_sites_are_managed() {
 }
 
 #[tokio::test]
+async fn nodes_are_found_by_their_labels() {
+    let api = Api::start().await;
+    let (home, attic) = (api.agent("home").await, api.agent("attic").await);
+    let node = async |id: &str, change: Value| {
+        let path = format!("{PREFIX}/nodes/{id}");
+        api.send("PATCH", &path, &[], Some(change)).await
+    };
+    let changed = node(&home, json!({"labels": {"env": "prod", "example.net/rack": ""}})).await;
+    assert_eq!(
+        changed.body["labels"],
+        json!({"env": "prod", "example.net/rack": ""})
+    );
+    assert_eq!(changed.body["name"], "home", "what is left out stays");
+    node(&attic, json!({"labels": {"env": "test"}})).await.is(200, "");
+    let renamed = node(&attic, json!({"name": "cellar"})).await;
+    assert_eq!(renamed.body["labels"]["env"], "test");
+    for (query, found) in [
+        ("label=env%3Dprod", vec![&home]),
+        ("label=env!=prod", vec![&attic]),
+        ("label=env,example.net/rack", vec![&home]),
+        ("label=!zone&role=gateway", vec![]),
+        ("state=revoked", vec![]),
+        ("label=env&limit=1&state=active&role=agent", vec![&home, &attic]),
+    ] {
+        let (mut path, mut ids) = (format!("/nodes?{query}"), BTreeSet::new());
+        loop {
+            let page = api.get(&path).await;
+            page.is(200, "");
+            ids.extend(
+                page.body["items"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|node| text(&node["id"])),
+            );
+            let Some(cursor) = page.body["next_cursor"].as_str() else {
+                break;
+            };
+            path = format!("/nodes?{query}&cursor={cursor}");
+        }
+        assert_eq!(ids, found.into_iter().cloned().collect(), "{query}");
+    }
+    for bad in [json!({"-env": "x"}), json!({"env": "a b"})] {
+        node(&home, json!({"labels": bad})).await.is(400, "KKM-A001");
+    }
+    api.get("/nodes?label=a/b/c").await.is(400, "KKM-A001");
+    api.get("/nodes?colour=red").await.is(400, "KKM-A001");
+    api.get("/nodes?limit=0").await.is(400, "KKM-A001");
+}
+
+#[tokio::test]
+async fn who_may_not_approve_nodes_does_not() {
+    let api = Api::start().await;
+    let token = json!({"name": "t", "role": "agent", "approval": "required", "labels": {"env": "prod"}});
+    let made = api.post("/tokens", token).await;
+    assert_eq!(
+        (&made.body["approval"], &made.body["labels"]),
+        (&json!("required"), &json!({"env": "prod"}))
+    );
+    let text: TokenText = made.body["token"].as_str().unwrap().parse().unwrap();
+    let request = EnrolRequest {
+        secret_hash: text.secret_hash(),
+        role: Role::Agent,
+        name: "new".parse().unwrap(),
+        identity: IdentityKey::from_bytes([1; 32]),
+        wireguard: WireGuardKey::from_bytes([1; 32]),
+    };
+    let waits = api.control.use_cases().enrol(&request).await.unwrap_err();
+    assert_eq!(waits.code().as_str(), "KKM-E014");
+    let pending = api.get("/nodes?state=pending").await.body["items"][0].clone();
+    assert_eq!(
+        (&pending["name"], &pending["state"]),
+        (&json!("new"), &json!("pending"))
+    );
+    assert!(pending["pending_until"].is_string());
+    let path = format!("/nodes/{}", pending["id"].as_str().unwrap());
+
+    let weak = json!({"name": "weak", "permissions": ["nodes.read", "nodes.write"]});
+    let weak = format!(
+        "Bearer {}",
+        api.post("/api-keys", weak).await.body["key"].as_str().unwrap()
+    );
+    for deed in ["approve", "refuse"] {
+        let path = format!("{PREFIX}{path}/{deed}");
+        api.send("POST", &path, &[("authorization", &weak)], None)
+            .await
+            .is(403, "KKM-A003");
+    }
+    let approved = api.post(&format!("{path}/approve"), json!({})).await;
+    assert_eq!(approved.body["state"], "active");
+    assert!(approved.body.get("pending_until").is_none());
+    api.post(&format!("{path}/refuse"), json!({}))
+        .await
+        .is(409, "KKM-A005");
+    let audit = api.get("/audit").await.body["items"].to_string();
+    assert!(
+        audit.contains("node.approve") && audit.contains("node.enrol"),
+        "{audit}"
+    );
+}
+
+#[tokio::test]
 async fn an_api_key_is_shown_once_and_can_be_deleted() {
     let api = Api::start().await;
     let made = api
@@ -826,7 +928,7 @@ async fn another_organizations_things_are_not_found() {
             assert_eq!(items, usize::from(route.path == "/api-keys"), "{path}");
         }
     }
-    assert_eq!(walked, 28);
+    assert_eq!(walked, 30);
     assert_eq!(
         api.get("/services").await.body["items"].as_array().unwrap().len(),
         1

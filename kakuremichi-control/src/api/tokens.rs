@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     service::{Actor, TokenDraft},
-    text::{Text, texts, untexts},
+    text::{LabelsText, Text, texts, untexts},
 };
 
 /// What a node is.
@@ -35,6 +35,17 @@ pub(crate) enum RoleView {
     Agent,
     /// A gateway.
     Gateway,
+}
+
+/// Whether somebody has to approve nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Approval {
+    /// They are let in at once.
+    #[default]
+    None,
+    /// Each waits until somebody with `nodes.approve` approves or refuses it, at most for seven days.
+    Required,
 }
 
 /// What an agent may declare by itself.
@@ -71,6 +82,13 @@ pub(crate) struct TokenInput {
     /// What agents that enrol with it may declare; nothing if left out.
     #[serde(default)]
     declare: ScopeView,
+    /// Whether somebody has to approve each node that enrols with it.
+    #[serde(default)]
+    approval: Approval,
+    /// The labels that nodes begin with, by the rules of Kubernetes; at most 32.
+    #[serde(default)]
+    #[schema(value_type = std::collections::BTreeMap<String, String>, example = json!({"env": "prod"}))]
+    labels: LabelsText,
 }
 
 /// An enrolment token, without its secret.
@@ -96,6 +114,11 @@ pub(crate) struct TokenView {
     revoked_at: Option<TimeText>,
     /// What agents that enrol with it may declare.
     declare: ScopeView,
+    /// Whether somebody has to approve each node that enrols with it.
+    approval: Approval,
+    /// The labels that nodes begin with.
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    labels: LabelsText,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     created_at: TimeText,
@@ -183,6 +206,8 @@ pub(super) async fn create(
         uses,
         expires: expiry(input.expires_at, input.expires_in)?,
         declare: input.declare.into(),
+        approval: input.approval == Approval::Required,
+        labels: input.labels.0,
     };
     let made = app.use_cases.create_token(&actor, draft).await?;
     let version = made.token.version;
@@ -244,6 +269,12 @@ impl From<EnrolmentToken> for TokenView {
             expires_at: token.expires.map(Into::into),
             revoked_at: token.revoked.map(Into::into),
             declare: (&token.declare).into(),
+            approval: if token.approval {
+                Approval::Required
+            } else {
+                Approval::None
+            },
+            labels: LabelsText(token.labels),
             created_at: token.created.into(),
         }
     }

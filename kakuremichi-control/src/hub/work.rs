@@ -187,6 +187,11 @@ async fn admitted(hub: &Hub, node: Result<Node, UseCaseError>) -> Done {
         Ok(admission) => Done::Admitted(admission),
         Err(error) => {
             let error: UseCaseError = error;
+            if matches!(error, UseCaseError::NodePending) {
+                // It asks again and again: that it waits is in the audit, and in the list of nodes.
+                tracing::debug!("a node waits for approval");
+                return Done::Refused(reason(&error));
+            }
             tracing::warn!(code = %error.code(), error = &error as &dyn std::error::Error, "a node is refused");
             Done::Refused(reason(&error))
         }
@@ -234,10 +239,10 @@ async fn count(hub: &Hub, node: NodeId, actor: &Actor, batch: &UsageBatch) -> Do
 const RETRY: Duration = Duration::from_secs(5);
 
 fn reason(error: &UseCaseError) -> Reason {
-    let code = if error.is_temporary() {
-        Code::TRY_LATER
-    } else {
-        error.code()
+    let code = match error {
+        UseCaseError::NodePending => error.code(),
+        _ if error.is_temporary() => Code::TRY_LATER,
+        _ => error.code(),
     };
     if error.is_temporary() {
         Reason::passing(code, error.sentence()).retry_after(RETRY)

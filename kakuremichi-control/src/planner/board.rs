@@ -12,7 +12,7 @@ use tokio::sync::watch;
 /// What a node is to have.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Planned {
-    /// It is not known yet.
+    /// It is not known yet, or the node waits for approval.
     #[default]
     Pending,
     /// This plan.

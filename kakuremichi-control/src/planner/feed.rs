@@ -238,6 +238,8 @@ mod tests {
             uses: None,
             expires: None,
             declare: DeclareScope::default(),
+            approval: false,
+            labels: Default::default(),
         };
         let made = use_cases.create_token(&actor, draft).await.unwrap();
         let token: TokenText = made.text.expose().parse().unwrap();

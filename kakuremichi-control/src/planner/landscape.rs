@@ -16,7 +16,7 @@ use super::people::People;
 #[derive(Debug, Clone)]
 pub struct Landscape {
     pub(super) overlay: Overlay,
-    /// Revoked ones too.
+    /// Revoked ones too, and those that wait for approval.
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) sites: BTreeMap<SiteId, Site>,
     pub(super) services: BTreeMap<ServiceId, Service>,
@@ -171,7 +171,7 @@ impl Landscape {
         }
     }
 
-    /// A node, unless it was revoked.
+    /// A node, if it takes part.
     #[must_use]
     pub fn active(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(&id).filter(|node| node.is_active())

@@ -8,6 +8,7 @@ use std::{
 
 use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, OrganizationId, UserId},
+    model::NodeState,
     net::Overlay,
     plan::{AgentRecord, GatewayKey, GatewayRecord, GatewaySignIn, Revision},
     store::{RecordId, StoreRecord},
@@ -140,6 +141,7 @@ impl Plans {
             self.plans.remove(&node);
             self.partial.remove(&node);
             return Some(match self.landscape.nodes.get(&node) {
+                Some(node) if node.state() == NodeState::Pending => Planned::Pending,
                 Some(_) => Planned::Revoked,
                 None => Planned::Deleted,
             });

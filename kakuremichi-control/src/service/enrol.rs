@@ -20,8 +20,10 @@ impl UseCases {
     /// Lets a node join, in one transaction with the use of its token. A node that enrolled already, and did
     /// not hear of it, is told again who it is; that uses the token no second time.
     ///
+    /// When the token asks for approval, the node is known afterwards, and waits: that is an error, too.
+    ///
     /// # Errors
-    /// When the token is of no use, the node was revoked, or the storage fails.
+    /// When the token is of no use, the node waits or was revoked, or the storage fails.
     pub async fn enrol(&self, enrolment: &EnrolRequest) -> Result<Node, UseCaseError> {
         for attempt in 0..TRIES {
             let key = UniqueKey::Identity(enrolment.identity);
@@ -37,9 +39,13 @@ impl UseCases {
             match self.try_enrol(enrolment, attempt).await {
                 // The name or the address was taken: try others. The identity: it is known by now.
                 Err(UseCaseError::Taken(
-                    UniqueKey::NodeName(..) | UniqueKey::OverlayV4(_) | UniqueKey::Identity(_),
+                    UniqueKey::NodeName(..)
+                    | UniqueKey::OverlayV4(_)
+                    | UniqueKey::PendingPlace(..)
+                    | UniqueKey::Identity(_),
                 ))
                 | Err(UseCaseError::Contended) => {}
+                Ok(node) if node.pending.is_some() => return Err(UseCaseError::NodePending),
                 outcome => return outcome,
             }
         }
@@ -76,6 +82,13 @@ impl UseCases {
         };
         let name = node_name(&enrolment.name, attempt).map_err(|error| UseCaseError::field("name", error))?;
         let at = now();
+        // Who has no usable token is told that first, whoever waits.
+        token.usable(enrolment.role, at)?;
+        let pending = if token.approval {
+            Some(self.pending(token.organization, at).await?)
+        } else {
+            None
+        };
         let node = Node {
             id,
             organization: token.organization,
@@ -85,6 +98,8 @@ impl UseCases {
             token: token.id,
             created: at,
             revoked: None,
+            pending,
+            labels: token.labels,
             kind,
         };
         let actor = Actor::node(&node);

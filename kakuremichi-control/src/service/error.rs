@@ -65,9 +65,20 @@ pub enum UseCaseError {
     /// The node is not known any more.
     #[error("the node is not known: it was deleted, or enrolled elsewhere")]
     NodeUnknown,
-    /// The node was revoked.
+    /// The node was refused or revoked.
     #[error("the node was revoked")]
     NodeRevoked,
+    /// The node waits for approval.
+    #[error(
+        "the node waits for approval: somebody with the permission `nodes.approve` has to let it in; it asks again by itself"
+    )]
+    NodePending,
+    /// As many nodes wait for approval as may.
+    #[error("too many nodes of the organization wait for approval: approve or refuse some of them")]
+    ManyPending,
+    /// The node does not wait for approval any more.
+    #[error("the node was approved already: revoke it, if it is to go")]
+    NotPending,
     /// The node proved another key than the one it enrolled with.
     #[error("the key is not the one that the node enrolled with")]
     NodeKey,
@@ -222,6 +233,8 @@ impl UseCaseError {
             Self::Token(TokenUnusable::Role(_)) => Code::TOKEN_ROLE,
             Self::NodeUnknown => Code::NODE_UNKNOWN,
             Self::NodeRevoked => Code::NODE_REVOKED,
+            Self::NodePending => Code::NODE_PENDING,
+            Self::NotPending => Code::CONFLICT,
             Self::NodeKey => Code::PROOF_INVALID,
             Self::ScopeNone => Code::SCOPE_NONE,
             Self::ScopeHost(_) => Code::SCOPE_HOST,
@@ -251,7 +264,7 @@ impl UseCaseError {
             Self::Invitation => Code::INVITATION,
             Self::Link => Code::LINK,
             Self::NoMail => Code::NO_MAIL,
-            Self::Busy => Code::TRY_LATER,
+            Self::Busy | Self::ManyPending => Code::TRY_LATER,
             Self::Store(_) | Self::Random => Code::INTERNAL,
         }
     }
@@ -262,6 +275,8 @@ impl UseCaseError {
         match self {
             Self::Contended
             | Self::Busy
+            | Self::NodePending
+            | Self::ManyPending
             | Self::Repeated
             | Self::TooManyAttempts(_)
             | Self::ProviderBroken(_)
@@ -278,6 +293,7 @@ impl UseCaseError {
             | Self::Token(_)
             | Self::NodeUnknown
             | Self::NodeRevoked
+            | Self::NotPending
             | Self::NodeKey
             | Self::ScopeNone
             | Self::ScopeHost(_)
@@ -400,6 +416,7 @@ fn taken(key: &UniqueKey) -> String {
         UniqueKey::ProviderName(_, name) => format!("another identity provider is called {name}"),
         UniqueKey::LinkedIdentity(..) => "another account is linked to it".to_owned(),
         UniqueKey::Passkey(_) => "the passkey is of an account already".to_owned(),
+        UniqueKey::PendingPlace(..) => "another node waits for approval at this place".to_owned(),
         UniqueKey::SetUp
         | UniqueKey::TokenSecret(_)
         | UniqueKey::ApiKeySecret(_)

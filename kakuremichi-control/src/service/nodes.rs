@@ -3,13 +3,22 @@
 use kakuremichi_core::{
     id::{AgentId, NodeId, OrganizationId},
     key::{IdentityKey, SigningKey, WireGuardKey},
-    model::{Node, NodeKind, Service, TargetPlace},
+    model::{Labels, Node, NodeKind, NodeState, Service, TargetPlace},
     name::Label,
     net::Endpoint,
     store::{MAX_PAGE, Mutation, Query, RecordKind, Stored, Version},
 };
 
 use super::{ATTEMPTS, Actor, UseCaseError, UseCases, at_version, now, update, written};
+
+/// What of a node somebody wants to be otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeChange {
+    /// Its name.
+    pub name: Option<Label>,
+    /// All its labels.
+    pub labels: Option<Labels>,
+}
 
 impl UseCases {
     /// Reads a node.
@@ -20,19 +29,24 @@ impl UseCases {
         self.load(actor, id).await
     }
 
-    /// Gives a node another name.
+    /// Changes the name or the labels of a node.
     ///
     /// # Errors
     /// When it is not there, has changed since `expected`, the name is taken, or the storage fails.
-    pub async fn rename_node(
+    pub async fn update_node(
         &self,
         actor: &Actor,
         id: NodeId,
-        name: Label,
+        change: &NodeChange,
         expected: Option<Version>,
     ) -> Result<Stored<Node>, UseCaseError> {
-        self.change_node(actor, "node.rename", id, expected, |node| {
-            node.name = name.clone()
+        self.change_node(actor, "node.update", id, expected, |node| {
+            if let Some(name) = &change.name {
+                node.name.clone_from(name);
+            }
+            if let Some(labels) = &change.labels {
+                node.labels.clone_from(labels);
+            }
         })
         .await
     }
@@ -95,7 +109,7 @@ impl UseCases {
     /// the place of the one that is known.
     ///
     /// # Errors
-    /// When the node is not known, was revoked, or the identity is another's.
+    /// When the node is not known, waits for approval, was revoked, or the identity is another's.
     pub async fn login(
         &self,
         id: NodeId,
@@ -109,8 +123,10 @@ impl UseCases {
         if node.identity != identity {
             return Err(UseCaseError::NodeKey);
         }
-        if !node.is_active() {
-            return Err(UseCaseError::NodeRevoked);
+        match node.state() {
+            NodeState::Active => {}
+            NodeState::Pending => return Err(UseCaseError::NodePending),
+            NodeState::Revoked => return Err(UseCaseError::NodeRevoked),
         }
         if node.wireguard == wireguard {
             return Ok(node);
@@ -164,7 +180,7 @@ impl UseCases {
     }
 
     /// Changes a node; when that makes no difference, nothing is written.
-    async fn change_node(
+    pub(super) async fn change_node(
         &self,
         actor: &Actor,
         action: &str,

@@ -361,7 +361,8 @@ impl Resolver<'_> {
                 "this is a gateway: targets are at agents",
             ));
         };
-        if !stored.value.is_active() {
+        // One that waits for approval is reached once it is approved.
+        if stored.value.revoked.is_some() {
             return Err(UseCaseError::field(at.to_string(), "the agent was revoked"));
         }
         self.agents.entry(id).or_insert(Seen {

@@ -52,6 +52,8 @@ async fn token(control: &UseCases, role: Role, uses: Option<u32>) -> TokenText {
         uses,
         expires: None,
         declare,
+        approval: false,
+        labels: Default::default(),
     };
     let made = control.create_token(&actor, draft).await.unwrap();
     made.text.expose().parse().unwrap()
@@ -199,6 +201,8 @@ async fn a_token_is_refused_with_its_reason() {
         uses: None,
         expires: Some(now()),
         declare: DeclareScope::default(),
+        approval: false,
+        labels: Default::default(),
     };
     assert_eq!(
         control.create_token(&actor, past).await.unwrap_err().code(),

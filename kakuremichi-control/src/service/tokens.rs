@@ -2,7 +2,7 @@
 
 use kakuremichi_core::{
     id::TokenId,
-    model::{DeclareScope, EnrolmentToken, Permission, Permissions, Role},
+    model::{DeclareScope, EnrolmentToken, Labels, Permission, Permissions, Role},
     name::Label,
     secret::Secret,
     store::{Mutation, Stored, Version},
@@ -28,6 +28,10 @@ pub struct TokenDraft {
     pub expires: Option<Timestamp>,
     /// What agents may declare.
     pub declare: DeclareScope,
+    /// Whether somebody has to approve each node.
+    pub approval: bool,
+    /// The labels that the nodes begin with.
+    pub labels: Labels,
 }
 
 /// A token that was made.
@@ -82,6 +86,8 @@ impl UseCases {
             expires: draft.expires,
             revoked: None,
             declare: draft.declare,
+            approval: draft.approval,
+            labels: draft.labels,
             created,
         };
         let create = vec![Mutation::Create(token.clone().into())];

@@ -9,7 +9,7 @@ mod record;
 mod service;
 
 pub(super) use channel::ChannelDocument;
-pub(super) use node::{NodeDocument, ScopeDocument};
+pub(super) use node::{NodeDocument, PendingDocument, ScopeDocument};
 pub(super) use people::{
     GroupDocument, InvitationDocument, MemberDocument, PermissionsDocument, SessionDocument, UserDocument,
     UserRoleDocument,

@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use kakuremichi_control::service::TokenDraft;
 use kakuremichi_core::{
     code::Code,
-    id::{AgentId, TokenId},
+    id::{AgentId, NodeId, TokenId},
     key::WireGuardKey,
-    model::{DeclareScope, EnrolmentToken, Role},
+    model::{DeclareScope, EnrolmentToken, Labels, Node as NodeRecord, NodeState, Role},
     secret::Secret,
     store::{Batch, Mutation, Store, UniqueKey, conformance::sample},
     time::Timestamp,
@@ -28,6 +29,7 @@ on_each_store! {
     tokens_of_no_use_are_refused_with_the_reason
     only_the_key_that_enrolled_is_let_in
     a_new_wireguard_key_reaches_the_gateways
+    a_node_that_waits_for_approval_is_in_nobodys_plan
 }
 
 fn code(refused: &Reason) -> Code {
@@ -117,6 +119,8 @@ async fn tokens_of_no_use_are_refused_with_the_reason(store: Arc<dyn Store>) {
         uses_left: None,
         expires: Some(Timestamp::from_millis(now.as_millis() - 1)),
         revoked: None,
+        approval: false,
+        labels: Default::default(),
         declare: DeclareScope::default(),
         created: now,
     };
@@ -195,4 +199,62 @@ async fn a_new_wireguard_key_reaches_the_gateways(store: Arc<dyn Store>) {
     });
     restarted.join(&world).await.unwrap();
     assert_eq!(key(&gateway.gateway_plan().await), Some(rotated));
+}
+
+async fn a_node_that_waits_for_approval_is_in_nobodys_plan(store: Arc<dyn Store>) {
+    let world = World::start(store).await;
+    let mut gateway = Node::enrolled(&world, Role::Gateway, "gate").await;
+    let actor = world.actor().await;
+    let draft = TokenDraft {
+        name: "asks".parse().unwrap(),
+        role: Role::Agent,
+        uses: Some(1),
+        expires: None,
+        declare: DeclareScope::default(),
+        approval: true,
+        labels: Labels::default(),
+    };
+    let made = world.use_cases().create_token(&actor, draft).await.unwrap();
+    let token: TokenText = made.text.expose().parse().unwrap();
+    let mut node = Node::new(&world, Role::Agent, "edge", &token);
+    for _ in 0..2 {
+        let refused = node.join(&world).await.unwrap_err();
+        assert_eq!(code(&refused), Code::NODE_PENDING);
+        assert!(
+            !refused.permanent && refused.retry_after.is_some(),
+            "it asks again"
+        );
+        assert!(refused.refusal.message().contains("nodes.approve"), "{refused:?}");
+        node = Node::with(node.config.clone());
+    }
+    let waiting = world
+        .use_cases()
+        .list(&actor, None, 10, |node: &NodeRecord| {
+            node.state() == NodeState::Pending
+        })
+        .await
+        .unwrap();
+    let [waiting] = waiting.items.as_slice() else {
+        panic!("one waits")
+    };
+    // Services can be given to it beforehand.
+    let NodeId::Agent(agent) = waiting.value.id else {
+        panic!("an agent")
+    };
+    let service = world.publish("first", agent).await.value;
+    let plan = gateway.gateway_plan().await;
+    assert_eq!(
+        plan.services().map(|service| service.id).collect::<Vec<_>>(),
+        [service.id]
+    );
+    assert_eq!(plan.peers().count(), 0);
+    world
+        .use_cases()
+        .approve_node(&actor, waiting.value.id)
+        .await
+        .unwrap();
+    let joined = node.join(&world).await.unwrap();
+    assert_eq!(joined.node, waiting.value.id);
+    assert!(node.agent_plan().await.services().next().is_some());
+    assert_eq!(gateway.gateway_plan().await.peers().count(), 1);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kakuremichi_control::service::NodeChange;
 use kakuremichi_core::{code::Code, model::Role, name::Label, plan::Revision, store::Store};
 use kakuremichi_proto::{
     message::PlanKind,
@@ -56,10 +57,14 @@ async fn a_change_reaches_those_whom_it_affects_as_a_difference(store: Arc<dyn S
     // Nothing at all comes of a change that no plan tells.
     world.token(Role::Agent).await;
     let renamed: Label = "three".parse().unwrap();
+    let change = NodeChange {
+        name: Some(renamed.clone()),
+        labels: None,
+    };
     let actor = world.actor().await;
     world
         .use_cases()
-        .rename_node(&actor, two.id(), renamed.clone(), None)
+        .update_node(&actor, two.id(), &change, None)
         .await
         .unwrap();
     assert_eq!(two.agent_plan().await.node().unwrap().name, renamed);

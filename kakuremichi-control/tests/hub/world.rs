@@ -114,6 +114,8 @@ impl World {
             uses,
             expires: None,
             declare,
+            approval: false,
+            labels: Default::default(),
         };
         let token = self
             .use_cases()

@@ -2,7 +2,7 @@
 
 use crate::{
     id::{ApiKeyId, OrganizationId, TokenId, UserId},
-    model::Permissions,
+    model::{Labels, Permissions},
     name::{HostPattern, Label},
     net::PortRange,
     time::Timestamp,
@@ -78,6 +78,10 @@ pub struct EnrolmentToken {
     pub revoked: Option<Timestamp>,
     /// What the agents may declare.
     pub declare: DeclareScope,
+    /// Whether somebody has to approve each node that enrols with it.
+    pub approval: bool,
+    /// The labels that the nodes begin with.
+    pub labels: Labels,
     /// When it was made.
     pub created: Timestamp,
 }
@@ -161,6 +165,8 @@ mod tests {
             expires: Some(Timestamp::from_millis(1001)),
             revoked: None,
             declare: DeclareScope::default(),
+            approval: false,
+            labels: Labels::default(),
             created: now,
         };
         assert_eq!(token.usable(Role::Agent, now), Ok(()));

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use crate::{
     id::{NodeId, OrganizationId, SiteId, TokenId},
     key::{IdentityKey, SigningKey, WireGuardKey},
-    model::{DeclareScope, VirtualPort},
+    model::{DeclareScope, Labels, VirtualPort},
     name::Label,
     net::{Cidr, Endpoint},
     time::Timestamp,
@@ -65,6 +65,11 @@ pub struct Node {
     pub created: Timestamp,
     /// When it was revoked, if it was: its connections are refused and it is in nobody's plan.
     pub revoked: Option<Timestamp>,
+    /// Set while it waits for somebody to approve it: until then its connections are refused, and it is in nobody's
+    /// plan.
+    pub pending: Option<Pending>,
+    /// What people find it by. They mean nothing to the node itself.
+    pub labels: Labels,
     /// What only an agent, or only a gateway, has.
     pub kind: NodeKind,
 }
@@ -73,8 +78,44 @@ impl Node {
     /// Whether the node takes part.
     #[must_use]
     pub const fn is_active(&self) -> bool {
-        self.revoked.is_none()
+        matches!(self.state(), NodeState::Active)
     }
+
+    /// How it is with the node.
+    #[must_use]
+    pub const fn state(&self) -> NodeState {
+        if self.revoked.is_some() {
+            NodeState::Revoked
+        } else if self.pending.is_some() {
+            NodeState::Pending
+        } else {
+            NodeState::Active
+        }
+    }
+}
+
+/// How it is with a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NodeState {
+    /// It waits for approval.
+    Pending,
+    /// It takes part.
+    Active,
+    /// It was refused or revoked.
+    Revoked,
+}
+
+/// The most nodes of one organization that wait for approval at a time. One more is told to come back later.
+pub const MAX_PENDING_NODES: u16 = 100;
+
+/// A node waits for approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    /// Its place among those that wait, below [`MAX_PENDING_NODES`]. No other node of the organization has it, so
+    /// that there are never more.
+    pub place: u16,
+    /// Until when it waits; then it is forgotten.
+    pub until: Timestamp,
 }
 
 /// What only one role has.

@@ -64,6 +64,8 @@ permissions! {
     ProvidersRead = "identity-providers.read";
     /// To add, change and delete identity providers.
     ProvidersWrite = "identity-providers.write";
+    /// To approve and to refuse nodes that wait for it.
+    NodesApprove = "nodes.approve";
     /// To say what the organization asks of its members' accounts.
     OrganizationWrite = "organization.write";
     /// To see notification channels, never their secrets.

@@ -233,6 +233,8 @@ pub enum UniqueKey {
     WireGuard(WireGuardKey),
     /// The IPv4 address of a site or a gateway in the overlay.
     OverlayV4(Ipv4Addr),
+    /// A place among the nodes of an organization that wait for approval.
+    PendingPlace(OrganizationId, u16),
     /// The hash of an enrolment token's secret.
     TokenSecret([u8; 32]),
     /// The hash of an API key's secret.
@@ -277,6 +279,7 @@ impl fmt::Display for UniqueKey {
             Self::Identity(key) => write!(f, "identity/{}", hex(key.as_bytes())),
             Self::WireGuard(key) => write!(f, "wireguard/{}", hex(key.as_bytes())),
             Self::OverlayV4(address) => write!(f, "overlay/{address}"),
+            Self::PendingPlace(organization, place) => write!(f, "pending/{organization}/{place}"),
             Self::TokenSecret(hash) => write!(f, "token/{}", hex(hash)),
             Self::ApiKeySecret(hash) => write!(f, "api-key/{}", hex(hash)),
             Self::Email(email) => write!(f, "email/{email}"),
@@ -367,6 +370,8 @@ impl StoreRecord {
                 if let NodeKind::Gateway { address_v4, .. } = &node.kind {
                     keys.push(UniqueKey::OverlayV4(*address_v4));
                 }
+                let pending = node.pending.filter(|_| node.revoked.is_none());
+                keys.extend(pending.map(|pending| UniqueKey::PendingPlace(node.organization, pending.place)));
                 keys
             }
             Self::Site(site) => vec![

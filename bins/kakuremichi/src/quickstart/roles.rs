@@ -342,6 +342,8 @@ impl Issuer<'_> {
             uses: Some(1),
             expires: Some(Timestamp::from(SystemTime::now()).after(TOKEN_LIFE)),
             declare,
+            approval: false,
+            labels: Default::default(),
         };
         Ok(use_cases.create_token(&actor, draft).await.map_err(refused)?.text)
     }

@@ -4,9 +4,10 @@ use std::net::Ipv4Addr;
 
 use kakuremichi_core::{
     key::SigningKey,
-    model::{DeclareScope, NodeKind, VirtualPort},
+    model::{DeclareScope, NodeKind, Pending, VirtualPort},
     name::HostPattern,
     net::{Endpoint, PortRange},
+    time::Timestamp,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
@@ -93,6 +94,32 @@ impl From<ScopeDocument> for DeclareScope {
         Self {
             hosts: untexts(document.hosts),
             ports: untexts(document.ports),
+        }
+    }
+}
+
+/// A node waits for approval.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct PendingDocument {
+    place: u16,
+    until: i64,
+}
+
+impl From<Pending> for PendingDocument {
+    fn from(pending: Pending) -> Self {
+        Self {
+            place: pending.place,
+            until: pending.until.as_millis(),
+        }
+    }
+}
+
+impl From<PendingDocument> for Pending {
+    fn from(document: PendingDocument) -> Self {
+        Self {
+            place: document.place,
+            until: Timestamp::from_millis(document.until),
         }
     }
 }

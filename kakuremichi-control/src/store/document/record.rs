@@ -19,10 +19,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AccessDocument, AccountPolicyDocument, ChannelDocument, GroupDocument, IdentityProviderDocument,
-    InvitationDocument, KindDocument, LifetimeDocument, MemberDocument, NodeDocument, PermissionsDocument,
-    PolicyDocument, RuleDocument, ScopeDocument, SessionDocument, UserDocument, UserRoleDocument,
+    InvitationDocument, KindDocument, LifetimeDocument, MemberDocument, NodeDocument, PendingDocument,
+    PermissionsDocument, PolicyDocument, RuleDocument, ScopeDocument, SessionDocument, UserDocument,
+    UserRoleDocument,
 };
-use crate::text::{Text, texts, untexts};
+use crate::text::{LabelsText, Text, texts, untexts};
 
 /// A text is not a record.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,10 @@ enum RecordDocument {
         created: i64,
         revoked: Option<i64>,
         details: NodeDocument,
+        #[serde(default)]
+        pending: Option<PendingDocument>,
+        #[serde(default)]
+        labels: LabelsText,
     },
     Site {
         id: Text<SiteId>,
@@ -98,6 +103,10 @@ enum RecordDocument {
         revoked: Option<i64>,
         declare: ScopeDocument,
         created: i64,
+        #[serde(default)]
+        approval: bool,
+        #[serde(default)]
+        labels: LabelsText,
     },
     ApiKey {
         id: Text<ApiKeyId>,
@@ -157,6 +166,8 @@ impl From<&StoreRecord> for RecordDocument {
                 created: node.created.as_millis(),
                 revoked: time(node.revoked),
                 details: (&node.kind).into(),
+                pending: node.pending.map(Into::into),
+                labels: LabelsText(node.labels.clone()),
             },
             StoreRecord::Site(site) => Self::Site {
                 id: Text(site.id),
@@ -191,6 +202,8 @@ impl From<&StoreRecord> for RecordDocument {
                 revoked: time(token.revoked),
                 declare: (&token.declare).into(),
                 created: token.created.as_millis(),
+                approval: token.approval,
+                labels: LabelsText(token.labels.clone()),
             },
             StoreRecord::ApiKey(key) => Self::ApiKey {
                 id: Text(key.id),
@@ -248,6 +261,8 @@ impl From<RecordDocument> for StoreRecord {
                 created,
                 revoked,
                 details,
+                pending,
+                labels,
             } => Node {
                 id: id.0,
                 organization: organization.0,
@@ -257,6 +272,8 @@ impl From<RecordDocument> for StoreRecord {
                 token: token.0,
                 created: Timestamp::from_millis(created),
                 revoked: time(revoked),
+                pending: pending.map(Into::into),
+                labels: labels.0,
                 kind: details.into(),
             }
             .into(),
@@ -313,6 +330,8 @@ impl From<RecordDocument> for StoreRecord {
                 revoked,
                 declare,
                 created,
+                approval,
+                labels,
             } => EnrolmentToken {
                 id: id.0,
                 organization: organization.0,
@@ -326,6 +345,8 @@ impl From<RecordDocument> for StoreRecord {
                 expires: time(expires),
                 revoked: time(revoked),
                 declare: declare.into(),
+                approval,
+                labels: labels.0,
                 created: Timestamp::from_millis(created),
             }
             .into(),

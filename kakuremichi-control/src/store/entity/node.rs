@@ -8,10 +8,13 @@ use kakuremichi_core::{
 };
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
-use crate::store::{
-    document::NodeDocument,
-    row::{self, RowError},
-    table::Table,
+use crate::{
+    store::{
+        document::{NodeDocument, PendingDocument},
+        row::{self, RowError},
+        table::Table,
+    },
+    text::LabelsText,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -28,6 +31,10 @@ pub struct Model {
     pub created: i64,
     pub revoked: Option<i64>,
     pub details: String,
+    /// None where nothing is pending.
+    pub pending: Option<String>,
+    /// None of nodes that enrolled when there were no labels.
+    pub labels: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -53,11 +60,22 @@ impl Table for Entity {
             created: Set(domain.created.as_millis()),
             revoked: Set(domain.revoked.map(|at| at.as_millis())),
             details: Set(row::to_json("details", &details)?),
+            pending: Set(domain
+                .pending
+                .map(|pending| row::to_json("pending", &PendingDocument::from(pending)))
+                .transpose()?),
+            labels: Set(Some(row::to_json("labels", &LabelsText(domain.labels.clone()))?)),
         })
     }
 
     fn read(row: Model) -> Result<(Node, Version), RowError> {
         let details: NodeDocument = row::json("details", &row.details)?;
+        let pending = row.pending.as_deref();
+        let pending = pending
+            .map(|text| row::json::<PendingDocument>("pending", text))
+            .transpose()?;
+        let labels = row.labels.as_deref();
+        let labels = labels.map(|text| row::json::<LabelsText>("labels", text));
         let node = Node {
             id: row::node_id(&row.id)?,
             organization: row::organization(&row.organization)?,
@@ -67,6 +85,8 @@ impl Table for Entity {
             token: TokenId::from_bytes(row::bytes("token", &row.token)?),
             created: row::time(row.created),
             revoked: row.revoked.map(row::time),
+            pending: pending.map(Into::into),
+            labels: labels.transpose()?.unwrap_or_default().0,
             kind: details.into(),
         };
         Ok((node, row::version(row.version)))

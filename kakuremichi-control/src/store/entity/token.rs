@@ -7,10 +7,13 @@ use kakuremichi_core::{
 };
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
-use crate::store::{
-    document::ScopeDocument,
-    row::{self, RowError},
-    table::Table,
+use crate::{
+    store::{
+        document::ScopeDocument,
+        row::{self, RowError},
+        table::Table,
+    },
+    text::LabelsText,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -28,6 +31,9 @@ pub struct Model {
     pub revoked: Option<i64>,
     pub declare_scope: String,
     pub created: i64,
+    /// None of tokens that were made when nobody was asked.
+    pub approval: Option<bool>,
+    pub labels: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -56,11 +62,15 @@ impl Table for Entity {
                 &ScopeDocument::from(&domain.declare),
             )?),
             created: Set(domain.created.as_millis()),
+            approval: Set(Some(domain.approval)),
+            labels: Set(Some(row::to_json("labels", &LabelsText(domain.labels.clone()))?)),
         })
     }
 
     fn read(row: Model) -> Result<(EnrolmentToken, Version), RowError> {
         let declare: ScopeDocument = row::json("declare_scope", &row.declare_scope)?;
+        let labels = row.labels.as_deref();
+        let labels = labels.map(|text| row::json::<LabelsText>("labels", text));
         let token = EnrolmentToken {
             id: TokenId::from_bytes(row::bytes("id", &row.id)?),
             organization: row::organization(&row.organization)?,
@@ -71,6 +81,8 @@ impl Table for Entity {
             expires: row.expires.map(row::time),
             revoked: row.revoked.map(row::time),
             declare: declare.into(),
+            approval: row.approval.unwrap_or_default(),
+            labels: labels.transpose()?.unwrap_or_default().0,
             created: row::time(row.created),
         };
         Ok((token, row::version(row.version)))

@@ -2,6 +2,7 @@
 
 use super::{batch, create, read, sample};
 use crate::{
+    model::Pending,
     net::Overlay,
     store::{CommitError, Mutation, RecordId, Store, StoreRecord, UniqueKey, Version},
 };
@@ -64,6 +65,14 @@ pub async fn records_round_trip(store: &dyn Store) {
     create(store, [bare.clone().into()]).await;
     let stored = read(store, bare.id).await.expect("it was created");
     assert_eq!(stored.value, bare.into());
+    let mut waiting = sample::agent(0, 8);
+    waiting.pending = Some(Pending {
+        place: 99,
+        until: sample::NOW,
+    });
+    create(store, [waiting.clone().into()]).await;
+    let stored = read(store, waiting.id).await.expect("it was created");
+    assert_eq!(stored.value, waiting.into());
 }
 
 /// An update names the version that it replaces.

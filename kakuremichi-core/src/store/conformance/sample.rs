@@ -13,10 +13,10 @@ use crate::{
     key::{IdentityKey, SigningKey, WireGuardKey},
     model::{
         AccountPolicy, ApiKey, Channel, ChannelTarget, ClaimNames, DeclareScope, EndedSession,
-        EnrolmentToken, Group, Health, HealthCheck, IdentityProvider, Invitation, Lifetime, LinkedIdentity,
-        MailedSecret, Member, Node, NodeKind, Organization, Passkey, Permission, Permissions, Pool,
-        ProviderProtocol, Role, Route, Service, ServiceKind, Session, SignIn, Site, Target, TargetAddress,
-        TargetPlace, TargetScheme, Totp, User, UserRole, VirtualPort,
+        EnrolmentToken, Group, Health, HealthCheck, IdentityProvider, Invitation, Labels, Lifetime,
+        LinkedIdentity, MailedSecret, Member, Node, NodeKind, Organization, Passkey, Permission, Permissions,
+        Pool, ProviderProtocol, Role, Route, Service, ServiceKind, Session, SignIn, Site, Target,
+        TargetAddress, TargetPlace, TargetScheme, Totp, User, UserRole, VirtualPort, parse_label,
     },
     name::{Hostname, Label},
     net::{Cidr, Endpoint},
@@ -30,6 +30,11 @@ use crate::{
 
 /// The time of all samples.
 pub const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_123);
+
+fn labels(texts: &[&str]) -> Labels {
+    let labels = texts.iter().map(|text| parse_label(text).expect("a valid label"));
+    Labels::new(labels).expect("few labels")
+}
 
 /// Sixteen bytes that are `n`, but for the last.
 #[must_use]
@@ -127,6 +132,8 @@ pub fn agent(organization: u8, n: u8) -> Node {
         token: TokenId::from_bytes(bytes(n)),
         created: NOW,
         revoked: None,
+        pending: None,
+        labels: Labels::default(),
         kind: NodeKind::Agent {
             declare: DeclareScope {
                 hosts: vec!["*.example.net".parse().expect("a valid pattern")],
@@ -146,6 +153,7 @@ pub fn gateway(organization: u8, n: u8) -> Node {
         identity: IdentityKey::from_bytes([!n; 32]),
         wireguard: WireGuardKey::from_bytes([!n; 32]),
         revoked: Some(NOW),
+        labels: labels(&["env=prod", "example.net/rack="]),
         kind: NodeKind::Gateway {
             endpoints: vec![endpoint("gw.example.net:51820"), endpoint("[2001:db8::1]:51820")],
             https_port: 8443,
@@ -187,6 +195,8 @@ pub fn token(organization: u8, n: u8) -> EnrolmentToken {
             hosts: vec!["one.example.net".parse().expect("a valid pattern")],
             ports: vec!["1-65535".parse().expect("a valid range")],
         },
+        approval: true,
+        labels: labels(&["env=test"]),
         created: NOW,
     }
 }
