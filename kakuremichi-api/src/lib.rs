@@ -32,9 +32,12 @@ pub use exchange::{ATTEMPTS, MAX_ANSWER, PATIENCE};
 /// What keys are given as: it is not printed, and wiped.
 pub use kakuremichi_core::secret::Secret;
 pub use model::{
-    credential::{ApiKey, ApiKeyDraft, NewApiKey, NewToken, Scope, Token, TokenDraft},
+    credential::{
+        ApiKey, ApiKeyDraft, Approval, NewApiKey, NewServiceToken, NewToken, Scope, ServiceToken,
+        ServiceTokenChange, ServiceTokenDraft, Token, TokenDraft,
+    },
     named::{Group, Named, Organization},
-    node::{Agent, Gateway, Node, NodeChange, NodeRole, Site, SiteDraft},
+    node::{Agent, Gateway, Node, NodeChange, NodeRole, NodeState, Site, SiteDraft},
     service::{Health, Http, Lifetime, Policy, Route, Service, ServiceDraft, Target, TargetTls, Tcp, Udp},
 };
 pub use resource::{Create, Delete, Listing, Replace, Resource, Revoke, Tagged, Update};

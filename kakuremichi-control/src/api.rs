@@ -20,7 +20,6 @@ mod invitations;
 mod link;
 mod mailed;
 mod members;
-#[expect(unused_qualifications, reason = "utoipa's macro names its parameters in full")]
 mod nodes;
 mod openapi;
 mod organization;
@@ -34,6 +33,7 @@ mod problem;
 mod rate;
 mod roles;
 mod routes;
+mod service_tokens;
 mod services;
 mod sessions;
 mod simulate;

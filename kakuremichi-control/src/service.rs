@@ -28,6 +28,7 @@ mod providers;
 mod resolve;
 mod roles;
 mod seal;
+mod service_tokens;
 mod services;
 mod sign_in;
 mod simulate;
@@ -66,6 +67,7 @@ pub use passwords::{MAX_PASSWORD, MAX_WAITING_PASSWORDS};
 pub use providers::{MAX_PROVIDERS, ProviderDraft};
 pub use roles::{OWNER, RoleDraft};
 pub(crate) use seal::Seal;
+pub use service_tokens::{NewServiceToken, ServiceTokenChange, ServiceTokenDraft};
 pub use services::MAX_ENCODED_SERVICE;
 pub use sign_in::{
     Acting, CODE_LIFE, MAX_SESSIONS, NewSession, OrganizationChoice, SESSION_LIFE, SignInDraft, SignInStep,

@@ -119,6 +119,8 @@ ids! {
     PasskeyId = "pky_";
     /// A notification channel.
     ChannelId = "chn_";
+    /// A service token.
+    ServiceTokenId = "stk_";
 }
 
 fn parse(text: &str, prefix: &'static str) -> Result<[u8; 16], ParseIdError> {

@@ -14,7 +14,7 @@ mod service;
 mod session;
 
 pub use channel::{Channel, ChannelTarget, MAX_CHANNEL_ADDRESSES, MAX_CHANNEL_EVENTS, MAX_WEBHOOK_URL};
-pub use credential::{ApiKey, DeclareScope, EnrolmentToken, Role, TokenUnusable};
+pub use credential::{ApiKey, DeclareScope, EnrolmentToken, Role, ServiceToken, TokenUnusable};
 pub use labels::{LabelError, LabelKey, LabelSelector, LabelValue, Labels, MAX_LABELS, parse_label};
 pub use node::{AccountPolicy, MAX_PENDING_NODES, Node, NodeKind, NodeState, Organization, Pending, Site};
 pub use passkey::{MAX_PASSKEYS, Passkey};

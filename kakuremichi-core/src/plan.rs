@@ -13,7 +13,9 @@ pub use gateway::{
     GatewayKey, GatewayNode, GatewayPeer, GatewayPlan, GatewayPolicy, GatewayRecord, GatewayService,
     GatewaySibling, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Via,
 };
-pub use sign_in::{GatewayMember, GatewaySignIn, GatewaySigner, MAX_ENDED_SESSIONS, MAX_SIGNING_KEYS};
+pub use sign_in::{
+    GatewayMember, GatewayServiceToken, GatewaySignIn, GatewaySigner, MAX_ENDED_SESSIONS, MAX_SIGNING_KEYS,
+};
 
 use std::{collections::BTreeMap, fmt};
 

@@ -42,7 +42,7 @@ pub use shared::{MAX_ATTACHED, PolicySet, SharedPolicy, UnknownPolicy};
 pub use time_window::{MINUTES_PER_DAY, TimeWindow, TimeWindowError, Weekday, Weekdays};
 pub use truth::{Missing, Truth};
 
-use crate::{auth::Strength, name::Label};
+use crate::{auth::Strength, id::ServiceTokenId, name::Label};
 
 /// The most rules of one policy.
 pub const MAX_RULES: usize = 256;
@@ -50,6 +50,8 @@ pub const MAX_RULES: usize = 256;
 pub const MAX_METHODS: usize = 16;
 /// The most users of one Basic method.
 pub const MAX_BASIC_USERS: usize = 256;
+/// The most service tokens that one method names.
+pub const MAX_NAMED_TOKENS: usize = 64;
 /// The most roles, and the most groups, of one requirement.
 pub const MAX_REQUIRED: usize = 64;
 
@@ -116,6 +118,9 @@ pub enum PolicyError {
     /// Too many roles or groups, or a group without a name.
     #[error("a method requires at most {MAX_REQUIRED} roles and as many groups, each of which has a name")]
     Required,
+    /// Too many service tokens.
+    #[error("a method names at most {MAX_NAMED_TOKENS} service tokens")]
+    Tokens,
     /// A condition is too large.
     #[error(transparent)]
     Condition(#[from] ConditionError),
@@ -154,7 +159,7 @@ impl Access {
     pub fn basic_users(&self) -> impl Iterator<Item = &BasicUser> {
         self.methods().iter().flat_map(|method| match method {
             Method::Basic { users } => users.as_slice(),
-            Method::SignedIn(_) => &[],
+            Method::SignedIn(_) | Method::ServiceToken { .. } => &[],
         })
     }
 
@@ -175,7 +180,8 @@ impl Access {
                 Err(PolicyError::Users)
             }
             Method::SignedIn(requirement) => requirement.validate(),
-            Method::Basic { .. } => Ok(()),
+            Method::ServiceToken { tokens } if tokens.len() > MAX_NAMED_TOKENS => Err(PolicyError::Tokens),
+            Method::Basic { .. } | Method::ServiceToken { .. } => Ok(()),
         })
     }
 }
@@ -191,6 +197,11 @@ pub enum Method {
     /// A principal that the gateway's [`Authenticator`](crate::auth::Authenticator) proves, and that meets
     /// this.
     SignedIn(Requirement),
+    /// A service token of the organization, which a program shows with each request.
+    ServiceToken {
+        /// One of these; any of the organization's if there are none here.
+        tokens: Vec<ServiceTokenId>,
+    },
 }
 
 impl Method {

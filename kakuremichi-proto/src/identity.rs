@@ -8,7 +8,8 @@ mod transcript;
 mod url;
 
 pub use text::{
-    ApiKeyText, InvitationText, ParseSecretError, ResetText, SessionText, TokenText, VerificationText,
+    ApiKeyText, InvitationText, ParseSecretError, ResetText, ServiceTokenText, SessionText, TokenText,
+    VerificationText,
 };
 pub use transcript::{SignedProof, Transcript};
 pub use url::{CanonicalUrl, UrlError};

@@ -21,7 +21,7 @@ use kakuremichi_proto::{
     capability::Capabilities,
     flow::FlowReply,
     frame::{self, Incoming, Tag},
-    identity::{ApiKeyText, Signature, SignedProof, TokenText, Transcript},
+    identity::{ApiKeyText, ServiceTokenText, Signature, SignedProof, TokenText, Transcript},
     lane::{
         self, AgentReach, TargetHealth,
         hello::{AgentHello, GatewayAnswer, HelloRefusal, LaneTranscript, Purpose, binding},
@@ -170,6 +170,8 @@ fn texts_have_the_form_that_was_released() {
     golden("text-token-ca", token(Some([3; 32])).expose().as_bytes());
     let api = ApiKeyText::new(Secret::new([4; 32])).to_text();
     golden("text-api-key", api.expose().as_bytes());
+    let service = ServiceTokenText::new(Secret::new([5; 32])).to_text();
+    golden("text-service-token", service.expose().as_bytes());
 }
 
 #[test]

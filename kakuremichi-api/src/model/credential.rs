@@ -1,16 +1,16 @@
-//! Enrolment tokens and API keys.
+//! Enrolment tokens, API keys and service tokens.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use kakuremichi_core::{
-    id::{ApiKeyId, TokenId},
+    id::{ApiKeyId, ServiceTokenId, TokenId},
     secret::Secret,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use time::{OffsetDateTime, serde::rfc3339};
 
 use super::{node::NodeRole, text};
-use crate::resource::{Create, Delete, Resource, Revoke};
+use crate::resource::{Create, Delete, Resource, Revoke, Update};
 
 /// What agents may declare by themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,17 @@ pub struct Scope {
     /// Ports, or ranges such as `8000-8999`, that their TCP and UDP services may have.
     #[serde(default)]
     pub ports: Vec<String>,
+}
+
+/// Whether somebody has to approve nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Approval {
+    /// They are let in at once.
+    #[default]
+    None,
+    /// Each waits until somebody approves it.
+    Required,
 }
 
 /// An enrolment token, without its secret.
@@ -44,6 +55,10 @@ pub struct Token {
     pub revoked_at: Option<OffsetDateTime>,
     /// What agents that enrol with it may declare.
     pub declare: Scope,
+    /// Whether somebody has to approve each node that enrols with it.
+    pub approval: Approval,
+    /// The labels that nodes begin with.
+    pub labels: BTreeMap<String, String>,
     /// When it was made.
     #[serde(with = "rfc3339")]
     pub created_at: OffsetDateTime,
@@ -66,6 +81,10 @@ pub struct TokenDraft {
     pub expires_in: Option<u64>,
     /// What agents that enrol with it may declare.
     pub declare: Scope,
+    /// Whether somebody has to approve each node that enrols with it.
+    pub approval: Approval,
+    /// The labels that nodes begin with.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl TokenDraft {
@@ -79,6 +98,8 @@ impl TokenDraft {
             unlimited: false,
             expires_in: Some(Duration::from_secs(3600).as_secs()),
             declare: Scope::default(),
+            approval: Approval::None,
+            labels: BTreeMap::new(),
         }
     }
 }
@@ -139,6 +160,56 @@ pub struct NewApiKey {
     pub view: ApiKey,
 }
 
+/// A service token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct ServiceToken {
+    /// Its identifier, which targets are told as who asks.
+    #[serde(deserialize_with = "text::deserialize")]
+    pub id: ServiceTokenId,
+    /// What it is for.
+    pub name: String,
+    /// When it ends.
+    #[serde(default, with = "rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+    /// When it was made.
+    #[serde(with = "rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// A service token to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServiceTokenDraft {
+    /// What it is for, unique in the organization.
+    pub name: String,
+    /// In how many seconds it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
+}
+
+/// What can be changed of a service token.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ServiceTokenChange {
+    /// Its name; as it was, if this is `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// In how many seconds it ends; as it was, if this is `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
+}
+
+/// A service token that was made.
+#[derive(Debug, Clone, Deserialize)]
+#[non_exhaustive]
+pub struct NewServiceToken {
+    /// What a program shows at services. Control shows it this once.
+    #[serde(deserialize_with = "secret")]
+    pub token: Secret<String>,
+    /// What it is from now on.
+    #[serde(flatten)]
+    pub view: ServiceToken,
+}
+
 fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret<String>, D::Error> {
     String::deserialize(deserializer).map(Secret::new)
 }
@@ -169,3 +240,20 @@ impl Create for ApiKey {
 }
 
 impl Delete for ApiKey {}
+
+impl Resource for ServiceToken {
+    const COLLECTION: &'static str = "service-tokens";
+    const SCHEMA: &'static str = "ServiceTokenView";
+    type Id = ServiceTokenId;
+}
+
+impl Create for ServiceToken {
+    type Draft = ServiceTokenDraft;
+    type Made = NewServiceToken;
+}
+
+impl Update for ServiceToken {
+    type Change = ServiceTokenChange;
+}
+
+impl Delete for ServiceToken {}

@@ -1,6 +1,9 @@
 //! Nodes and sites.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use kakuremichi_core::id::{NodeId, SiteId};
 use serde::{Deserialize, Serialize};
@@ -19,6 +22,18 @@ pub enum NodeRole {
     Gateway,
 }
 
+/// How it is with a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It waits for approval.
+    Pending,
+    /// It takes part.
+    Active,
+    /// It was refused or revoked.
+    Revoked,
+}
+
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
@@ -30,6 +45,13 @@ pub struct Node {
     pub role: NodeRole,
     /// Its name.
     pub name: String,
+    /// How it is with it.
+    pub state: NodeState,
+    /// Until when it waits for approval.
+    #[serde(default, with = "rfc3339::option")]
+    pub pending_until: Option<OffsetDateTime>,
+    /// What people find it by.
+    pub labels: BTreeMap<String, String>,
     /// Its identity: an Ed25519 public key, base 64.
     pub identity_key: String,
     /// Its WireGuard public key, base 64.
@@ -79,10 +101,14 @@ pub struct Gateway {
 }
 
 /// What can be changed of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct NodeChange {
-    /// Its name.
-    pub name: String,
+    /// Its name; as it was, if this is `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// All its labels; as they were, if this is `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// A stock WireGuard device.

@@ -64,6 +64,7 @@ fn each_type_has_what_the_document_has() {
     resource::<Site>();
     resource::<Token>();
     resource::<ApiKey>();
+    resource::<ServiceToken>();
     resource::<Group>();
     resource::<Organization>();
     is_as_described::<Http>("HttpView");
@@ -107,7 +108,21 @@ fn each_draft_has_what_control_accepts() {
     is_accepted(&key, "ApiKeyInput");
     is_accepted(&Named::new("a"), "GroupInput");
     is_accepted(&Named::new("a"), "OrganizationInput");
-    is_accepted(&NodeChange { name: "a".to_owned() }, "NodeInput");
+    let change = NodeChange {
+        name: Some("a".to_owned()),
+        labels: Some(Default::default()),
+    };
+    is_accepted(&change, "NodeInput");
+    let token = ServiceTokenDraft {
+        name: "a".to_owned(),
+        expires_in: Some(1),
+    };
+    is_accepted(&token, "ServiceTokenInput");
+    let change = ServiceTokenChange {
+        name: Some("a".to_owned()),
+        expires_in: Some(1),
+    };
+    is_accepted(&change, "ServiceTokenChangeInput");
     let site = SiteDraft {
         name: "a".to_owned(),
         wireguard_key: String::new(),

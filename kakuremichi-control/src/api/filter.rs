@@ -5,7 +5,7 @@
 //! counts is whether there is a `next_cursor`.
 
 use kakuremichi_core::{
-    model::{Channel, Group, Organization, Site, UserRole},
+    model::{Channel, Group, Organization, ServiceToken, Site, UserRole},
     policy::SharedPolicy,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -87,7 +87,15 @@ macro_rules! named {
     )*};
 }
 
-named!(Channel, Group, Organization, SharedPolicy, Site, UserRole);
+named!(
+    Channel,
+    Group,
+    Organization,
+    ServiceToken,
+    SharedPolicy,
+    Site,
+    UserRole
+);
 
 impl Parameters for ByName {
     const NAMES: &'static [&'static str] = &["search"];

@@ -14,8 +14,8 @@ use utoipa::{
 
 use super::{
     App, Requirement, account, api_keys, audit, channels, groups, identity_providers, invitations, link,
-    mailed, members, nodes, organization, organizations, passkeys, policies, roles, routes::Route, services,
-    sessions, simulate, sites, tokens, usage, users,
+    mailed, members, nodes, organization, organizations, passkeys, policies, roles, routes::Route,
+    service_tokens, services, sessions, simulate, sites, tokens, usage, users,
 };
 
 #[derive(OpenApi)]
@@ -129,6 +129,11 @@ use super::{
         audit::list,
         audit::export,
         audit::verify,
+        service_tokens::list,
+        service_tokens::create,
+        service_tokens::get,
+        service_tokens::update,
+        service_tokens::delete,
         api_keys::list,
         api_keys::create,
         api_keys::get,

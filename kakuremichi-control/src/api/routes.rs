@@ -8,8 +8,8 @@ use kakuremichi_core::model::Permission;
 
 use super::{
     App, Requirement, account, api_keys, audit, channels, groups, identity_providers, invitations, link,
-    mailed, members, nodes, openapi, organization, organizations, passkeys, policies, roles, services,
-    sessions, simulate, sites, tokens, usage, users,
+    mailed, members, nodes, openapi, organization, organizations, passkeys, policies, roles, service_tokens,
+    services, sessions, simulate, sites, tokens, usage, users,
 };
 
 /// A row: what is at a path, and who may have it.
@@ -175,6 +175,12 @@ table! {
     GET "/audit" AuditRead audit::list;
     GET "/audit/export" AuditRead audit::export;
     GET "/audit/verify" Administrator audit::verify;
+
+    GET "/service-tokens" ServiceTokensRead service_tokens::list;
+    POST "/service-tokens" ServiceTokensWrite service_tokens::create;
+    GET "/service-tokens/{id}" ServiceTokensRead service_tokens::get;
+    PATCH "/service-tokens/{id}" ServiceTokensWrite service_tokens::update;
+    DELETE "/service-tokens/{id}" ServiceTokensWrite service_tokens::delete;
 
     GET "/api-keys" ApiKeysRead api_keys::list;
     POST "/api-keys" ApiKeysWrite api_keys::create;

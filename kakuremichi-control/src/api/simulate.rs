@@ -17,7 +17,7 @@ use super::{
     extract::Body,
     problem::Problem,
     services::{ConditionView, EffectView, PrincipalView, StrengthView},
-    text::{ServiceText, TimeText},
+    text::{ServiceText, ServiceTokenText, TimeText},
 };
 use crate::{
     service::{Actor, FieldError, Simulated, SimulatedProof, Simulation, now},
@@ -70,6 +70,17 @@ pub(crate) enum VisitorView {
     Basic(String),
     /// They signed in.
     SignedIn(IdentityView),
+    /// They show this service token.
+    ServiceToken(ShownTokenView),
+}
+
+/// A service token that is shown.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ShownTokenView {
+    /// Which, by identifier or name.
+    #[schema(value_type = String)]
+    token: ServiceTokenText,
 }
 
 /// Somebody who signed in.
@@ -209,6 +220,7 @@ impl From<VisitorView> for SimulatedProof {
     fn from(view: VisitorView) -> Self {
         let visitor = match view {
             VisitorView::Basic(name) => return Self::Basic(name),
+            VisitorView::ServiceToken(shown) => return Self::ServiceToken(shown.token.0.0),
             VisitorView::SignedIn(visitor) => visitor,
         };
         let principal = Principal::new(visitor.user.authority, visitor.user.subject);
@@ -308,11 +320,13 @@ fn reason(explanation: &Explanation) -> String {
         }
         (Outcome::Permit { principal: None }, _) => "no rule decides, and everybody passes".to_owned(),
         (Outcome::Challenge(challenge), by) => {
-            let ways = match (challenge.basic, challenge.signed_in) {
-                (true, true) => "to give a password or to sign in",
-                (true, false) => "to give a password",
-                (false, _) => "to sign in",
-            };
+            let ways = [
+                (challenge.basic, "to give a password"),
+                (challenge.service_token, "to show a service token"),
+                (challenge.signed_in, "to sign in"),
+            ];
+            let ways = ways.iter().filter(|(asked, _)| *asked).map(|(_, way)| *way);
+            let ways = ways.collect::<Vec<_>>().join(" or ");
             match by {
                 DecidedBy::Rule { rule, .. } => {
                     format!("the visitor is asked {ways}: the rule {rule} wants to know")

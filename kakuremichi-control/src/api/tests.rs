@@ -38,6 +38,7 @@ mod passkeys;
 mod people;
 mod providers;
 mod repeats;
+mod service_tokens;
 mod usage;
 
 use people::{PASSWORD, text};
@@ -863,6 +864,7 @@ async fn another_organizations_things_are_not_found() {
         .unwrap()
         .to_owned();
     let key = text(&api.get("/api-keys").await.body["items"][0]["id"]);
+    let service_token = id(&api.post("/service-tokens", json!({"name": "st"})).await);
     api.administrator().await;
     let role = text(&api.get("/roles").await.body["items"][0]["id"]);
     let member = text(&api.get("/members").await.body["items"][0]["id"]);
@@ -889,6 +891,7 @@ async fn another_organizations_things_are_not_found() {
         ("/roles/{id}", "PUT") => Some(json!({"name": "mine", "permissions": []})),
         ("/groups/{id}", "PUT") => Some(json!({"name": "mine"})),
         ("/members/{id}", "PUT") => Some(json!({"roles": []})),
+        ("/service-tokens/{id}", "PATCH") => Some(json!({"name": "mine"})),
         ("/nodes/{id}", "PATCH") => Some(json!({"name": "mine"})),
         ("/sites/{id}", "PUT") => {
             Some(json!({"name": "o", "wireguard_key": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="}))
@@ -906,6 +909,7 @@ async fn another_organizations_things_are_not_found() {
             Some("sites") => &id(&site),
             Some("tokens") => &token,
             Some("api-keys") => &key,
+            Some("service-tokens") => &service_token,
             Some("roles") => &role,
             Some("groups") => &group,
             Some("members") => &member,
@@ -928,7 +932,7 @@ async fn another_organizations_things_are_not_found() {
             assert_eq!(items, usize::from(route.path == "/api-keys"), "{path}");
         }
     }
-    assert_eq!(walked, 30);
+    assert_eq!(walked, 33);
     assert_eq!(
         api.get("/services").await.body["items"].as_array().unwrap().len(),
         1

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use kakuremichi_core::{
-    id::{AgentId, PolicyId, ServiceId, SiteId},
+    id::{AgentId, PolicyId, ServiceId, ServiceTokenId, SiteId},
     model::{Permission, Permissions},
     name::{HostPattern, Hostname, Label},
     net::Endpoint,
@@ -53,6 +53,8 @@ typed! {
     PolicyText(Named<PolicyId>) = str::parse::<Named<PolicyId>>;
     /// A service, by identifier or name.
     ServiceText(Named<ServiceId>) = str::parse::<Named<ServiceId>>;
+    /// A service token, by identifier or name.
+    ServiceTokenText(Named<ServiceTokenId>) = str::parse::<Named<ServiceTokenId>>;
 }
 
 /// A time.

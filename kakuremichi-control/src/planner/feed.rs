@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kakuremichi_core::{
     id::{OrganizationId, UserId},
-    model::{Group, Member, Node, Service, Site, User, UserRole},
+    model::{Group, Member, Node, Service, ServiceToken, Site, User, UserRole},
     net::Overlay,
     plan::{GatewaySignIn, Revision},
     policy::SharedPolicy,
@@ -90,6 +90,7 @@ impl Feed {
         feed.load_all::<Site>(use_cases.store()).await?;
         feed.load_all::<Service>(use_cases.store()).await?;
         feed.load_all::<SharedPolicy>(use_cases.store()).await?;
+        feed.load_all::<ServiceToken>(use_cases.store()).await?;
         feed.load_all::<UserRole>(use_cases.store()).await?;
         feed.load_all::<Group>(use_cases.store()).await?;
         feed.load_people(use_cases.store()).await?;

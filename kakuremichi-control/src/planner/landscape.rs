@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kakuremichi_core::{
-    id::{AgentId, GatewayId, NodeId, PeerId, PolicyId, ServiceId, SiteId, UserId},
-    model::{Node, NodeKind, Service, Site, TargetPlace},
+    id::{AgentId, GatewayId, NodeId, PeerId, PolicyId, ServiceId, ServiceTokenId, SiteId, UserId},
+    model::{Node, NodeKind, Service, ServiceToken, Site, TargetPlace},
     net::{Endpoint, Overlay},
     policy::{Needs, SharedPolicy},
     store::{RecordId, StoreRecord},
@@ -21,6 +21,7 @@ pub struct Landscape {
     pub(super) sites: BTreeMap<SiteId, Site>,
     pub(super) services: BTreeMap<ServiceId, Service>,
     pub(super) policies: BTreeMap<PolicyId, SharedPolicy>,
+    pub(super) service_tokens: BTreeMap<ServiceTokenId, ServiceToken>,
     /// How many services a policy is attached to.
     attached: BTreeMap<PolicyId, usize>,
     /// The services that have a target at a peer, or were declared by it.
@@ -43,6 +44,8 @@ pub struct Touched {
     pub policies: BTreeSet<PolicyId>,
     /// People, in the plan of every gateway.
     pub people: BTreeSet<UserId>,
+    /// Service tokens, in the plan of every gateway.
+    pub service_tokens: BTreeSet<ServiceTokenId>,
     /// Where visitors sign in, in the plan of every gateway.
     pub sign_in: bool,
 }
@@ -72,6 +75,9 @@ impl Touched {
             RecordId::Policy(id) => {
                 self.policies.insert(id);
             }
+            RecordId::ServiceToken(id) => {
+                self.service_tokens.insert(id);
+            }
             // Who depends on these, the landscape finds out; of all others no node is told.
             _ => {}
         }
@@ -88,6 +94,7 @@ impl Landscape {
             sites: BTreeMap::new(),
             services: BTreeMap::new(),
             policies: BTreeMap::new(),
+            service_tokens: BTreeMap::new(),
             attached: BTreeMap::new(),
             users: BTreeMap::new(),
             people: People::default(),
@@ -138,6 +145,12 @@ impl Landscape {
                     .get(&id)
                     .is_some_and(|policy| Needs::of(&policy.rules, policy.access.as_ref()).people());
                 self.people.set_asking(id.into(), asks, &mut touched.people);
+            }
+            (RecordId::ServiceToken(id), record) => {
+                match record {
+                    Some(StoreRecord::ServiceToken(token)) => self.service_tokens.insert(id, token),
+                    _ => self.service_tokens.remove(&id),
+                };
             }
             (RecordId::Member(id), record) => {
                 let member = match record {

@@ -98,6 +98,11 @@ impl Plans {
             let record = self.landscape.gateway_policy(*policy).map(GatewayRecord::Policy);
             news.extend(put(&mut self.common, GatewayKey::Policy(*policy), record));
         }
+        for token in &touched.service_tokens {
+            let record = self.landscape.gateway_service_token(*token);
+            let record = record.map(GatewayRecord::ServiceToken);
+            news.extend(put(&mut self.common, GatewayKey::ServiceToken(*token), record));
+        }
         if touched.sign_in {
             let record = self.sign_in.clone().map(GatewayRecord::SignIn);
             news.extend(put(&mut self.common, GatewayKey::SignIn, record));

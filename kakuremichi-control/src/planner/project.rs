@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use kakuremichi_core::{
-    id::{AgentId, GatewayId, NodeId, PeerId, PolicyId, ServiceId},
+    id::{AgentId, GatewayId, NodeId, PeerId, PolicyId, ServiceId, ServiceTokenId},
     model::{NodeKind, Pool, Service, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme},
     name::Hostname,
     net::{Cidr, Endpoint, Host},
     plan::{
         AgentGateway, AgentNode, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
-        GatewayPolicy, GatewayRecord, GatewayService, GatewaySibling, GatewaySigner, PlannedKind,
-        PlannedPool, PlannedRoute, PlannedTarget, Via,
+        GatewayPolicy, GatewayRecord, GatewayService, GatewayServiceToken, GatewaySibling, GatewaySigner,
+        PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Via,
     },
     policy::SharedPolicy,
 };
@@ -126,6 +126,17 @@ impl Landscape {
     pub(super) fn gateway_policy(&self, id: PolicyId) -> Option<GatewayPolicy> {
         let policy = self.policies.get(&id)?;
         self.is_attached(id).then(|| gateway_policy(policy))
+    }
+
+    /// What gateways are told of a service token: never more than the hash of its secret.
+    pub(super) fn gateway_service_token(&self, id: ServiceTokenId) -> Option<GatewayServiceToken> {
+        let token = self.service_tokens.get(&id)?;
+        Some(GatewayServiceToken {
+            id,
+            organization: token.organization,
+            secret_hash: token.secret_hash,
+            expires: token.expires,
+        })
     }
 
     /// By which keys the session cookies of a gateway are taken.

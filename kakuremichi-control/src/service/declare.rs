@@ -33,7 +33,7 @@ impl UseCases {
     ) -> Result<DeclaredService, UseCaseError> {
         let draft = draft(agent, declaration);
         let policy = self
-            .resolve_policy(declaration.policy.clone().into(), None)
+            .resolve_policy(actor, declaration.policy.clone().into(), None)
             .await?;
         let lifetime = if declaration.ephemeral {
             Lifetime::Ephemeral(agent)

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use kakuremichi_core::{
-    id::{AgentId, PolicyId, SiteId},
+    id::{AgentId, PolicyId, ServiceTokenId, SiteId},
     model::{HealthCheck, TargetAddress, TargetScheme},
     name::{HostPattern, Label, PathPattern},
     policy::{Access, Method, Policy, Requirement, Rule},
@@ -146,6 +146,8 @@ pub enum MethodDraft {
     Basic(Vec<UserDraft>),
     /// Whoever has signed in so, and meets this.
     SignedIn(Requirement),
+    /// One of these service tokens; any of the organization's if there are none here.
+    ServiceToken(Vec<Reference<ServiceTokenId>>),
 }
 
 /// A name and a password.
@@ -181,6 +183,9 @@ impl From<Policy> for PolicyDraft {
                     .collect(),
             ),
             Method::SignedIn(requirement) => MethodDraft::SignedIn(requirement),
+            Method::ServiceToken { tokens } => {
+                MethodDraft::ServiceToken(tokens.into_iter().map(Reference::Id).collect())
+            }
         };
         Self {
             rules: policy.rules,

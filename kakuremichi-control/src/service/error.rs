@@ -390,6 +390,7 @@ const fn noun(kind: RecordKind) -> &'static str {
         RecordKind::Policy => "policy",
         RecordKind::IdentityProvider => "identity provider",
         RecordKind::Channel => "notification channel",
+        RecordKind::ServiceToken => "service token",
     }
 }
 
@@ -412,6 +413,7 @@ fn taken(key: &UniqueKey) -> String {
         }
         UniqueKey::RoleName(_, name) => format!("another role is called {name}"),
         UniqueKey::GroupName(_, name) => format!("another group is called {name}"),
+        UniqueKey::ServiceTokenName(_, name) => format!("another service token is called {name}"),
         UniqueKey::Membership(..) => "the user is in the organization already".to_owned(),
         UniqueKey::ProviderName(_, name) => format!("another identity provider is called {name}"),
         UniqueKey::LinkedIdentity(..) => "another account is linked to it".to_owned(),
@@ -420,6 +422,7 @@ fn taken(key: &UniqueKey) -> String {
         UniqueKey::SetUp
         | UniqueKey::TokenSecret(_)
         | UniqueKey::ApiKeySecret(_)
+        | UniqueKey::ServiceTokenSecret(_)
         | UniqueKey::InvitationSecret(_)
         | UniqueKey::SessionSecret(_)
         | UniqueKey::MailedSecret(_) => "another credential has this secret".to_owned(),

@@ -29,7 +29,7 @@ impl UseCases {
             organization: actor.organization,
             name: draft.name,
             rules: draft.rules,
-            access: self.resolve_shared_access(draft.access, None).await?,
+            access: self.resolve_shared_access(actor, draft.access, None).await?,
             created: now(),
         };
         self.room_for(actor, check(&policy)?)?;
@@ -65,7 +65,9 @@ impl UseCases {
             let policy = SharedPolicy {
                 name: draft.name.clone(),
                 rules: draft.rules.clone(),
-                access: self.resolve_shared_access(draft.access.clone(), old).await?,
+                access: self
+                    .resolve_shared_access(actor, draft.access.clone(), old)
+                    .await?,
                 ..stored.value.clone()
             };
             let length = check(&policy)?;
@@ -130,11 +132,12 @@ impl UseCases {
 
     async fn resolve_shared_access(
         &self,
+        actor: &Actor,
         draft: Option<AccessDraft>,
         old: Option<&Access>,
     ) -> Result<Option<Access>, UseCaseError> {
         match draft {
-            Some(draft) => self.resolve_access(draft, "access", old).await.map(Some),
+            Some(draft) => self.resolve_access(actor, draft, "access", old).await.map(Some),
             None => Ok(None),
         }
     }

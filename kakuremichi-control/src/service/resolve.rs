@@ -103,13 +103,16 @@ impl UseCases {
     /// `old`.
     pub(super) async fn resolve_policy(
         &self,
+        actor: &Actor,
         draft: PolicyDraft,
         old: Option<&Policy>,
     ) -> Result<Policy, UseCaseError> {
         let old = old.map(|policy| &policy.access);
         let policy = Policy {
             rules: draft.rules,
-            access: self.resolve_access(draft.access, "policy.access", old).await?,
+            access: self
+                .resolve_access(actor, draft.access, "policy.access", old)
+                .await?,
         };
         policy
             .validate()
@@ -120,6 +123,7 @@ impl UseCases {
     /// Resolves what is asked of visitors, at the field `at`.
     pub(super) async fn resolve_access(
         &self,
+        actor: &Actor,
         draft: AccessDraft,
         at: &str,
         old: Option<&Access>,
@@ -135,6 +139,11 @@ impl UseCases {
         for (index, method) in methods.into_iter().enumerate() {
             resolved.push(match method {
                 MethodDraft::SignedIn(requirement) => Method::SignedIn(requirement),
+                MethodDraft::ServiceToken(wanted) => Method::ServiceToken {
+                    tokens: self
+                        .resolve_service_tokens(actor, &format!("{at}[{index}]"), &wanted, old)
+                        .await?,
+                },
                 MethodDraft::Basic(users) => Method::Basic {
                     users: self.resolve_users(&format!("{at}[{index}]"), users, old).await?,
                 },

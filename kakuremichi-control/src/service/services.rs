@@ -25,7 +25,7 @@ impl UseCases {
         actor: &Actor,
         draft: ServiceDraft,
     ) -> Result<Stored<Service>, UseCaseError> {
-        let policy = self.resolve_policy(draft.policy.clone(), None).await?;
+        let policy = self.resolve_policy(actor, draft.policy.clone(), None).await?;
         for _ in 0..ATTEMPTS {
             let created = self
                 .try_create(actor, draft.clone(), policy.clone(), Lifetime::Configured)
@@ -71,7 +71,7 @@ impl UseCases {
                 Some((version, policy)) if *version == stored.version => policy.clone(),
                 Some(_) | None => {
                     let resolved = self
-                        .resolve_policy(draft.policy.clone(), Some(&stored.value.policy))
+                        .resolve_policy(actor, draft.policy.clone(), Some(&stored.value.policy))
                         .await?;
                     policy = Some((stored.version, resolved.clone()));
                     resolved

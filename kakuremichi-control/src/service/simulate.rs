@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use kakuremichi_core::{
-    id::ServiceId,
+    id::{ServiceId, ServiceTokenId},
     model::{Route, Service, ServiceKind},
     name::{HostPattern, Hostname, Label},
     policy::{CountryCode, Explanation, Facts, PolicySet, Proof, SharedPolicy, Subject, explain},
@@ -40,6 +40,8 @@ pub enum SimulatedProof {
     Basic(String),
     /// Who they are.
     SignedIn(kakuremichi_core::auth::Identity),
+    /// A service token.
+    ServiceToken(Reference<ServiceTokenId>),
 }
 
 /// What would happen to the visitor.
@@ -103,17 +105,18 @@ impl UseCases {
             service: service.id,
             route: route.as_ref().map(|route| route.id),
         };
-        let proofs: Vec<_> = simulation
-            .proof
-            .map(|proof| match proof {
-                SimulatedProof::Basic(name) => Proof::Basic {
-                    service: service.id,
-                    principal: kakuremichi_core::auth::Principal::new("basic", name),
-                },
-                SimulatedProof::SignedIn(identity) => Proof::SignedIn(identity),
-            })
-            .into_iter()
-            .collect();
+        let proof = match simulation.proof {
+            None => None,
+            Some(SimulatedProof::Basic(name)) => Some(Proof::Basic {
+                service: service.id,
+                principal: kakuremichi_core::auth::Principal::new("basic", name),
+            }),
+            Some(SimulatedProof::SignedIn(identity)) => Some(Proof::SignedIn(identity)),
+            Some(SimulatedProof::ServiceToken(token)) => {
+                self.simulated_token(actor, &token, simulation.now).await?
+            }
+        };
+        let proofs: Vec<_> = proof.into_iter().collect();
         let facts = Facts {
             now: simulation.now,
             source: simulation.source,
@@ -130,6 +133,20 @@ impl UseCases {
             explanation: Some(explanation),
             policies,
         })
+    }
+
+    /// What a service token proves; nothing once it is over.
+    async fn simulated_token(
+        &self,
+        actor: &Actor,
+        token: &Reference<ServiceTokenId>,
+        now: Timestamp,
+    ) -> Result<Option<Proof>, UseCaseError> {
+        let found = self.find_service_token(actor, token).await?;
+        let missing = || UseCaseError::field("visitor.service_token", "there is no such service token");
+        let token = found.ok_or_else(missing)?;
+        let good = token.expires.is_none_or(|expires| now < expires);
+        Ok(good.then(|| Proof::service_token(token.id)))
     }
 
     async fn simulated_service(

@@ -411,7 +411,7 @@ async fn passwords_are_stored_as_hashes_and_can_stay() {
     let hash = |service: &Stored<Service>| match &service.value.policy.access {
         Access::AnyOf(methods) => match &methods[0] {
             Method::Basic { users } => users[0].password_hash.clone(),
-            Method::SignedIn(_) => panic!("it is Basic"),
+            Method::SignedIn(_) | Method::ServiceToken { .. } => panic!("it is Basic"),
         },
         Access::Deny | Access::Public | Access::AllOf(_) => panic!("it has methods"),
     };

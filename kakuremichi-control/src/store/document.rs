@@ -11,8 +11,8 @@ mod service;
 pub(super) use channel::ChannelDocument;
 pub(super) use node::{NodeDocument, PendingDocument, ScopeDocument};
 pub(super) use people::{
-    GroupDocument, InvitationDocument, MemberDocument, PermissionsDocument, SessionDocument, UserDocument,
-    UserRoleDocument,
+    GroupDocument, InvitationDocument, MemberDocument, PermissionsDocument, ServiceTokenDocument,
+    SessionDocument, UserDocument, UserRoleDocument,
 };
 pub(super) use policy::{AccessDocument, PolicyDocument, RuleDocument};
 pub(super) use provider::{AccountPolicyDocument, IdentityProviderDocument};

@@ -11,6 +11,7 @@ mod m0006_idempotency;
 mod m0008_presence;
 mod m0009_channels;
 mod m0010_approval;
+mod m0011_service_tokens;
 mod m0013_passkeys;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement};
@@ -35,6 +36,7 @@ impl MigratorTrait for Steps {
             Box::new(m0008_presence::Step),
             Box::new(m0009_channels::Step),
             Box::new(m0010_approval::Step),
+            Box::new(m0011_service_tokens::Step),
             Box::new(m0013_passkeys::Step),
         ]
     }

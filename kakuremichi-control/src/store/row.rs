@@ -59,6 +59,7 @@ pub(super) fn key(id: RecordId) -> Vec<u8> {
         RecordId::Policy(id) => id.as_bytes().to_vec(),
         RecordId::IdentityProvider(id) => id.as_bytes().to_vec(),
         RecordId::Channel(id) => id.as_bytes().to_vec(),
+        RecordId::ServiceToken(id) => id.as_bytes().to_vec(),
     }
 }
 

@@ -35,7 +35,9 @@ macro_rules! with_table {
         use kakuremichi_core::store::RecordKind;
         use $crate::store::entity::{
             api_key, node, organization,
-            people::{channel, group, identity_provider, invitation, member, role, session, user},
+            people::{
+                channel, group, identity_provider, invitation, member, role, service_token, session, user,
+            },
             policy, service, site, token,
         };
         match $kind {
@@ -99,6 +101,10 @@ macro_rules! with_table {
                 type $table = channel::Entity;
                 $body
             }
+            RecordKind::ServiceToken => {
+                type $table = service_token::Entity;
+                $body
+            }
         }
     }};
 }
@@ -110,7 +116,9 @@ macro_rules! with_record {
         use kakuremichi_core::store::StoreRecord;
         use $crate::store::entity::{
             api_key, node, organization,
-            people::{channel, group, identity_provider, invitation, member, role, session, user},
+            people::{
+                channel, group, identity_provider, invitation, member, role, service_token, session, user,
+            },
             policy, service, site, token,
         };
         match $record {
@@ -172,6 +180,10 @@ macro_rules! with_record {
             }
             StoreRecord::Channel($entity) => {
                 type $table = channel::Entity;
+                $body
+            }
+            StoreRecord::ServiceToken($entity) => {
+                type $table = service_token::Entity;
                 $body
             }
         }

@@ -1,7 +1,7 @@
-//! Enrolment tokens and API keys. Only hashes of the secrets are here.
+//! Enrolment tokens, API keys and service tokens. Only hashes of the secrets are here.
 
 use crate::{
-    id::{ApiKeyId, OrganizationId, TokenId, UserId},
+    id::{ApiKeyId, OrganizationId, ServiceTokenId, TokenId, UserId},
     model::{Labels, Permissions},
     name::{HostPattern, Label},
     net::PortRange,
@@ -142,6 +142,23 @@ pub struct ApiKey {
     /// The person who made it, perhaps by another key; it can do no more than they can. None of a key that Control's
     /// command line made, or somebody for whom an authenticator vouched.
     pub maker: Option<UserId>,
+    /// When it ends to be of use.
+    pub expires: Option<Timestamp>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// A program's credential for services, where their policies take it. It opens nothing at Control.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceToken {
+    /// Its identifier, which is no secret. It is whom targets are told of.
+    pub id: ServiceTokenId,
+    /// The organization to whose services it can lead.
+    pub organization: OrganizationId,
+    /// What it is for, unique in the organization.
+    pub name: Label,
+    /// SHA-256 of the secret.
+    pub secret_hash: [u8; 32],
     /// When it ends to be of use.
     pub expires: Option<Timestamp>,
     /// When it was made.

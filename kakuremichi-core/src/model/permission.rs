@@ -66,6 +66,10 @@ permissions! {
     ProvidersWrite = "identity-providers.write";
     /// To approve and to refuse nodes that wait for it.
     NodesApprove = "nodes.approve";
+    /// To see service tokens, never their secrets.
+    ServiceTokensRead = "service-tokens.read";
+    /// To make, change and delete service tokens.
+    ServiceTokensWrite = "service-tokens.write";
     /// To say what the organization asks of its members' accounts.
     OrganizationWrite = "organization.write";
     /// To see notification channels, never their secrets.

@@ -2,10 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{GatewayMember, GatewaySignIn, GatewaySigner, Plan, Record};
+use super::{GatewayMember, GatewayServiceToken, GatewaySignIn, GatewaySigner, Plan, Record};
 use crate::{
     id::{
-        AgentId, GatewayId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, SiteId, TargetId, UserId,
+        AgentId, GatewayId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, ServiceTokenId, SiteId,
+        TargetId, UserId,
     },
     key::{IdentityKey, WireGuardKey},
     model::{TargetScheme, VirtualPort},
@@ -36,6 +37,8 @@ pub enum GatewayRecord {
     Signer(GatewaySigner),
     /// A person who may sign in.
     Member(GatewayMember),
+    /// A service token.
+    ServiceToken(GatewayServiceToken),
 }
 
 /// The key of a [`GatewayRecord`].
@@ -57,6 +60,8 @@ pub enum GatewayKey {
     Signer(GatewayId),
     /// A person who may sign in to services of this organization.
     Member(OrganizationId, UserId),
+    /// A service token.
+    ServiceToken(ServiceTokenId),
 }
 
 impl Record for GatewayRecord {
@@ -72,6 +77,7 @@ impl Record for GatewayRecord {
             Self::SignIn(_) => GatewayKey::SignIn,
             Self::Signer(signer) => GatewayKey::Signer(signer.id),
             Self::Member(member) => GatewayKey::Member(member.organization, member.user),
+            Self::ServiceToken(token) => GatewayKey::ServiceToken(token.id),
         }
     }
 
@@ -84,7 +90,8 @@ impl Record for GatewayRecord {
             | Self::Policy(_)
             | Self::SignIn(_)
             | Self::Signer(_)
-            | Self::Member(_) => None,
+            | Self::Member(_)
+            | Self::ServiceToken(_) => None,
         }
     }
 }
@@ -152,6 +159,14 @@ impl GatewayPlan {
     pub fn members(&self) -> impl Iterator<Item = &GatewayMember> {
         self.records().filter_map(|record| match record {
             GatewayRecord::Member(member) => Some(member),
+            _ => None,
+        })
+    }
+
+    /// The service tokens, in the order of their identifiers.
+    pub fn service_tokens(&self) -> impl Iterator<Item = &GatewayServiceToken> {
+        self.records().filter_map(|record| match record {
+            GatewayRecord::ServiceToken(token) => Some(token),
             _ => None,
         })
     }

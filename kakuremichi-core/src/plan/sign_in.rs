@@ -1,8 +1,8 @@
-//! What a gateway is told of people, and of who may vouch for them.
+//! What a gateway is told of people and programs, and of who may vouch for them.
 
 use crate::{
     email::EmailAddress,
-    id::{GatewayId, OrganizationId, SessionId, UserId},
+    id::{GatewayId, OrganizationId, ServiceTokenId, SessionId, UserId},
     key::SigningKey,
     name::Label,
     time::Timestamp,
@@ -51,6 +51,19 @@ pub struct GatewayMember {
     pub tickets_since: Timestamp,
     /// Sessions that ended before their time; at most [`MAX_ENDED_SESSIONS`].
     pub ended: Vec<SessionId>,
+}
+
+/// A service token. One that is not told of opens nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayServiceToken {
+    /// Its identifier.
+    pub id: ServiceTokenId,
+    /// The organization to whose services it can lead.
+    pub organization: OrganizationId,
+    /// SHA-256 of the secret.
+    pub secret_hash: [u8; 32],
+    /// When it ends to be of use.
+    pub expires: Option<Timestamp>,
 }
 
 impl GatewayMember {

@@ -28,6 +28,8 @@ pub struct Needs {
     pub basic: bool,
     /// That the visitor signs in: a method asks for it.
     pub signed_in: bool,
+    /// A service token: a method asks for it.
+    pub service_token: bool,
     /// Who the visitor is: a rule looks at it.
     pub identity: bool,
     /// The country of the visitor's address.
@@ -107,6 +109,7 @@ impl Needs {
             match method {
                 Method::Basic { .. } => self.basic = true,
                 Method::SignedIn(_) => self.signed_in = true,
+                Method::ServiceToken { .. } => self.service_token = true,
             }
         }
     }
@@ -114,6 +117,7 @@ impl Needs {
     fn add(&mut self, other: &Self) {
         self.basic |= other.basic;
         self.signed_in |= other.signed_in;
+        self.service_token |= other.service_token;
         self.identity |= other.identity;
         self.country |= other.country;
         self.asn |= other.asn;

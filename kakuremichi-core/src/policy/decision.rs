@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     auth::{Identity, Principal, Strength},
-    id::{RouteId, ServiceId},
+    id::{RouteId, ServiceId, ServiceTokenId},
     name::Label,
     request::CanonicalRequest,
     time::Timestamp,
@@ -56,14 +56,33 @@ pub enum Proof {
     },
     /// What an [`Authenticator`](crate::auth::Authenticator) proved.
     SignedIn(Identity),
+    /// A service token of the organization of the service.
+    ServiceToken {
+        /// Which.
+        token: ServiceTokenId,
+        /// Whoever holds it.
+        principal: Principal,
+    },
 }
 
 impl Proof {
+    /// The authority of whoever holds a service token.
+    pub const SERVICE_TOKEN: &'static str = "service-token";
+
+    /// A service token was shown.
+    #[must_use]
+    pub fn service_token(token: ServiceTokenId) -> Self {
+        Self::ServiceToken {
+            token,
+            principal: Principal::new(Self::SERVICE_TOKEN, token.to_string()),
+        }
+    }
+
     /// Who it is.
     #[must_use]
     pub const fn principal(&self) -> &Principal {
         match self {
-            Self::Basic { principal, .. } => principal,
+            Self::Basic { principal, .. } | Self::ServiceToken { principal, .. } => principal,
             Self::SignedIn(identity) => identity.principal(),
         }
     }
@@ -115,6 +134,8 @@ pub struct Challenge {
     pub basic: bool,
     /// Signing in is one of the methods, or what a rule wants to know.
     pub signed_in: bool,
+    /// A service token is one of the methods.
+    pub service_token: bool,
     /// How strongly, when it is by signing in.
     pub strength: Strength,
 }
@@ -128,8 +149,8 @@ pub enum Denial {
     /// The rule of this name would deny if something held that is not known.
     #[error("the rule {0:?} denies, since what it looks at is not known")]
     Unknown(Label),
-    /// The visitor has signed in, as nobody whom a method takes.
-    #[error("the visitor has not the role, or is not in the group, that the policy asks for")]
+    /// The visitor has signed in, or shows a service token, as nobody whom a method takes.
+    #[error("the visitor has not the role, the group, or the service token, that the policy asks for")]
     Unqualified,
     /// The policy lets nobody in.
     #[error("the policy lets nobody in")]

@@ -122,18 +122,20 @@ fn ask_or_deny<'a>(
     }
     let offers = |wanted: fn(&Method) -> bool| policy.access.methods().iter().any(wanted);
     let basic = offers(|method| matches!(method, Method::Basic { .. }));
-    let (basic, signed_in) = match missing {
+    let token = offers(|method| matches!(method, Method::ServiceToken { .. }));
+    let (basic, service_token, signed_in) = match missing {
         None | Some(Missing::Fact) => return Ruling::Deny(denial),
-        // What has a password proves nothing to a rule about roles.
-        Some(Missing::SignIn) => (false, true),
-        Some(Missing::Proof) => (
-            basic,
-            !basic || offers(|method| matches!(method, Method::SignedIn(_))),
-        ),
+        // What has a password, or a token, proves nothing to a rule about roles.
+        Some(Missing::SignIn) => (false, false, true),
+        Some(Missing::Proof) => {
+            let signed_in = offers(|method| matches!(method, Method::SignedIn(_)));
+            (basic, token, signed_in || !(basic || token))
+        }
     };
     Ruling::Challenge(Challenge {
         basic,
         signed_in,
+        service_token,
         strength: Strength::OneFactor,
     })
 }
@@ -203,7 +205,7 @@ enum Answer<'a> {
     Given(&'a Proof),
     /// It can be asked for.
     Open(Challenge),
-    /// The visitor has signed in as somebody whom the method does not take.
+    /// The visitor has signed in as somebody, or shows a token, whom the method does not take.
     Hopeless,
 }
 
@@ -214,12 +216,13 @@ fn answer<'a>(method: &Method, subject: Subject, proofs: &'a [Proof]) -> Answer<
                 Proof::Basic { service, principal } => {
                     *service == subject.service && users.iter().any(|user| user.name == principal.subject())
                 }
-                Proof::SignedIn(_) => false,
+                Proof::SignedIn(_) | Proof::ServiceToken { .. } => false,
             };
             proofs.iter().find(accepts).map_or(
                 Answer::Open(Challenge {
                     basic: true,
                     signed_in: false,
+                    service_token: false,
                     strength: Strength::OneFactor,
                 }),
                 Answer::Given,
@@ -246,7 +249,29 @@ fn answer<'a>(method: &Method, subject: Subject, proofs: &'a [Proof]) -> Answer<
             Answer::Open(Challenge {
                 basic: false,
                 signed_in: true,
+                service_token: false,
                 strength: requirement.strength,
+            })
+        }
+        Method::ServiceToken { tokens } => {
+            let mut shown = false;
+            for proof in proofs {
+                let Proof::ServiceToken { token, .. } = proof else {
+                    continue;
+                };
+                if tokens.is_empty() || tokens.contains(token) {
+                    return Answer::Given(proof);
+                }
+                shown = true;
+            }
+            if shown {
+                return Answer::Hopeless;
+            }
+            Answer::Open(Challenge {
+                basic: false,
+                signed_in: false,
+                service_token: true,
+                strength: Strength::OneFactor,
             })
         }
     }
@@ -273,6 +298,7 @@ fn join(a: Challenge, b: Challenge, all: bool) -> Challenge {
     Challenge {
         basic: a.basic || b.basic,
         signed_in: a.signed_in || b.signed_in,
+        service_token: a.service_token || b.service_token,
         strength,
     }
 }

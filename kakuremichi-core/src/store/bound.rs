@@ -14,6 +14,8 @@ const MAX_API_KEYS: usize = 1_000;
 const MAX_INVITATIONS: usize = 1_000;
 /// The most enrolment tokens of an organization, used up or not.
 const MAX_TOKENS: usize = 10_000;
+/// The most service tokens of an organization.
+const MAX_SERVICE_TOKENS: usize = 1_000;
 /// The most shared policies of an organization.
 const MAX_POLICIES: usize = 1_000;
 /// The most notification channels of an organization.
@@ -34,6 +36,7 @@ impl RecordKind {
             Self::Token => MAX_TOKENS,
             Self::Policy => MAX_POLICIES,
             Self::Channel => MAX_CHANNELS,
+            Self::ServiceToken => MAX_SERVICE_TOKENS,
             Self::Organization
             | Self::Node
             | Self::Site

@@ -8,12 +8,13 @@ use crate::{
     email::EmailAddress,
     id::{
         AgentId, ApiKeyId, ChannelId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId,
-        ParseIdError, PolicyId, ProviderId, RoleId, ServiceId, SessionId, SiteId, TokenId, UserId,
+        ParseIdError, PolicyId, ProviderId, RoleId, ServiceId, ServiceTokenId, SessionId, SiteId, TokenId,
+        UserId,
     },
     key::{IdentityKey, WireGuardKey},
     model::{
         ApiKey, Channel, EnrolmentToken, Group, IdentityProvider, Invitation, Member, Node, NodeKind,
-        Organization, Service, ServiceKind, Session, Site, User, UserRole,
+        Organization, Service, ServiceKind, ServiceToken, Session, Site, User, UserRole,
     },
     name::{HostPattern, Label},
     policy::SharedPolicy,
@@ -154,6 +155,8 @@ records! {
     IdentityProvider(IdentityProvider, ProviderId);
     /// A notification channel.
     Channel(Channel, ChannelId);
+    /// A service token.
+    ServiceToken(ServiceToken, ServiceTokenId);
 }
 
 impl From<AgentId> for RecordId {
@@ -196,6 +199,7 @@ impl FromStr for RecordId {
             .or_else(|_| of::<PolicyId>(text))
             .or_else(|_| of::<ProviderId>(text))
             .or_else(|_| of::<ChannelId>(text))
+            .or_else(|_| of::<ServiceTokenId>(text))
     }
 }
 
@@ -239,6 +243,10 @@ pub enum UniqueKey {
     TokenSecret([u8; 32]),
     /// The hash of an API key's secret.
     ApiKeySecret([u8; 32]),
+    /// The name of a service token in its organization.
+    ServiceTokenName(OrganizationId, Label),
+    /// The hash of a service token's secret.
+    ServiceTokenSecret([u8; 32]),
     /// A user's address.
     Email(EmailAddress),
     /// The name of a role in its organization.
@@ -282,6 +290,10 @@ impl fmt::Display for UniqueKey {
             Self::PendingPlace(organization, place) => write!(f, "pending/{organization}/{place}"),
             Self::TokenSecret(hash) => write!(f, "token/{}", hex(hash)),
             Self::ApiKeySecret(hash) => write!(f, "api-key/{}", hex(hash)),
+            Self::ServiceTokenName(organization, name) => {
+                write!(f, "service-token-name/{organization}/{name}")
+            }
+            Self::ServiceTokenSecret(hash) => write!(f, "service-token/{}", hex(hash)),
             Self::Email(email) => write!(f, "email/{email}"),
             Self::RoleName(organization, name) => write!(f, "role/{organization}/{name}"),
             Self::GroupName(organization, name) => write!(f, "group/{organization}/{name}"),
@@ -325,6 +337,7 @@ impl StoreRecord {
             Self::Invitation(invitation) => invitation.organization,
             Self::Policy(policy) => policy.organization,
             Self::Channel(channel) => channel.organization,
+            Self::ServiceToken(token) => token.organization,
             Self::IdentityProvider(IdentityProvider {
                 organization: Some(organization),
                 ..
@@ -352,7 +365,8 @@ impl StoreRecord {
             | Self::Invitation(_)
             | Self::Policy(_)
             | Self::IdentityProvider(_)
-            | Self::Channel(_) => None,
+            | Self::Channel(_)
+            | Self::ServiceToken(_) => None,
         }
     }
 
@@ -425,6 +439,10 @@ impl StoreRecord {
             Self::Policy(policy) => {
                 vec![UniqueKey::PolicyName(policy.organization, policy.name.clone())]
             }
+            Self::ServiceToken(token) => vec![
+                UniqueKey::ServiceTokenName(token.organization, token.name.clone()),
+                UniqueKey::ServiceTokenSecret(token.secret_hash),
+            ],
             Self::IdentityProvider(provider) => vec![UniqueKey::ProviderName(
                 provider.organization,
                 provider.name.clone(),

@@ -83,7 +83,8 @@ impl PlanRecord for AgentRecord {
                 | RecordTag::GatewayUdpService
                 | RecordTag::GatewaySignIn
                 | RecordTag::GatewaySigner
-                | RecordTag::GatewayMember,
+                | RecordTag::GatewayMember
+                | RecordTag::GatewayServiceToken,
             )
             | None => return Ok(None),
         };

@@ -67,6 +67,10 @@ impl PlanRecord for GatewayRecord {
                 let member = record::GatewayMember::try_from(member)?;
                 (RecordTag::GatewayMember, codec::encode(&member))
             }
+            Self::ServiceToken(token) => {
+                let token = record::GatewayServiceToken::from(token);
+                (RecordTag::GatewayServiceToken, codec::encode(&token))
+            }
         };
         Ok(WireRecord::new(
             tag.code(),
@@ -126,6 +130,11 @@ impl PlanRecord for GatewayRecord {
                     .in_field("body")?
                     .try_into()?,
             ),
+            Some(RecordTag::GatewayServiceToken) => Self::ServiceToken(
+                codec::decode::<record::GatewayServiceToken>(wire.body())
+                    .in_field("body")?
+                    .into(),
+            ),
             Some(
                 RecordTag::AgentNode
                 | RecordTag::AgentGateway
@@ -149,7 +158,8 @@ impl PlanRecord for GatewayRecord {
             | Self::Policy(_)
             | Self::SignIn(_)
             | Self::Signer(_)
-            | Self::Member(_) => None,
+            | Self::Member(_)
+            | Self::ServiceToken(_) => None,
         }
     }
 }

@@ -17,6 +17,7 @@ const POLICY: u8 = 5;
 const SIGN_IN: u8 = 6;
 const SIGNER: u8 = 7;
 const MEMBER: u8 = 8;
+const SERVICE_TOKEN: u8 = 9;
 
 pub(super) fn gateway(key: GatewayKey) -> Result<RecordKey, PlanError> {
     match key {
@@ -28,6 +29,7 @@ pub(super) fn gateway(key: GatewayKey) -> Result<RecordKey, PlanError> {
         GatewayKey::Policy(id) => with(POLICY, id.as_bytes()),
         GatewayKey::SignIn => RecordKey::new(&[SIGN_IN]),
         GatewayKey::Signer(id) => with(SIGNER, id.as_bytes()),
+        GatewayKey::ServiceToken(id) => with(SERVICE_TOKEN, id.as_bytes()),
         GatewayKey::Member(organization, user) => {
             let mut key = [MEMBER; 33];
             key[1..17].copy_from_slice(organization.as_bytes());

@@ -4,6 +4,7 @@ mod condition;
 
 use kakuremichi_core::{
     auth::Strength,
+    id::ServiceTokenId,
     policy::{Access, BasicUser, Effect, Method, Policy, Requirement, Rule},
 };
 
@@ -138,6 +139,11 @@ impl TryFrom<&Method> for message::Method {
                 })?,
                 strength: requirement.strength.into(),
             }),
+            Method::ServiceToken { tokens } => {
+                Self::ServiceToken(list(tokens, "policy.access.tokens", |token| {
+                    Ok(*token.as_bytes())
+                })?)
+            }
         })
     }
 }
@@ -158,6 +164,13 @@ impl TryFrom<message::Method> for Method {
                     .collect(),
             },
             message::Method::SignedIn => Self::signed_in(),
+            message::Method::ServiceToken(tokens) => Self::ServiceToken {
+                tokens: tokens
+                    .into_vec()
+                    .into_iter()
+                    .map(ServiceTokenId::from_bytes)
+                    .collect(),
+            },
             message::Method::SignedInAs(requirement) => {
                 let roles = requirement.roles.as_slice().iter();
                 Self::SignedIn(Requirement {

@@ -1,9 +1,9 @@
 //! Where visitors sign in, who vouches for them, and who they are.
 
 use kakuremichi_core::{
-    id::{GatewayId, OrganizationId, SessionId, UserId},
+    id::{GatewayId, OrganizationId, ServiceTokenId, SessionId, UserId},
     key::SigningKey,
-    plan::{GatewayMember, GatewaySignIn, GatewaySigner, MAX_SIGNING_KEYS},
+    plan::{GatewayMember, GatewayServiceToken, GatewaySignIn, GatewaySigner, MAX_SIGNING_KEYS},
     time::Timestamp,
 };
 
@@ -131,5 +131,27 @@ impl TryFrom<record::GatewayMember> for GatewayMember {
             tickets_since: Timestamp::from_millis(member.tickets_since),
             ended: ended.copied().map(SessionId::from_bytes).collect(),
         })
+    }
+}
+
+impl From<&GatewayServiceToken> for record::GatewayServiceToken {
+    fn from(token: &GatewayServiceToken) -> Self {
+        Self {
+            id: *token.id.as_bytes(),
+            organization: *token.organization.as_bytes(),
+            secret_hash: token.secret_hash,
+            expires: token.expires.map(Timestamp::as_millis),
+        }
+    }
+}
+
+impl From<record::GatewayServiceToken> for GatewayServiceToken {
+    fn from(token: record::GatewayServiceToken) -> Self {
+        Self {
+            id: ServiceTokenId::from_bytes(token.id),
+            organization: OrganizationId::from_bytes(token.organization),
+            secret_hash: token.secret_hash,
+            expires: token.expires.map(Timestamp::from_millis),
+        }
     }
 }

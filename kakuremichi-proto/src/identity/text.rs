@@ -164,6 +164,8 @@ macro_rules! secret_texts {
 secret_texts! {
     /// An API key.
     ApiKeyText "kkm_api_";
+    /// What a program shows at a service.
+    ServiceTokenText "kkm_service_";
     /// What a person who signed in to Control shows with each request.
     SessionText "kkm_session_";
     /// Lets one person join an organization, once.

@@ -141,6 +141,8 @@ pub enum Method {
     SignedIn,
     /// Whom the gateway's authenticators prove, if they meet this.
     SignedInAs(Requirement),
+    /// One of these service tokens, or any of the organization's if there are none here.
+    ServiceToken(List<[u8; 16], 64>),
 }
 
 /// What somebody who signed in must be, too.

@@ -78,6 +78,8 @@ record_tags! {
     GatewaySigner = 0x0109;
     /// [`GatewayMember`].
     GatewayMember = 0x010a;
+    /// [`GatewayServiceToken`].
+    GatewayServiceToken = 0x010b;
     /// [`AgentNode`].
     AgentNode = 0x0201;
     /// [`AgentGateway`].
@@ -320,6 +322,19 @@ pub struct GatewayMember {
     pub ended: List<[u8; 16], MAX_ENDED_SESSIONS>,
 }
 
+/// A service token of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayServiceToken {
+    /// Its identifier.
+    pub id: [u8; 16],
+    /// The organization to whose services it can lead.
+    pub organization: [u8; 16],
+    /// SHA-256 of the secret.
+    pub secret_hash: [u8; 32],
+    /// When it ends to be of use, in milliseconds since the epoch.
+    pub expires: Option<i64>,
+}
+
 /// An agent itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentNode {
@@ -423,6 +438,7 @@ mod tests {
                 (0x0108, "GatewaySignIn"),
                 (0x0109, "GatewaySigner"),
                 (0x010a, "GatewayMember"),
+                (0x010b, "GatewayServiceToken"),
                 (0x0201, "AgentNode"),
                 (0x0202, "AgentGateway"),
                 (0x0203, "AgentService"),

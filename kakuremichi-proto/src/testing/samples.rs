@@ -5,16 +5,17 @@ use std::time::Duration;
 use kakuremichi_core::{
     auth::{Principal, Strength},
     id::{
-        AgentId, GatewayId, NodeId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, SessionId, SiteId,
-        TargetId, UserId,
+        AgentId, GatewayId, NodeId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, ServiceTokenId,
+        SessionId, SiteId, TargetId, UserId,
     },
     key::{IdentityKey, SigningKey, WireGuardKey},
     model::{Health, HealthCheck, TargetAddress, TargetScheme, Transport, VirtualPort},
     name::{HostPattern, Label},
     plan::{
         AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayMember,
-        GatewayNode, GatewayPeer, GatewayPlan, GatewayPolicy, GatewayRecord, GatewayService, GatewaySibling,
-        GatewaySignIn, GatewaySigner, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Revision, Via,
+        GatewayNode, GatewayPeer, GatewayPlan, GatewayPolicy, GatewayRecord, GatewayService,
+        GatewayServiceToken, GatewaySibling, GatewaySignIn, GatewaySigner, PlannedKind, PlannedPool,
+        PlannedRoute, PlannedTarget, Revision, Via,
     },
     policy::{
         Access, BasicUser, Condition, Effect, HeaderTest, Method, Policy, Requirement, Rule, TimeWindow,
@@ -222,9 +223,9 @@ pub fn signing_keys() -> Vec<SigningKey> {
     ]
 }
 
-/// One record of each kind that is about signing in.
+/// One record of each kind that is about signing in, and a policy that takes a service token.
 #[must_use]
-pub fn sign_in_records() -> [GatewayRecord; 3] {
+pub fn sign_in_records() -> [GatewayRecord; 5] {
     [
         GatewayRecord::SignIn(GatewaySignIn {
             control: "https://control.example.net/km".to_owned(),
@@ -242,6 +243,19 @@ pub fn sign_in_records() -> [GatewayRecord; 3] {
             groups: vec![parsed("berlin")],
             tickets_since: Timestamp::from_millis(1_700_000_000_000),
             ended: vec![SessionId::from_bytes([0x76; 16])],
+        }),
+        GatewayRecord::ServiceToken(GatewayServiceToken {
+            id: ServiceTokenId::from_bytes([0x77; 16]),
+            organization: OrganizationId::from_bytes([9; 16]),
+            secret_hash: [0x78; 32],
+            expires: Some(Timestamp::from_millis(1_700_000_000_000)),
+        }),
+        GatewayRecord::Policy(GatewayPolicy {
+            id: PolicyId::from_bytes([0xf2; 16]),
+            rules: Vec::new(),
+            access: Some(Access::AnyOf(vec![Method::ServiceToken {
+                tokens: vec![ServiceTokenId::from_bytes([0x77; 16])],
+            }])),
         }),
     ]
 }

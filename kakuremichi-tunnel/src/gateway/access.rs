@@ -10,6 +10,7 @@ mod attempts;
 mod credential;
 mod judgement;
 mod remembered;
+mod service_token;
 mod verify;
 
 use std::{
@@ -33,7 +34,10 @@ use kakuremichi_core::{
     secret::Secret,
     time::Timestamp,
 };
-use kakuremichi_proto::sign_in::{GatewaySession, SignedError};
+use kakuremichi_proto::{
+    identity::{ParseSecretError, ServiceTokenText},
+    sign_in::{GatewaySession, SignedError},
+};
 
 use self::{
     attempts::Attempts,
@@ -176,9 +180,11 @@ impl AccessControl {
             proofs: Vec::new(),
             password_hash: None,
             session: None,
+            service_token: None,
         };
-        // The gateway's own password is never shown to a target, needed for this request or not.
-        let mut authorization_used = service.has_passwords && credential::is_basic(headers);
+        // A password or a token of the gateway's is never shown to a target, needed for this request or not.
+        let bears_token = service_token::is_authorization(headers);
+        let mut authorization_used = bears_token || service.has_passwords && credential::is_basic(headers);
         let mut decision = facts.decide(policy, false);
         // Where no proof can change the outcome, none is looked at: an address that a rule denies
         // cannot make the gateway verify passwords.
@@ -193,8 +199,20 @@ impl AccessControl {
                 decision = facts.decide(policy, false);
             }
         }
+        let open = matches!(decision, Decision::Challenge(_)) && needs.service_token || needs.identity;
+        if open && let Some(shown) = service_token::read(headers) {
+            if let Err(wait) = self.service_token(&mut facts, people, shown) {
+                return Verdict::Throttled(wait);
+            }
+            if facts.look_up(people, service.organization) {
+                decision = facts.decide(policy, false);
+            }
+        }
         let open = matches!(decision, Decision::Challenge(_)) || needs.identity;
-        if open && let Some(credential) = credential::read(headers) {
+        if open
+            && !bears_token
+            && let Some(credential) = credential::read(headers)
+        {
             match self.prove(&facts, policy, request, &credential).await {
                 Proven::Nothing | Proven::Wrong => {}
                 Proven::Basic(proof, hash) => {
@@ -239,6 +257,7 @@ impl AccessControl {
             proofs: Vec::new(),
             password_hash: None,
             session: None,
+            service_token: None,
         };
         let decision = facts.decide(&service.policy, false);
         let decision = self.second_opinion(decision, &facts, &service.policy).await;
@@ -324,6 +343,23 @@ impl AccessControl {
                 Shown::Nothing
             }
         }
+    }
+
+    /// Looks at a service token. One that no plan knows, or that is damaged, counts as a wrong credential.
+    fn service_token(
+        &self,
+        facts: &mut KnownFacts,
+        people: &People,
+        shown: Result<ServiceTokenText, ParseSecretError>,
+    ) -> Result<(), Duration> {
+        let hash = shown.ok().map(|token| token.secret_hash());
+        facts.service_token = hash.filter(|hash| people.knows_service_token(hash));
+        // Whoever is known is not held up by what others at the same address guess.
+        if facts.service_token.is_none() {
+            lock(&self.attempts).admit(facts.source, Instant::now())?;
+            self.wrong(facts.source);
+        }
+        Ok(())
     }
 
     async fn prove(

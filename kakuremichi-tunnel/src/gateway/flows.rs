@@ -47,6 +47,8 @@ pub(crate) struct KnownFacts {
     pub(crate) password_hash: Option<String>,
     /// The session that the visitor signed in with: who the visitor is now, the plan says.
     pub(crate) session: Option<Arc<GatewaySession>>,
+    /// The hash of the service token that was shown: what it leads to now, the plan says.
+    pub(crate) service_token: Option<[u8; 32]>,
 }
 
 /// What a visitor asked for.
@@ -59,16 +61,24 @@ pub(crate) enum AskedFor {
 }
 
 impl KnownFacts {
-    /// Looks up who the visitor is by their session, in the place of what was found before. Returns whether it is
-    /// anybody.
+    /// Looks up who the visitor is by their session, and by their service token, in the place of what was found before.
+    /// Returns whether it is anybody.
     pub(crate) fn look_up(&mut self, people: &People, organization: OrganizationId) -> bool {
-        let Some(session) = &self.session else {
-            return false;
-        };
-        self.proofs.retain(|proof| !matches!(proof, Proof::SignedIn(_)));
-        let identity = people.identity(organization, session, wall_clock());
-        let found = identity.is_some();
-        self.proofs.extend(identity.map(Proof::SignedIn));
+        let now = wall_clock();
+        let (mut person, mut program) = (None, None);
+        if let Some(session) = &self.session {
+            self.proofs.retain(|proof| !matches!(proof, Proof::SignedIn(_)));
+            person = people.identity(organization, session, now).map(Proof::SignedIn);
+        }
+        if let Some(hash) = &self.service_token {
+            let is_token = |proof: &Proof| matches!(proof, Proof::ServiceToken { .. });
+            self.proofs.retain(|proof| !is_token(proof));
+            program = people
+                .service_token(organization, hash, now)
+                .map(Proof::service_token);
+        }
+        let found = person.is_some() || program.is_some();
+        self.proofs.extend(person.into_iter().chain(program));
         found
     }
 
@@ -360,6 +370,7 @@ mod tests {
             proofs,
             password_hash: hash.map(str::to_owned),
             session: None,
+            service_token: None,
         }
     }
 

@@ -104,8 +104,8 @@ impl RouteTable {
         for service in plan.services() {
             table.add(service, &policies);
         }
-        // Sessions end, too.
-        table.depends_on_time |= !table.people.is_empty();
+        // Sessions and tokens end, too.
+        table.depends_on_time |= table.people.depends_on_time();
         table
     }
 

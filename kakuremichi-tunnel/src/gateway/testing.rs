@@ -153,6 +153,7 @@ pub(crate) fn lease() -> (Lease, Rc<OpenFlows>) {
         proofs: Vec::new(),
         password_hash: None,
         session: None,
+        service_token: None,
     };
     (flows.lease(facts), flows)
 }

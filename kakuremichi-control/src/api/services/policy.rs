@@ -13,8 +13,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    api::problem::Problem,
-    service::{AccessDraft, FieldError, MethodDraft, PasswordDraft, PolicyDraft, UserDraft},
+    api::{
+        problem::Problem,
+        text::{Named, ServiceTokenText},
+    },
+    service::{AccessDraft, FieldError, MethodDraft, PasswordDraft, PolicyDraft, Reference, UserDraft},
     text::{Text, texts, untexts},
 };
 
@@ -53,6 +56,18 @@ pub(crate) enum MethodView {
     SignedIn,
     /// Whoever has signed in so, and meets this.
     SignedInAs(RequirementView),
+    /// A service token, which a program shows in `Authorization: Bearer` or `X-Kakuremichi-Service-Token`.
+    ServiceToken(ServiceTokensView),
+}
+
+/// Which service tokens.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ServiceTokensView {
+    /// These, by identifier or name; any of the organization's if none is given.
+    #[schema(value_type = Vec<String>)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tokens: Vec<ServiceTokenText>,
 }
 
 /// What somebody who signed in must be, too.
@@ -189,6 +204,10 @@ fn draft(method: &str, view: MethodView) -> Result<MethodDraft, Problem> {
     let basic = match view {
         MethodView::Basic(basic) => basic,
         MethodView::SignedIn => return Ok(MethodDraft::SignedIn(Requirement::default())),
+        MethodView::ServiceToken(view) => {
+            let tokens = view.tokens.into_iter().map(|token| token.0.0);
+            return Ok(MethodDraft::ServiceToken(tokens.collect()));
+        }
         MethodView::SignedInAs(requirement) => {
             return Ok(MethodDraft::SignedIn(Requirement {
                 roles: untexts(requirement.roles),
@@ -267,6 +286,12 @@ impl From<&Method> for MethodView {
                 roles: texts(&requirement.roles),
                 groups: requirement.groups.clone(),
                 strength: requirement.strength.into(),
+            }),
+            Method::ServiceToken { tokens } => Self::ServiceToken(ServiceTokensView {
+                tokens: tokens
+                    .iter()
+                    .map(|id| ServiceTokenText(Named(Reference::Id(*id))))
+                    .collect(),
             }),
             Method::Basic { users } => {
                 let users = users.iter().map(|user| UserView {

@@ -6,10 +6,13 @@ use data_encoding::{BASE64, HEXLOWER};
 use kakuremichi_core::{
     auth::Principal,
     email::EmailAddress,
-    id::{GroupId, InvitationId, MemberId, OrganizationId, PasskeyId, ProviderId, RoleId, SessionId, UserId},
+    id::{
+        GroupId, InvitationId, MemberId, OrganizationId, PasskeyId, ProviderId, RoleId, ServiceTokenId,
+        SessionId, UserId,
+    },
     model::{
         EndedSession, Group, Invitation, LinkedIdentity, MailedSecret, Member, Passkey, Permission,
-        Permissions, PersonName, Session, SignIn, Totp, User, UserRole,
+        Permissions, PersonName, ServiceToken, Session, SignIn, Totp, User, UserRole,
     },
     name::Label,
     time::Timestamp,
@@ -521,6 +524,43 @@ impl From<SessionDocument> for Session {
             user_agent: document.user_agent,
             created: Timestamp::from_millis(document.created),
             expires: Timestamp::from_millis(document.expires),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct ServiceTokenDocument {
+    id: Text<ServiceTokenId>,
+    organization: Text<OrganizationId>,
+    name: Text<Label>,
+    secret_hash: Hash,
+    expires: Option<i64>,
+    created: i64,
+}
+
+impl From<&ServiceToken> for ServiceTokenDocument {
+    fn from(token: &ServiceToken) -> Self {
+        Self {
+            id: Text(token.id),
+            organization: Text(token.organization),
+            name: Text(token.name.clone()),
+            secret_hash: Hash(token.secret_hash),
+            expires: token.expires.map(Timestamp::as_millis),
+            created: token.created.as_millis(),
+        }
+    }
+}
+
+impl From<ServiceTokenDocument> for ServiceToken {
+    fn from(document: ServiceTokenDocument) -> Self {
+        Self {
+            id: document.id.0,
+            organization: document.organization.0,
+            name: document.name.0,
+            secret_hash: document.secret_hash.0,
+            expires: document.expires.map(Timestamp::from_millis),
+            created: Timestamp::from_millis(document.created),
         }
     }
 }

@@ -4,7 +4,7 @@ mod condition;
 
 use kakuremichi_core::{
     auth::Strength,
-    id::PolicyId,
+    id::{PolicyId, ServiceTokenId},
     name::Label,
     policy::{Access, BasicUser, Effect, Method, Policy, Requirement, Rule},
 };
@@ -56,6 +56,7 @@ pub(in crate::store) enum MethodDocument {
     Basic(Vec<UserDocument>),
     SignedIn,
     SignedInAs(RequirementDocument),
+    ServiceToken(Vec<Text<ServiceTokenId>>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -168,6 +169,7 @@ impl From<&Method> for MethodDocument {
                 groups: requirement.groups.clone(),
                 strength: requirement.strength.into(),
             }),
+            Method::ServiceToken { tokens } => Self::ServiceToken(texts(tokens)),
         }
     }
 }
@@ -183,6 +185,9 @@ impl From<MethodDocument> for Method {
                 users: users.into_iter().map(user).collect(),
             },
             MethodDocument::SignedIn => Self::signed_in(),
+            MethodDocument::ServiceToken(tokens) => Self::ServiceToken {
+                tokens: untexts(tokens),
+            },
             MethodDocument::SignedInAs(requirement) => Self::SignedIn(Requirement {
                 roles: untexts(requirement.roles),
                 groups: requirement.groups,

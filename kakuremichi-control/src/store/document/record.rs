@@ -7,7 +7,7 @@ use kakuremichi_core::{
     key::{IdentityKey, WireGuardKey},
     model::{
         ApiKey, Channel, EnrolmentToken, Group, IdentityProvider, Invitation, Member, Node, Organization,
-        Permissions, Role, Service, Session, Site, User, UserRole,
+        Permissions, Role, Service, ServiceToken, Session, Site, User, UserRole,
     },
     name::Label,
     net::{Cidr, Endpoint},
@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     AccessDocument, AccountPolicyDocument, ChannelDocument, GroupDocument, IdentityProviderDocument,
     InvitationDocument, KindDocument, LifetimeDocument, MemberDocument, NodeDocument, PendingDocument,
-    PermissionsDocument, PolicyDocument, RuleDocument, ScopeDocument, SessionDocument, UserDocument,
-    UserRoleDocument,
+    PermissionsDocument, PolicyDocument, RuleDocument, ScopeDocument, ServiceTokenDocument, SessionDocument,
+    UserDocument, UserRoleDocument,
 };
 use crate::text::{LabelsText, Text, texts, untexts};
 
@@ -129,6 +129,7 @@ enum RecordDocument {
     Session(SessionDocument),
     IdentityProvider(IdentityProviderDocument),
     Channel(ChannelDocument),
+    ServiceToken(ServiceTokenDocument),
     Policy {
         id: Text<PolicyId>,
         organization: Text<OrganizationId>,
@@ -223,6 +224,7 @@ impl From<&StoreRecord> for RecordDocument {
             StoreRecord::Session(session) => Self::Session(session.into()),
             StoreRecord::IdentityProvider(provider) => Self::IdentityProvider(provider.into()),
             StoreRecord::Channel(channel) => Self::Channel(channel.into()),
+            StoreRecord::ServiceToken(token) => Self::ServiceToken(token.into()),
             StoreRecord::Policy(policy) => Self::Policy {
                 id: Text(policy.id),
                 organization: Text(policy.organization),
@@ -378,6 +380,7 @@ impl From<RecordDocument> for StoreRecord {
             RecordDocument::Session(document) => Session::from(document).into(),
             RecordDocument::IdentityProvider(document) => IdentityProvider::from(document).into(),
             RecordDocument::Channel(document) => Channel::from(document).into(),
+            RecordDocument::ServiceToken(document) => ServiceToken::from(document).into(),
             RecordDocument::Policy {
                 id,
                 organization,
@@ -406,7 +409,7 @@ mod tests {
 
     #[test]
     fn every_record_has_a_text() {
-        let records: [StoreRecord; 16] = [
+        let records: [StoreRecord; 17] = [
             sample::organization(0).into(),
             sample::agent(0, 1).into(),
             sample::gateway(0, 1).into(),
@@ -423,6 +426,7 @@ mod tests {
             sample::session(1, 1).into(),
             sample::shared_policy(0, 1).into(),
             sample::shared_policy(0, 2).into(),
+            sample::service_token(0, 2).into(),
         ];
         for record in records {
             let text = record_to_json(&record).unwrap();

@@ -1,16 +1,16 @@
-//! People, their roles and their sessions, and channels: each kind in a table of its own, and each record whole in one column.
+//! People, their roles and their sessions, channels and service tokens: each kind in a table of its own, and each record whole in one column.
 //!
 //! What they are found by stands beside it: the identifier, the organization, the owner; unique values are in a
 //! table of theirs. Nothing else about them is ever asked of the database.
 
 use kakuremichi_core::{
-    model::{Channel, Group, IdentityProvider, Invitation, Member, Session, User, UserRole},
+    model::{Channel, Group, IdentityProvider, Invitation, Member, ServiceToken, Session, User, UserRole},
     store::StoreRecord,
 };
 
 use crate::store::document::{
     ChannelDocument, GroupDocument, IdentityProviderDocument, InvitationDocument, MemberDocument,
-    SessionDocument, UserDocument, UserRoleDocument,
+    ServiceTokenDocument, SessionDocument, UserDocument, UserRoleDocument,
 };
 
 macro_rules! tables {
@@ -76,4 +76,5 @@ tables! {
     session "session" Session, SessionDocument;
     identity_provider "identity_provider" IdentityProvider, IdentityProviderDocument;
     channel "channel" Channel, ChannelDocument;
+    service_token "service_token" ServiceToken, ServiceTokenDocument;
 }

@@ -159,7 +159,9 @@ pub(super) fn method() -> impl Strategy<Value = Method> {
             strength,
         })
     });
-    prop_oneof![basic, Just(Method::signed_in()), signed_in]
+    let tokens = prop::collection::vec(service_token(), 0..3);
+    let tokens = tokens.prop_map(|tokens| Method::ServiceToken { tokens });
+    prop_oneof![basic, Just(Method::signed_in()), signed_in, tokens]
 }
 
 pub(super) fn access() -> impl Strategy<Value = Access> {
@@ -180,7 +182,12 @@ fn proof() -> impl Strategy<Value = Proof> {
         service: if here { SERVICE } else { OTHER },
         principal: Principal::new("basic", name),
     });
-    prop_oneof![basic, identity().prop_map(Proof::SignedIn)]
+    let token = service_token().prop_map(Proof::service_token);
+    prop_oneof![basic, identity().prop_map(Proof::SignedIn), token]
+}
+
+fn service_token() -> impl Strategy<Value = ServiceTokenId> {
+    (1..3u8).prop_map(|n| ServiceTokenId::from_bytes([n; 16]))
 }
 
 pub(super) fn identity() -> impl Strategy<Value = Identity> {

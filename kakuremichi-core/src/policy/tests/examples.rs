@@ -179,6 +179,7 @@ fn a_method_asks_for_roles_groups_and_strength() {
     let policy = policy(Vec::new(), Access::AnyOf(vec![Method::SignedIn(requirement)]));
     let try_as = |identity| told(&policy, &signed_in("/", identity));
     let asked = Challenge {
+        service_token: false,
         basic: false,
         signed_in: true,
         strength: Strength::TwoFactors,
@@ -325,4 +326,43 @@ fn an_explanation_names_the_part_that_decided() {
             rule: "abroad".parse().unwrap()
         }
     );
+}
+
+/// A program's token opens what it is named for, and nothing that is for people.
+#[test]
+fn a_service_token_is_no_person() {
+    let token = |n| ServiceTokenId::from_bytes([n; 16]);
+    let methods = |tokens: Vec<ServiceTokenId>| Access::AnyOf(vec![Method::ServiceToken { tokens }]);
+    let told = |access: Access, proofs: Vec<Proof>| {
+        let policy = policy(Vec::new(), access);
+        let visitor = Visitor {
+            proofs,
+            ..visitor("/")
+        };
+        told(&policy, &visitor)
+    };
+    let shown = || vec![Proof::service_token(token(1))];
+    for access in [methods(Vec::new()), methods(vec![token(2), token(1)])] {
+        assert!(
+            matches!(told(access.clone(), shown()), Told::Permit { principal: Some(who), .. }
+            if who.authority() == Proof::SERVICE_TOKEN)
+        );
+        assert!(matches!(
+            told(access, Vec::new()),
+            Told::Challenge(Challenge {
+                service_token: true,
+                signed_in: false,
+                ..
+            })
+        ));
+    }
+    assert!(matches!(
+        told(methods(vec![token(2)]), shown()),
+        Told::Deny(Denial::Unqualified)
+    ));
+    let people = Access::AnyOf(vec![Method::signed_in()]);
+    assert!(matches!(
+        told(people, shown()),
+        Told::Challenge(Challenge { signed_in: true, .. })
+    ));
 }

@@ -75,21 +75,27 @@ fn asked_by_rules(wanted: &[Missing], access: &Access) -> Option<Challenge> {
         .methods()
         .iter()
         .any(|method| matches!(method, Method::SignedIn(_)));
-    let challenge = |basic, signed_in| Challenge {
+    let token_offered = access.methods().iter().any(is_token);
+    let challenge = |basic, signed_in, service_token| Challenge {
         basic,
         signed_in,
+        service_token,
         strength: Strength::OneFactor,
     };
     if wanted.contains(&Missing::SignIn) {
-        Some(challenge(false, true))
+        Some(challenge(false, true, false))
     } else if wanted.contains(&Missing::Proof) {
-        Some(match (basic_offered, sign_in_offered) {
-            (false, _) => challenge(false, true),
-            (true, offered) => challenge(true, offered),
+        Some(match (basic_offered, token_offered, sign_in_offered) {
+            (false, false, _) => challenge(false, true, false),
+            (basic, token, offered) => challenge(basic, offered, token),
         })
     } else {
         None
     }
+}
+
+fn is_token(method: &Method) -> bool {
+    matches!(method, Method::ServiceToken { .. })
 }
 
 /// The proof that answers a method, if there is one.
@@ -101,6 +107,9 @@ fn given<'a>(method: &Method, visitor: &'a Visitor) -> Option<&'a Proof> {
         }
         (Method::SignedIn(requirement), Proof::SignedIn(identity)) => {
             belongs(requirement, identity) && identity.strength() >= requirement.strength
+        }
+        (Method::ServiceToken { tokens }, Proof::ServiceToken { token, .. }) => {
+            tokens.is_empty() || tokens.iter().filter(|named| *named == token).count() > 0
         }
         _ => false,
     })
@@ -116,8 +125,13 @@ fn belongs(requirement: &Requirement, identity: &Identity) -> bool {
 
 /// Whether a visitor who has not answered a method still could.
 fn could(method: &Method, visitor: &Visitor) -> bool {
-    let Method::SignedIn(requirement) = method else {
-        return true;
+    let requirement = match method {
+        Method::Basic { .. } => return true,
+        Method::ServiceToken { .. } => {
+            let mut proofs = visitor.proofs.iter();
+            return !proofs.any(|proof| matches!(proof, Proof::ServiceToken { .. }));
+        }
+        Method::SignedIn(requirement) => requirement,
     };
     let identities: Vec<_> = identities(visitor).collect();
     identities.is_empty() || identities.iter().any(|identity| belongs(requirement, identity))
@@ -126,7 +140,7 @@ fn could(method: &Method, visitor: &Visitor) -> bool {
 fn identities(visitor: &Visitor) -> impl Iterator<Item = &Identity> {
     visitor.proofs.iter().filter_map(|proof| match proof {
         Proof::SignedIn(identity) => Some(identity),
-        Proof::Basic { .. } => None,
+        Proof::Basic { .. } | Proof::ServiceToken { .. } => None,
     })
 }
 
@@ -179,12 +193,13 @@ fn ask(
     }
     let mut strengths = open.iter().filter_map(|method| match method {
         Method::SignedIn(requirement) => Some(requirement.strength),
-        Method::Basic { .. } => None,
+        Method::Basic { .. } | Method::ServiceToken { .. } => None,
     });
     let strength = pick(&mut strengths);
     let by_methods = (!open.is_empty()).then(|| Challenge {
         basic: open.iter().any(|method| matches!(method, Method::Basic { .. })),
         signed_in: strength.is_some(),
+        service_token: open.iter().any(|method| is_token(method)),
         strength: strength.unwrap_or_default(),
     });
     match (by_methods, by_rules) {
@@ -193,6 +208,7 @@ fn ask(
         (Some(methods), Some(rules)) => Told::Challenge(Challenge {
             basic: methods.basic || rules.basic,
             signed_in: methods.signed_in || rules.signed_in,
+            service_token: methods.service_token || rules.service_token,
             // A rule asks for no strength.
             strength: if rules.signed_in {
                 Strength::OneFactor

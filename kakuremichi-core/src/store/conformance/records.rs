@@ -17,7 +17,7 @@ pub async fn overlay_is_made_once(store: &dyn Store) {
     assert_eq!(store.overlay(second).await.expect("works"), first);
 }
 
-fn one_of_each() -> [StoreRecord; 20] {
+fn one_of_each() -> [StoreRecord; 21] {
     [
         sample::organization(0).into(),
         sample::agent(0, 1).into(),
@@ -39,6 +39,7 @@ fn one_of_each() -> [StoreRecord; 20] {
         sample::identity_provider(None, 2).into(),
         sample::channel(0, 1).into(),
         sample::channel(0, 2).into(),
+        sample::service_token(0, 1).into(),
     ]
 }
 

@@ -7,16 +7,16 @@ use crate::{
     auth::{Principal, Strength},
     id::{
         AgentId, ApiKeyId, ChannelId, GatewayId, GroupId, InvitationId, MemberId, NodeId, OrganizationId,
-        PasskeyId, PolicyId, ProviderId, RoleId, RouteId, ServiceId, SessionId, SiteId, TargetId, TokenId,
-        UserId,
+        PasskeyId, PolicyId, ProviderId, RoleId, RouteId, ServiceId, ServiceTokenId, SessionId, SiteId,
+        TargetId, TokenId, UserId,
     },
     key::{IdentityKey, SigningKey, WireGuardKey},
     model::{
         AccountPolicy, ApiKey, Channel, ChannelTarget, ClaimNames, DeclareScope, EndedSession,
         EnrolmentToken, Group, Health, HealthCheck, IdentityProvider, Invitation, Labels, Lifetime,
         LinkedIdentity, MailedSecret, Member, Node, NodeKind, Organization, Passkey, Permission, Permissions,
-        Pool, ProviderProtocol, Role, Route, Service, ServiceKind, Session, SignIn, Site, Target,
-        TargetAddress, TargetPlace, TargetScheme, Totp, User, UserRole, VirtualPort, parse_label,
+        Pool, ProviderProtocol, Role, Route, Service, ServiceKind, ServiceToken, Session, SignIn, Site,
+        Target, TargetAddress, TargetPlace, TargetScheme, Totp, User, UserRole, VirtualPort, parse_label,
     },
     name::{Hostname, Label},
     net::{Cidr, Endpoint},
@@ -214,6 +214,19 @@ pub fn api_key(organization: u8, n: u8) -> ApiKey {
             .with(Permission::ServicesWrite),
         maker: Some(user(n).id),
         expires: None,
+        created: NOW,
+    }
+}
+
+/// A service token of [`organization`]`(organization)`.
+#[must_use]
+pub fn service_token(organization: u8, n: u8) -> ServiceToken {
+    ServiceToken {
+        id: ServiceTokenId::from_bytes(bytes(n)),
+        organization: OrganizationId::from_bytes(bytes(organization)),
+        name: label(&format!("service-token-{n}")),
+        secret_hash: [n; 32],
+        expires: n.is_multiple_of(2).then_some(NOW),
         created: NOW,
     }
 }
@@ -564,6 +577,9 @@ pub fn policy() -> Policy {
                 groups: vec!["Ops".to_owned()],
                 strength: Strength::TwoFactors,
             }),
+            Method::ServiceToken {
+                tokens: vec![ServiceTokenId::from_bytes(bytes(1))],
+            },
         ]),
     }
 }

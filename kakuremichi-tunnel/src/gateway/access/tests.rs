@@ -7,6 +7,8 @@ use data_encoding::BASE64;
 use http::{HeaderValue, header};
 use kakuremichi_core::{
     auth::{AuthenticationError, AuthorizationError},
+    id::ServiceTokenId,
+    plan::{GatewayPlan, GatewayRecord, GatewayServiceToken, Revision},
     policy::{Access, Condition, Effect, HeaderTest, Method, Policy, Rule},
 };
 
@@ -317,5 +319,58 @@ fn a_judgement_has_a_deadline_and_there_are_only_so_many_at_once() {
             assert!(matches!(verdict, Verdict::Denied(_)), "{verdict:?}");
         }
         assert_eq!(objects.counters.judgements_failed.get(), 2);
+    });
+}
+
+#[test]
+fn a_service_token_lets_in_is_not_passed_on_and_wrong_ones_are_throttled() {
+    local(async {
+        let control = control(Hooks::default());
+        let token = ServiceTokenText::new(Secret::new([7; 32]));
+        let policy = Policy {
+            rules: Vec::new(),
+            access: Access::AnyOf(vec![Method::ServiceToken { tokens: Vec::new() }]),
+        };
+        let service = http_service(1, "h.example", policy, Vec::new());
+        let planned = GatewayRecord::ServiceToken(GatewayServiceToken {
+            id: ServiceTokenId::from_bytes([9; 16]),
+            organization: service.organization,
+            secret_hash: token.secret_hash(),
+            expires: None,
+        });
+        let people = People::new(&GatewayPlan::new(Revision(1), [planned]));
+        let matched = matched(service, "h.example", "/x");
+        let request = CanonicalRequest::parse("GET", "h.example", "/x").unwrap();
+        let decide = async |headers: &HeaderMap| {
+            control
+                .decide(VISITOR, headers, &request, (&people, &matched))
+                .await
+        };
+        let none = HeaderMap::new();
+        assert!(matches!(
+            decide(&none).await,
+            Verdict::Challenged(Challenge {
+                service_token: true,
+                ..
+            })
+        ));
+        let good = shows(&format!("Bearer {}", token.to_text().expose()));
+        let Verdict::Admitted(admission) = decide(&good).await else {
+            panic!("not admitted")
+        };
+        assert!(admission.authorization_used);
+        let who = admission.permit.principal().unwrap();
+        assert_eq!(who.authority(), Proof::SERVICE_TOKEN);
+        let wrong = ServiceTokenText::new(Secret::new([8; 32]));
+        let wrong = shows(&format!("Bearer {}", wrong.to_text().expose()));
+        let mut throttled = false;
+        for _ in 0..100 {
+            throttled |= matches!(decide(&wrong).await, Verdict::Throttled(_));
+        }
+        assert!(throttled);
+        assert!(
+            matches!(decide(&good).await, Verdict::Admitted(_)),
+            "who is known is not held up by what others guess"
+        );
     });
 }

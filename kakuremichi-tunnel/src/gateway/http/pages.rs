@@ -20,6 +20,8 @@ pub(crate) enum Problem {
     Unauthenticated {
         /// HTTP Basic is one of the ways.
         basic: bool,
+        /// A service token is one of the ways.
+        bearer: bool,
     },
     /// Too many wrong credentials came from the visitor's address.
     TooManyAttempts {
@@ -186,14 +188,17 @@ pub(crate) fn page(problem: Problem, head: bool, request: &HeaderMap, request_id
     if let Some(seconds) = problem.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if matches!(problem, Problem::Unauthenticated { basic: true }) {
-        let challenge = HeaderValue::from_static("Basic realm=\"kakuremichi\", charset=\"UTF-8\"");
-        headers.insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    // A proof that cannot be given in a header field has no scheme of its own (RFC 9110, section 11.6.1 wants one).
-    if matches!(problem, Problem::Unauthenticated { basic: false }) {
-        let challenge = HeaderValue::from_static("Kakuremichi-Sign-In");
-        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    if let Problem::Unauthenticated { basic, bearer } = problem {
+        let schemes = [
+            (basic, "Basic realm=\"kakuremichi\", charset=\"UTF-8\""),
+            (bearer, "Bearer realm=\"kakuremichi\""),
+            // A proof that cannot be given in a header field has no scheme of its own (RFC 9110, section 11.6.1 wants
+            // one).
+            (!(basic || bearer), "Kakuremichi-Sign-In"),
+        ];
+        for (_, scheme) in schemes.into_iter().filter(|(offered, _)| *offered) {
+            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+        }
     }
     // How a request that cannot be understood ends is not certain, so nothing may follow it.
     if problem == Problem::BadRequest {
@@ -318,7 +323,10 @@ mod tests {
         Problem::NoService,
         Problem::NoRoute,
         Problem::Denied,
-        Problem::Unauthenticated { basic: true },
+        Problem::Unauthenticated {
+            basic: true,
+            bearer: false,
+        },
         Problem::TooManyAttempts { retry_after: 7 },
         Problem::Overloaded,
         Problem::Offline,
@@ -379,9 +387,25 @@ mod tests {
     #[test]
     fn only_where_basic_is_a_way_it_is_asked_for() {
         let none = HeaderMap::new();
-        let asks = page(Problem::Unauthenticated { basic: true }, false, &none, "x");
+        let asks = page(
+            Problem::Unauthenticated {
+                basic: true,
+                bearer: false,
+            },
+            false,
+            &none,
+            "x",
+        );
         assert!(asks.headers().contains_key(header::WWW_AUTHENTICATE));
-        let other = page(Problem::Unauthenticated { basic: false }, false, &none, "x");
+        let other = page(
+            Problem::Unauthenticated {
+                basic: false,
+                bearer: false,
+            },
+            false,
+            &none,
+            "x",
+        );
         assert_eq!(other.headers()[header::WWW_AUTHENTICATE], "Kakuremichi-Sign-In");
         assert_eq!(
             page(Problem::TooManyAttempts { retry_after: 7 }, false, &none, "x").headers()["retry-after"],

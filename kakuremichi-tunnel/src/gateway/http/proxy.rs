@@ -190,6 +190,7 @@ async fn route<U: Upstream>(
             }
             return Err(Problem::Unauthenticated {
                 basic: challenge.basic,
+                bearer: challenge.service_token,
             });
         }
         Verdict::Denied(denial) => {

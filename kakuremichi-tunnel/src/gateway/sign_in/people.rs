@@ -1,17 +1,17 @@
-//! Who people are, and whose word counts for it, as the plan says.
+//! Who people and programs are, and whose word counts for it, as the plan says.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kakuremichi_core::{
     auth::{Identity, Principal},
-    id::{GatewayId, OrganizationId, UserId},
+    id::{GatewayId, OrganizationId, ServiceTokenId, UserId},
     key::SigningKey,
     name::Hostname,
-    plan::{GatewayMember, GatewayPlan, GatewaySignIn},
+    plan::{GatewayMember, GatewayPlan, GatewayServiceToken, GatewaySignIn},
     time::Timestamp,
 };
 use kakuremichi_proto::{
-    identity::sha256,
+    identity::{constant_time_eq, sha256},
     sign_in::{GatewaySession, SignedError},
 };
 use rustc_hash::FxHashMap;
@@ -23,13 +23,15 @@ const USER: &str = "user";
 /// Verified sessions that are kept, so that a request costs no signature. Beyond, all are verified again.
 const VERIFIED: usize = 16_384;
 
-/// What a plan says about people. Like the table that it is in, it never changes.
+/// What a plan says about people and programs. Like the table that it is in, it never changes.
 #[derive(Debug, Default)]
 pub(crate) struct People {
     sign_in: Option<GatewaySignIn>,
     own: Vec<SigningKey>,
     signers: Vec<SigningKey>,
     members: FxHashMap<(OrganizationId, UserId), GatewayMember>,
+    /// By the hash of the secret.
+    service_tokens: FxHashMap<[u8; 32], GatewayServiceToken>,
     /// By the hash of the cookie's value.
     verified: Mutex<FxHashMap<[u8; 32], Arc<GatewaySession>>>,
 }
@@ -52,6 +54,8 @@ impl People {
         people.members = members
             .map(|member| ((member.organization, member.user), member))
             .collect();
+        let tokens = plan.service_tokens().cloned();
+        people.service_tokens = tokens.map(|token| (token.secret_hash, token)).collect();
         people
     }
 
@@ -65,9 +69,30 @@ impl People {
         &self.own
     }
 
-    /// Whether anybody can have signed in: sessions end, without another plan.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.members.is_empty()
+    /// Whether a session or a service token can end, without another plan.
+    pub(crate) fn depends_on_time(&self) -> bool {
+        let mut tokens = self.service_tokens.values();
+        !self.members.is_empty() || tokens.any(|token| token.expires.is_some())
+    }
+
+    /// Whether there is a service token with this hash, of whichever organization, perhaps one that is over.
+    pub(crate) fn knows_service_token(&self, hash: &[u8; 32]) -> bool {
+        let known = self.service_tokens.get(hash);
+        known.is_some_and(|token| constant_time_eq(&token.secret_hash, hash))
+    }
+
+    /// Which service token of an organization has this hash and is good now.
+    pub(crate) fn service_token(
+        &self,
+        organization: OrganizationId,
+        hash: &[u8; 32],
+        now: Timestamp,
+    ) -> Option<ServiceTokenId> {
+        let token = self.service_tokens.get(hash)?;
+        let good = token.organization == organization
+            && constant_time_eq(&token.secret_hash, hash)
+            && token.expires.is_none_or(|expires| now < expires);
+        good.then_some(token.id)
     }
 
     /// The session of this text, if it was verified under this plan, and is good at `host` now.
@@ -199,6 +224,44 @@ mod tests {
         let mut all = member();
         all.tickets_since = Timestamp::from_millis(NOW.as_millis() + 1);
         assert_eq!(identity(Some(all), ORGANIZATION, NOW), None);
+    }
+
+    #[test]
+    fn a_service_token_is_of_one_organization_and_ends() {
+        let token = GatewayServiceToken {
+            id: ServiceTokenId::from_bytes([7; 16]),
+            organization: ORGANIZATION,
+            secret_hash: [5; 32],
+            expires: Some(NOW),
+        };
+        let people = |token: GatewayServiceToken| {
+            People::new(&GatewayPlan::new(
+                Revision(1),
+                [GatewayRecord::ServiceToken(token)],
+            ))
+        };
+        let with = people(token.clone());
+        let before = Timestamp::from_millis(NOW.as_millis() - 1);
+        assert_eq!(with.service_token(ORGANIZATION, &[5; 32], before), Some(token.id));
+        assert_eq!(
+            with.service_token(ORGANIZATION, &[5; 32], NOW),
+            None,
+            "it is over"
+        );
+        assert!(with.depends_on_time() && with.knows_service_token(&[5; 32]));
+        let other = OrganizationId::from_bytes([8; 16]);
+        assert_eq!(
+            with.service_token(other, &[5; 32], before),
+            None,
+            "another tenant's"
+        );
+        assert!(!with.knows_service_token(&[6; 32]));
+        let endless = people(GatewayServiceToken {
+            expires: None,
+            ..token.clone()
+        });
+        assert_eq!(endless.service_token(ORGANIZATION, &[5; 32], NOW), Some(token.id));
+        assert!(!endless.depends_on_time());
     }
 
     #[test]
