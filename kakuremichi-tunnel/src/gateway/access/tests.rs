@@ -332,14 +332,14 @@ fn a_service_token_lets_in_is_not_passed_on_and_wrong_ones_are_throttled() {
             access: Access::AnyOf(vec![Method::ServiceToken { tokens: Vec::new() }]),
         };
         let service = http_service(1, "h.example", policy, Vec::new());
+        let matched = matched(service, "h.example", "/x");
         let planned = GatewayRecord::ServiceToken(GatewayServiceToken {
             id: ServiceTokenId::from_bytes([9; 16]),
-            organization: service.organization,
+            organization: matched.service.organization,
             secret_hash: token.secret_hash(),
             expires: None,
         });
         let people = People::new(&GatewayPlan::new(Revision(1), [planned]));
-        let matched = matched(service, "h.example", "/x");
         let request = CanonicalRequest::parse("GET", "h.example", "/x").unwrap();
         let decide = async |headers: &HeaderMap| {
             control
