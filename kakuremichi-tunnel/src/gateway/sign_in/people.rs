@@ -32,6 +32,8 @@ pub(crate) struct People {
     members: FxHashMap<(OrganizationId, UserId), GatewayMember>,
     /// By the hash of the secret.
     service_tokens: FxHashMap<[u8; 32], GatewayServiceToken>,
+    /// One of the service tokens ends at some time.
+    tokens_end: bool,
     /// By the hash of the cookie's value.
     verified: Mutex<FxHashMap<[u8; 32], Arc<GatewaySession>>>,
 }
@@ -54,6 +56,7 @@ impl People {
         people.members = members
             .map(|member| ((member.organization, member.user), member))
             .collect();
+        people.tokens_end = plan.service_tokens().any(|token| token.expires.is_some());
         let tokens = plan.service_tokens().cloned();
         people.service_tokens = tokens.map(|token| (token.secret_hash, token)).collect();
         people
@@ -71,8 +74,7 @@ impl People {
 
     /// Whether a session or a service token can end, without another plan.
     pub(crate) fn depends_on_time(&self) -> bool {
-        let mut tokens = self.service_tokens.values();
-        !self.members.is_empty() || tokens.any(|token| token.expires.is_some())
+        !self.members.is_empty() || self.tokens_end
     }
 
     /// Whether there is a service token with this hash, of whichever organization, perhaps one that is over.
@@ -258,7 +260,7 @@ mod tests {
         assert!(!with.knows_service_token(&[6; 32]));
         let endless = people(GatewayServiceToken {
             expires: None,
-            ..token.clone()
+            ..token
         });
         assert_eq!(endless.service_token(ORGANIZATION, &[5; 32], NOW), Some(token.id));
         assert!(!endless.depends_on_time());
