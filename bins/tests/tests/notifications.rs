@@ -1,0 +1,152 @@
+//! What an organization is told of, through the real binaries.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use kakuremichi_tests::deployment::Control;
+use kakuremichi_tests::{Deployment, Hooks, Host, Postgres, component, wait};
+use serde_json::{Value, json};
+
+const HOOKS: &str = "hooks.test";
+/// After so many seconds a node is down.
+const GRACE: &str = "3";
+/// A node that is connected for so many seconds was seen: it is looked several times in the grace.
+const SEEN: Duration = Duration::from_secs(6);
+
+/// Starts a Control again that trusts the receiver, and soon takes a node for down.
+fn equip(control: &mut Control, authority: &Path, hooks: &Hooks, host: &Host) {
+    fs::write(authority, hooks.authority()).unwrap();
+    control.host().resolves(&[(HOOKS, host.address())]);
+    let program = control.process().program().clone();
+    let program = program.env("SSL_CERT_FILE", authority);
+    let program = program.args(["--private-webhooks", "--node-down-after", GRACE]);
+    control.kill();
+    *control.process() = program.start();
+    control.process().ready(Control::ADMIN);
+}
+
+/// What was told: which node, and what happened to it.
+fn told(hooks: &Hooks) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let events = hooks.events();
+    let told = events
+        .iter()
+        .map(|event| (text(&event["subject_name"]), text(&event["action"])));
+    told.collect()
+}
+
+fn event(node: &str, action: &str) -> (String, String) {
+    (node.to_owned(), action.to_owned())
+}
+
+/// Each of these nodes is connected, and stays so for a while.
+fn settled(control: &Control, nodes: &[&str]) {
+    let rest = control.rest();
+    for node in nodes {
+        let mut first: Option<(Value, Instant)> = None;
+        wait::until("the nodes settle", || {
+            let seen = rest.node(node);
+            let at = seen["connected_at"].clone();
+            if seen["connected"] != true {
+                first = None;
+                return None;
+            }
+            match &first {
+                Some((since, seen)) if *since == at => (seen.elapsed() >= SEEN).then_some(()),
+                _ => {
+                    first = Some((at, Instant::now()));
+                    None
+                }
+            }
+        });
+    }
+}
+
+fn make_channel(control: &Control, hooks: &Hooks) {
+    let channel = json!({"name": "hooks", "webhook": hooks.url(), "events": ["node."]});
+    let made = control.rest().create("notification-channels", &channel);
+    assert!(made["secret"].as_str().unwrap().starts_with("whsec_"));
+    let id = made["id"].as_str().unwrap();
+    let path = format!("notification-channels/{id}/test");
+    let tested = control.rest().try_send(Method::POST, &path, None).unwrap().json();
+    assert_eq!(tested["delivered"], true, "{tested}");
+}
+
+fn tells(hooks: &Hooks, expected: &[(String, String)]) {
+    wait::until("the event", || {
+        (told(hooks).len() >= expected.len()).then_some(())
+    });
+    assert_eq!(told(hooks), expected);
+}
+
+/// A node that goes down is told once; neither a node that comes back at once nor a Control that restarts is told.
+#[test]
+fn a_node_that_goes_down_is_told_and_a_restart_of_control_is_not() {
+    let Some(mut world) = Deployment::start() else {
+        return;
+    };
+    let host = world.network.host("hooks");
+    let mut hooks = Hooks::on(&host, HOOKS);
+    let authority = world.data("hooks.pem");
+    equip(&mut world.control, &authority, &hooks, &host);
+    make_channel(&world.control, &hooks);
+    let test = event("hooks", "notification_channel.test");
+    settled(&world.control, &["edge", "gateway-1"]);
+
+    world.control.kill();
+    world.control.start_again();
+    world.agent.kill();
+    world.agent.start_again();
+    settled(&world.control, &["edge", "gateway-1"]);
+
+    // The receiver is away when it happens, and learns of it still.
+    hooks.stop();
+    world.agent.kill();
+    let rest = world.control.rest();
+    wait::until("a delivery that fails", || {
+        let listed = rest.get("notification-channels");
+        let failures = listed["items"][0]["delivery"]["failures"].as_u64()?;
+        (failures > 0).then_some(())
+    });
+    hooks.start_again();
+    let down = event("edge", "node.down");
+    tells(&hooks, &[test.clone(), down.clone()]);
+    world.control.kill();
+    world.control.start_again();
+    world.agent.start_again();
+    tells(&hooks, &[test, down, event("edge", "node.up")]);
+}
+
+/// Of several instances one tells, and when it is killed, another one does.
+#[test]
+fn of_several_instances_one_tells() {
+    if !component::have(&[component::POSTGRESQL]) {
+        return;
+    }
+    let server = Postgres::start();
+    let Some((mut world, mut second)) = Deployment::with_two_controls(&server.database()) else {
+        return;
+    };
+    let host = world.network.host("hooks");
+    let hooks = Hooks::on(&host, HOOKS);
+    let authority = world.data("hooks.pem");
+    equip(&mut world.control, &authority, &hooks, &host);
+    equip(&mut second, &authority, &hooks, &host);
+    make_channel(&world.control, &hooks);
+    let test = event("hooks", "notification_channel.test");
+    settled(&world.control, &["edge", "gateway-1"]);
+    settled(&second, &["edge", "gateway-1"]);
+    world.agent.kill();
+    let down = event("edge", "node.down");
+    tells(&hooks, &[test.clone(), down.clone()]);
+    world.control.kill();
+    world.agent.start_again();
+    tells(&hooks, &[test, down, event("edge", "node.up")]);
+}
