@@ -42,6 +42,11 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let bytes = to_bytes(request.into_body(), MAX_BODY)
             .await
             .map_err(|_| Problem::body_too_large())?;
+        // serde takes an array of the fields for an object, too, and the document does not.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            let error = FieldError::new("body", "send a JSON object");
+            return Err(Problem::fields(vec![error]));
+        }
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let body = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let field = match error.path().to_string().as_str() {
