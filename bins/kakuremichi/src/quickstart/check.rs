@@ -25,7 +25,9 @@ const ONE_LOOK: Duration = Duration::from_secs(10);
 /// The most bytes of an answer that are read. A page of the gateway's own is shorter.
 const PAGE: usize = 4096;
 /// What the gateway answers by itself as long as something is not in place.
-const NOT_YET: [Code; 4] = [
+const NOT_YET: [Code; 5] = [
+    // A request that was under way when the service of an earlier start went.
+    Code::DENIED,
     Code::NO_SERVICE,
     Code::NO_ROUTE,
     Code::AGENT_OFFLINE,
