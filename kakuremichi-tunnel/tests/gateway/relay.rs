@@ -257,7 +257,7 @@ async fn a_sibling_passes_on_over_tls_streams_too() {
 #[tokio::test]
 async fn a_session_goes_through_the_gateway_that_has_the_lane() {
     for lane in [LanePreference::WireGuard, LanePreference::Tls] {
-        let port = udp::free_port().await;
+        let port = free_port().await;
         let services = [Published::udp(2, port, udp::echoing().await)];
         let mut pair = Pair::with(&services, lane).await;
         let visitor = udp::visitor(port).await;
@@ -282,7 +282,7 @@ async fn a_session_goes_through_the_gateway_that_has_the_lane() {
 
 #[tokio::test]
 async fn a_session_ends_when_the_siblings_plan_has_its_service_no_more() {
-    let port = udp::free_port().await;
+    let port = free_port().await;
     let mut pair = Pair::start(&[Published::udp(2, port, udp::echoing().await)]).await;
     let visitor = udp::visitor(port).await;
     udp::is_echoed(&visitor, b"hello").await;
@@ -305,8 +305,8 @@ async fn a_session_ends_when_the_siblings_plan_has_its_service_no_more() {
 /// DESIGN, "Relay": a target that refuses is told through both gateways, and asked again.
 #[tokio::test]
 async fn a_refusal_comes_back_through_the_sibling() {
-    let port = udp::free_port().await;
-    let target = SocketAddr::from(([127, 0, 0, 1], udp::free_port().await));
+    let port = free_port().await;
+    let target = SocketAddr::from(([127, 0, 0, 1], free_port().await));
     let pair = Pair::start(&[Published::udp(2, port, target)]).await;
     let visitor = udp::visitor(port).await;
     soon(async {

@@ -567,8 +567,17 @@ pub(crate) async fn echoing() -> SocketAddr {
     address
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, for TCP and for UDP, and stays so: the system chooses ports above it, and no other test of
+/// this process is given it.
 pub(crate) async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap().port()
+    static GIVEN: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 100).unwrap() * 100;
+    loop {
+        let port = 20_000 + (first + GIVEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) % 10_000;
+        let tcp = TcpListener::bind(("127.0.0.1", port)).await;
+        let udp = tokio::net::UdpSocket::bind(("127.0.0.1", port)).await;
+        if tcp.is_ok() && udp.is_ok() {
+            return port;
+        }
+    }
 }

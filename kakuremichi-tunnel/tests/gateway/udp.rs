@@ -6,6 +6,7 @@ use kakuremichi_core::policy::{Condition, Effect, Policy, Rule};
 use kakuremichi_tunnel::gateway::{Limits, Timeouts};
 use tokio::{net::UdpSocket, time::timeout};
 
+pub(crate) use crate::scene::free_port;
 use crate::scene::{Published, Scene, soon};
 
 /// How long a datagram may take before it is sent again.
@@ -24,11 +25,6 @@ pub(crate) async fn echo(socket: UdpSocket) {
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         let _ = socket.send_to(&buffer[..length], from).await;
     }
-}
-
-pub(crate) async fn free_port() -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket.local_addr().unwrap().port()
 }
 
 /// A visitor of a port.
