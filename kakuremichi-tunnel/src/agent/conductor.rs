@@ -268,7 +268,8 @@ impl Conductor {
     }
 
     fn bind(&mut self) {
-        let (inlets, news) = self.exposures.bind(&self.plan);
+        let linked = matches!(*self.node.status.borrow(), LinkStatus::Up { .. });
+        let (inlets, news) = self.exposures.bind(&self.plan, linked);
         self.shared.set_inlets(inlets);
         self.tell(news);
     }
@@ -311,6 +312,8 @@ impl Conductor {
             _ => {}
         }
         self.give_up_on_wishes();
+        // Who waited for Control's answer has what the plan says, now that none may come.
+        self.bind();
         self.publish();
     }
 

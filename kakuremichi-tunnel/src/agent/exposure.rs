@@ -144,9 +144,10 @@ impl Exposures {
         )
     }
 
-    /// Finds the plan's targets for what is served in this process, and answers the wishes that the plan
-    /// fulfils: also without Control, when the plan came from the disk.
-    pub(super) fn bind(&mut self, plan: &AgentPlan) -> (BTreeMap<TargetId, Inlet>, Vec<News>) {
+    /// Finds the plan's targets for what is served in this process, and, without Control, answers the wishes that the
+    /// plan fulfils, which came from the disk. While there is a link, Control's own answer is waited for: what the plan
+    /// has can be what an earlier process declared, and about to go.
+    pub(super) fn bind(&mut self, plan: &AgentPlan, linked: bool) -> (BTreeMap<TargetId, Inlet>, Vec<News>) {
         let (mut inlets, mut news) = (BTreeMap::new(), Vec::new());
         for (name, entry) in &mut self.entries {
             let Some(service) = plan.services().find(|service| fits(service, &entry.declaration)) else {
@@ -169,7 +170,9 @@ impl Exposures {
                 (view.service, view.urls) = (Some(service.id), service.urls.clone());
                 changed
             });
-            news.extend(entry.publish(name));
+            if !linked {
+                news.extend(entry.publish(name));
+            }
         }
         (inlets, news)
     }

@@ -106,6 +106,32 @@ async fn a_service_of_the_plan_on_disk_is_exposed_with_control_away() {
     assert_eq!(listener.url(), "https://a.example:8443/");
 }
 
+/// What an earlier process declared, and its plan still has, is nothing that Control has agreed to now.
+#[tokio::test]
+async fn with_a_link_control_answers_and_not_the_plan() {
+    let temp = TempDir::new().unwrap();
+    let control = FakeControl::start().await;
+    let agent = agent(&control, temp.path()).await;
+    let mut connection = control.accept().await;
+    connection.welcome(node()).await;
+    connection.give(&full_plan()).await;
+    let asking = tokio::spawn({
+        let agent = agent.clone();
+        async move { agent.expose(Service::http("a.example").public()).await }
+    });
+    let (request, _) = connection.declare().await;
+    assert!(!asking.is_finished());
+    let accepted = DeclaredService {
+        service: service_id(8),
+        urls: vec!["https://a.example/".to_owned()],
+    };
+    connection.answer(request, Ok(accepted)).await;
+    let drive = tokio::spawn(async move { connection.event().await });
+    let listener = soon(asking).await.unwrap().unwrap();
+    assert_eq!(listener.service(), Some(service_id(8)));
+    drive.abort();
+}
+
 #[tokio::test]
 async fn a_refused_node_is_seen_by_everybody_who_waits() {
     let temp = TempDir::new().unwrap();
