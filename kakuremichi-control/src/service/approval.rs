@@ -8,7 +8,6 @@ use kakuremichi_core::{
     store::{MAX_PAGE, Mutation, Query, RecordKind, Stored, UniqueKey},
     time::Timestamp,
 };
-use tokio::time::sleep;
 
 use super::{Actor, ENCODED_NODE, UseCaseError, UseCases, now, random};
 
@@ -19,8 +18,6 @@ pub const PENDING_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub(super) const EXPIRY: &str = "pending-expiry";
 /// How often it looks for them.
 const LOOK: Duration = Duration::from_secs(10 * 60);
-/// The pause after the store failed.
-const RETRY: Duration = Duration::from_secs(60);
 
 impl UseCases {
     /// Lets a node in that waits for it: it has a plan, and is in those of others, from now on. Doing it again changes
@@ -113,26 +110,11 @@ impl UseCases {
 
 /// Forgets nodes that nobody answered, whenever this process has the lease.
 pub(crate) async fn expire_for_ever(use_cases: UseCases) {
-    let lease = use_cases.lease(EXPIRY);
-    loop {
-        let looked = async {
-            if lease.hold().await? {
-                use_cases.forget_unanswered(now()).await?;
-            }
-            Ok::<_, UseCaseError>(())
-        };
-        let pause = match looked.await {
-            Ok(()) => LOOK,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "nodes that nobody answered cannot be forgotten"
-                );
-                RETRY
-            }
-        };
-        sleep(pause).await;
-    }
+    let forget = || use_cases.forget_unanswered(now());
+    use_cases
+        .lease(EXPIRY)
+        .tend(LOOK, "nodes that nobody answered cannot be forgotten", forget)
+        .await;
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use kakuremichi_core::{
     store::{NodeUsage, Stored, UsageCounts, UsageGroup, UsageLevel, UsagePoint, UsageQuery, UsageReport},
     time::Timestamp,
 };
-use tokio::time::sleep;
 
 use super::{Actor, FieldError, UseCaseError, UseCases, now};
 
@@ -18,8 +17,6 @@ pub const MAX_USAGE_POINTS: usize = 10_000;
 pub(super) const RETENTION: &str = "usage-retention";
 /// How often old steps are forgotten.
 const FORGET: Duration = Duration::from_secs(60 * 60);
-/// The pause after the store failed.
-const RETRY: Duration = Duration::from_secs(60);
 
 /// Which usage over time somebody wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,24 +114,9 @@ impl UseCases {
 
 /// Forgets old steps, whenever this process has the lease.
 pub(crate) async fn forget_for_ever(use_cases: UseCases) {
-    let lease = use_cases.lease(RETENTION);
-    loop {
-        let forgotten = async {
-            if lease.hold().await? {
-                use_cases.forget_old_usage(now()).await?;
-            }
-            Ok::<_, UseCaseError>(())
-        };
-        let pause = match forgotten.await {
-            Ok(()) => FORGET,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "old usage cannot be forgotten"
-                );
-                RETRY
-            }
-        };
-        sleep(pause).await;
-    }
+    let forget = || use_cases.forget_old_usage(now());
+    use_cases
+        .lease(RETENTION)
+        .tend(FORGET, "old usage cannot be forgotten", forget)
+        .await;
 }

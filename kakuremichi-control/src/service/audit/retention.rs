@@ -17,7 +17,6 @@ use ring::{
     hkdf::{HKDF_SHA256, Salt},
     hmac,
 };
-use tokio::time::sleep;
 
 use crate::{
     lease::Lease,
@@ -30,8 +29,6 @@ pub(in crate::service) const LEASE: &str = "audit-retention";
 pub const MAX_HELD: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How often it is looked for what is too old.
 const PRUNE: Duration = Duration::from_secs(60 * 60);
-/// The pause after the store failed.
-const RETRY: Duration = Duration::from_secs(60);
 
 /// Proves where the audit starts, with a key that comes from Control's identity (HKDF-SHA256, RFC 5869), which is not
 /// in the database.
@@ -69,19 +66,8 @@ fn message(start: &AuditLink) -> Vec<u8> {
 /// Prunes what is older than `keep`, whenever this process has the lease.
 pub(crate) async fn prune_for_ever(use_cases: UseCases, keep: Duration) {
     let lease = use_cases.lease(LEASE);
-    loop {
-        let pause = match prune(&lease, &use_cases, keep).await {
-            Ok(()) => PRUNE,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the audit cannot be pruned"
-                );
-                RETRY
-            }
-        };
-        sleep(pause).await;
-    }
+    let prune = || prune(&lease, &use_cases, keep);
+    lease.tend(PRUNE, "the audit cannot be pruned", prune).await;
 }
 
 async fn prune(lease: &Lease, use_cases: &UseCases, keep: Duration) -> Result<(), UseCaseError> {
