@@ -139,8 +139,6 @@ pub(crate) struct NodeFilter {
     search: Option<Text<Search>>,
     /// Only agents, or only gateways.
     role: Option<RoleView>,
-    /// Only those that are revoked, or only those that are not.
-    revoked: Option<bool>,
     /// Only those with which it is so.
     state: Option<NodeStateView>,
     /// Only those with such labels, as Kubernetes selects them: `key=value`, `key!=value`, `key` and `!key`, with
@@ -150,7 +148,7 @@ pub(crate) struct NodeFilter {
 }
 
 impl Parameters for NodeFilter {
-    const NAMES: &'static [&'static str] = &["search", "role", "revoked", "state", "label"];
+    const NAMES: &'static [&'static str] = &["search", "role", "state", "label"];
 }
 
 impl Filter<Node> for NodeFilter {
@@ -160,8 +158,6 @@ impl Filter<Node> for NodeFilter {
         }) && holds(self.role.as_ref(), |role| match role {
             RoleView::Agent => matches!(node.kind, NodeKind::Agent { .. }),
             RoleView::Gateway => matches!(node.kind, NodeKind::Gateway { .. }),
-        }) && holds(self.revoked.as_ref(), |revoked| {
-            *revoked == node.revoked.is_some()
         }) && holds(self.state.as_ref(), |state| node.state() == (*state).into())
             && holds(self.label.as_ref(), |label| label.0.selects(&node.labels))
     }
