@@ -1,13 +1,13 @@
 //! The client.
 
-use std::{collections::VecDeque, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use http::{Method, Uri, header};
 use kakuremichi_core::secret::Secret;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
@@ -179,11 +179,10 @@ impl Api {
     /// # Errors
     /// See [`ApiError`].
     pub async fn list<T: Resource>(&self, query: &[(&str, &str)]) -> Result<Listing<T>, ApiError> {
-        let path = path_with_query(T::COLLECTION, query);
-        self.exchange.ask(Method::GET, &path, None, None).await?.body()
+        self.part(T::COLLECTION, query).await
     }
 
-    /// Reads the parts of a list one by one, the next one when it is needed. At most `limit` items are returned.
+    /// Reads the parts of a list one after the other, until there are `limit` items or no more.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -192,21 +191,40 @@ impl Api {
         query: &[(&str, &str)],
         limit: usize,
     ) -> Result<Vec<T>, ApiError> {
-        let mut items = VecDeque::new();
-        let mut cursor: Option<String> = None;
+        self.items(T::COLLECTION, query, limit).await
+    }
+
+    /// The same for any collection, below `/api/v1/`, with items of any type, such as JSON.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn items<T: DeserializeOwned>(
+        &self,
+        collection: &str,
+        query: &[(&str, &str)],
+        limit: usize,
+    ) -> Result<Vec<T>, ApiError> {
+        let (mut items, mut cursor) = (Vec::new(), None::<String>);
         loop {
-            let mut query = query.to_vec();
-            if let Some(cursor) = &cursor {
-                query.push(("cursor", cursor));
-            }
-            let part = self.list::<T>(&query).await?;
+            let next = cursor.as_deref().map(|cursor| ("cursor", cursor));
+            let query: Vec<_> = query.iter().copied().chain(next).collect();
+            let part: Listing<T> = self.part(collection, &query).await?;
             items.extend(part.items);
-            if items.len() >= limit || part.next_cursor.is_none() {
-                items.truncate(limit);
-                return Ok(items.into());
-            }
             cursor = part.next_cursor;
+            if items.len() >= limit || cursor.is_none() {
+                items.truncate(limit);
+                return Ok(items);
+            }
         }
+    }
+
+    async fn part<T: DeserializeOwned>(
+        &self,
+        collection: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Listing<T>, ApiError> {
+        let path = with_query(collection, query);
+        self.exchange.ask(Method::GET, &path, None, None).await?.body()
     }
 
     /// Describes one anew. With a tag, only if nobody changed it since the tag was read.
@@ -280,7 +298,7 @@ impl Api {
 }
 
 impl Answer {
-    fn tagged<T: serde::de::DeserializeOwned>(&self) -> Result<Tagged<T>, ApiError> {
+    fn tagged<T: DeserializeOwned>(&self) -> Result<Tagged<T>, ApiError> {
         let tag = self.header(&header::ETAG).unwrap_or_default().to_owned();
         Ok(Tagged {
             value: self.body()?,
@@ -302,9 +320,7 @@ fn path<T: Resource>(id: &T::Id) -> String {
 
 const UNRESERVED: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 
-/// A path below `/api/v1/` with a query, for [`Api::send`].
-#[must_use]
-pub fn path_with_query(path: &str, query: &[(&str, &str)]) -> String {
+fn with_query(path: &str, query: &[(&str, &str)]) -> String {
     let mut text = path.to_owned();
     for (at, (name, value)) in query.iter().enumerate() {
         text.push(if at == 0 { '?' } else { '&' });
@@ -353,7 +369,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_encoded() {
         assert_eq!(
-            path_with_query("nodes", &[("search", "a&b=c d"), ("limit", "2")]),
+            with_query("nodes", &[("search", "a&b=c d"), ("limit", "2")]),
             "nodes?search=a%26b%3Dc%20d&limit=2"
         );
     }

@@ -19,7 +19,7 @@ use hyper_util::{
     },
     rt::TokioExecutor,
 };
-use kakuremichi_core::secret::Secret;
+use kakuremichi_core::{code::Code, secret::Secret};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
@@ -133,21 +133,18 @@ impl Exchange {
         tag: Option<&str>,
     ) -> Result<Answer, ApiError> {
         let request = self.request(method, path, body, tag)?;
-        let mut pause = PAUSE;
-        for attempt in 1.. {
-            let failed = match self.attempt(request.clone()).await {
+        let (mut attempts, mut pause) = (1, PAUSE);
+        loop {
+            match self.attempt(request.clone()).await {
                 Ok(answer) => return Ok(answer),
-                Err(failed) => failed,
-            };
-            match failed {
-                Failed::Now(_, asked) if attempt < ATTEMPTS => {
+                Err(Failed::Now(_, asked)) if attempts < ATTEMPTS => {
                     sleep(asked.unwrap_or(pause).min(LONGEST_PAUSE)).await;
+                    attempts += 1;
                     pause *= 2;
                 }
-                Failed::Now(error, _) | Failed::Ever(error) => return Err(error),
+                Err(Failed::Now(error, _) | Failed::Ever(error)) => return Err(error),
             }
         }
-        Err(ApiError::Unsendable("it was never sent".to_owned()))
     }
 
     fn request(
@@ -211,13 +208,6 @@ fn refused(status: StatusCode, headers: &HeaderMap, bytes: &[u8]) -> Failed {
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse().ok());
     let retry_after = seconds.map(Duration::from_secs);
-    let later = matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::GATEWAY_TIMEOUT
-    );
     let error = match serde_json::from_slice::<Problem>(bytes) {
         Ok(problem) => ApiError::Refused(Problem {
             retry_after,
@@ -225,7 +215,18 @@ fn refused(status: StatusCode, headers: &HeaderMap, bytes: &[u8]) -> Failed {
         }),
         Err(_) => ApiError::Unreadable(format!("status {}", status.as_u16())),
     };
-    if later {
+    let unwell = matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::GATEWAY_TIMEOUT
+    );
+    // The attempt before is still worked on: its answer is this one's.
+    let busy = error
+        .problem()
+        .is_some_and(|problem| problem.code == Code::KEY_BUSY.as_str());
+    if unwell || busy {
         Failed::Now(error, retry_after)
     } else {
         Failed::Ever(error)
@@ -314,6 +315,14 @@ mod tests {
         assert_eq!(asked.len(), 3);
         assert!(asked.iter().all(|request| key(request) == key(&asked[0])));
         assert!(asked[0].contains("authorization: Bearer kkm_api_x"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_there_yet_is_waited_for() {
+        let busy = PROBLEM.replace("KKM-A001", "KKM-A021");
+        let (api, asked) = server(vec![answer("409 Conflict", &busy), answer("200 OK", BODY)]).await;
+        api.send(Method::POST, "organizations", None).await.unwrap();
+        assert_eq!(asked.lock().unwrap().len(), 2);
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ mod exchange;
 mod model;
 mod resource;
 
-pub use client::{Api, ApiBuilder, BuildError, path_with_query};
+pub use client::{Api, ApiBuilder, BuildError};
 pub use error::{ApiError, FieldProblem, Problem};
 pub use exchange::{ATTEMPTS, MAX_ANSWER, PATIENCE};
 /// What keys are given as: it is not printed, and wiped.

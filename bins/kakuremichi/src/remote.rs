@@ -22,7 +22,7 @@ pub(crate) fn commands() -> Vec<Command> {
     let kind = Arg::new("kind")
         .value_name("KIND")
         .required(true)
-        .value_parser(Kind::NAMES.map(|(name, _)| name))
+        .value_parser(value_parser!(Kind))
         .help("What");
     let id = Arg::new("id")
         .value_name("ID")
@@ -137,21 +137,21 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Option<Result<(), Failure
     Some(match name {
         "list" => carry_out(list(matches)),
         "get" => carry_out(async {
-            let found = api(matches)?.send(Method::GET, &one(matches), None).await;
+            let found = api(matches)?.send(Method::GET, &one(matches)?, None).await;
             print(&found.map_err(refused)?)
         }),
         "create" => carry_out(async {
             let body = input(matches)?;
-            let path = kind(matches).collection();
+            let path = kind(matches)?.collection();
             let made = api(matches)?.send(Method::POST, path, body.as_ref()).await;
             print(&made.map_err(refused)?)
         }),
         "delete" => carry_out(async {
-            let deleted = api(matches)?.send(Method::DELETE, &one(matches), None).await;
+            let deleted = api(matches)?.send(Method::DELETE, &one(matches)?, None).await;
             deleted.map(drop).map_err(refused)
         }),
         "revoke" => carry_out(async {
-            let path = format!("{}/revoke", one(matches));
+            let path = format!("{}/revoke", one(matches)?);
             let revoked = api(matches)?.send(Method::POST, &path, None).await;
             print(&revoked.map_err(refused)?)
         }),
@@ -188,10 +188,10 @@ async fn list(matches: &ArgMatches) -> Result<(), Failure> {
     let limit = matches
         .get_one::<u32>("limit")
         .map_or(USUAL_LIMIT, |limit| *limit as usize);
-    let (api, kind, filters) = (api(matches)?, kind(matches), filters?);
+    let (api, kind, filters) = (api(matches)?, kind(matches)?, filters?);
     if text(matches, "output") == Some("json") {
-        let items = kind.items(&api, &filters, limit).await.map_err(refused)?;
-        return print(&Value::from(items));
+        let items = api.items::<Value>(kind.collection(), &filters, limit).await;
+        return print(&Value::from(items.map_err(refused)?));
     }
     run::print(&kind.table(&api, &filters, limit).await.map_err(refused)?)
 }
@@ -200,21 +200,21 @@ fn text<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
     matches.get_one::<String>(name).map(String::as_str)
 }
 
-fn kind(matches: &ArgMatches) -> Kind {
-    let name = text(matches, "kind").unwrap_or_default();
-    let found = Kind::NAMES.iter().find(|(known, _)| *known == name);
-    // clap lets no other name through.
-    found.map_or(Kind::Services, |(_, kind)| *kind)
+fn kind(matches: &ArgMatches) -> Result<Kind, Failure> {
+    let kind = matches.get_one::<Kind>("kind");
+    kind.copied().ok_or_else(|| Failure::usage("KIND is missing"))
 }
 
-/// The path of the one that is meant. What is no identifier is refused by Control, below the collection.
-fn one(matches: &ArgMatches) -> String {
+/// The path of the one that is meant.
+fn one(matches: &ArgMatches) -> Result<String, Failure> {
     let id = text(matches, "id").unwrap_or_default();
-    let id: String = id
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
-        .collect();
-    format!("{}/{id}", kind(matches).collection())
+    let whole = !id.is_empty() && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !whole {
+        return Err(Failure::usage(format!(
+            "`{id}` is no identifier: `kakuremichi list` shows them"
+        )));
+    }
+    Ok(format!("{}/{id}", kind(matches)?.collection()))
 }
 
 fn api(matches: &ArgMatches) -> Result<Api, Failure> {

@@ -185,6 +185,8 @@ fn the_command_line_does_what_the_api_does() {
     );
     let wrong = shell.run(&["list", "sites", "--filter", "search"]);
     assert_eq!(wrong.status.code(), Some(2), "{}", wrong.err);
+    let other = shell.run(&["delete", "sites", &format!("{id}/..")]);
+    assert_eq!(other.status.code(), Some(2), "{}", other.err);
     assert_eq!(shell.says(&["delete", "sites", id]), "");
     assert!(!shell.run(&["get", "sites", id]).status.success());
 }

@@ -1,70 +1,35 @@
 //! Lists, as people read them.
 
-use http::Method;
+use clap::ValueEnum;
 use kakuremichi_api::{
-    Api, ApiError, ApiKey, Group, Node, NodeRole, Organization, Resource, Service, Site, Token,
+    Api, ApiError, ApiKey, Group, Node, NodeRole, Organization, Resource, Service, ServiceToken, Site, Token,
 };
-use serde_json::Value;
 
 /// What can be listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Kind {
     Services,
     Nodes,
     Sites,
     Tokens,
+    ServiceTokens,
     ApiKeys,
     Groups,
     Organizations,
 }
 
 impl Kind {
-    /// The names that people give them.
-    pub(super) const NAMES: [(&'static str, Self); 7] = [
-        ("services", Self::Services),
-        ("nodes", Self::Nodes),
-        ("sites", Self::Sites),
-        ("tokens", Self::Tokens),
-        ("api-keys", Self::ApiKeys),
-        ("groups", Self::Groups),
-        ("organizations", Self::Organizations),
-    ];
-
+    /// Where they are, below `/api/v1/`.
     pub(super) const fn collection(self) -> &'static str {
         match self {
             Self::Services => Service::COLLECTION,
             Self::Nodes => Node::COLLECTION,
             Self::Sites => Site::COLLECTION,
             Self::Tokens => Token::COLLECTION,
+            Self::ServiceTokens => ServiceToken::COLLECTION,
             Self::ApiKeys => ApiKey::COLLECTION,
             Self::Groups => Group::COLLECTION,
             Self::Organizations => Organization::COLLECTION,
-        }
-    }
-
-    /// At most `limit` items, as Control says them.
-    pub(super) async fn items(
-        self,
-        api: &Api,
-        filters: &[(&str, &str)],
-        limit: usize,
-    ) -> Result<Vec<Value>, ApiError> {
-        let (mut items, mut cursor) = (Vec::new(), None::<String>);
-        loop {
-            let mut query = filters.to_vec();
-            if let Some(cursor) = &cursor {
-                query.push(("cursor", cursor));
-            }
-            let path = kakuremichi_api::path_with_query(self.collection(), &query);
-            let mut part = api.send(Method::GET, &path, None).await?;
-            if let Some(Value::Array(found)) = part.get_mut("items").map(Value::take) {
-                items.extend(found);
-            }
-            cursor = part["next_cursor"].as_str().map(str::to_owned);
-            if items.len() >= limit || cursor.is_none() {
-                items.truncate(limit);
-                return Ok(items);
-            }
         }
     }
 
@@ -80,6 +45,7 @@ impl Kind {
             Self::Nodes => rows::<Node>(api, filters, limit).await,
             Self::Sites => rows::<Site>(api, filters, limit).await,
             Self::Tokens => rows::<Token>(api, filters, limit).await,
+            Self::ServiceTokens => rows::<ServiceToken>(api, filters, limit).await,
             Self::ApiKeys => rows::<ApiKey>(api, filters, limit).await,
             Self::Groups => rows::<Group>(api, filters, limit).await,
             Self::Organizations => rows::<Organization>(api, filters, limit).await,
@@ -197,6 +163,14 @@ impl Row for Token {
             moment(self.expires_at),
             moment(self.revoked_at),
         ]
+    }
+}
+
+impl Row for ServiceToken {
+    const HEAD: &'static [&'static str] = &["ID", "NAME", "EXPIRES"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.id.to_string(), self.name.clone(), moment(self.expires_at)]
     }
 }
 
