@@ -19,18 +19,35 @@ use kakuremichi_core::{
 use kakuremichi_tests::Postgres;
 use sea_orm::{ConnectionTrait, Database};
 
-/// The released schemas, oldest first, with a database of each as text.
-const RELEASED: [(&str, &str, &str); 2] = [
-    (
-        "m0001_initial",
-        include_str!("schemas/m0001_initial.sqlite.sql"),
-        include_str!("schemas/m0001_initial.postgresql.sql"),
-    ),
-    (
-        "m0002_usage_streams",
-        include_str!("schemas/m0002_usage_streams.sqlite.sql"),
-        include_str!("schemas/m0002_usage_streams.postgresql.sql"),
-    ),
+/// A released schema, with a database of it as text.
+struct Released {
+    schema: &'static str,
+    sqlite: &'static str,
+    postgresql: &'static str,
+    /// What is in it.
+    records: fn() -> Vec<StoreRecord>,
+}
+
+/// The released schemas, oldest first.
+const RELEASED: [Released; 3] = [
+    Released {
+        schema: "m0001_initial",
+        sqlite: include_str!("schemas/m0001_initial.sqlite.sql"),
+        postgresql: include_str!("schemas/m0001_initial.postgresql.sql"),
+        records: first_records,
+    },
+    Released {
+        schema: "m0002_usage_streams",
+        sqlite: include_str!("schemas/m0002_usage_streams.sqlite.sql"),
+        postgresql: include_str!("schemas/m0002_usage_streams.postgresql.sql"),
+        records: first_records,
+    },
+    Released {
+        schema: "m0013_passkeys",
+        sqlite: include_str!("schemas/m0013_passkeys.sqlite.sql"),
+        postgresql: include_str!("schemas/m0013_passkeys.postgresql.sql"),
+        records,
+    },
 ];
 
 const COUNTS: UsageCounts = UsageCounts {
@@ -54,7 +71,33 @@ fn service() -> Service {
     service
 }
 
-fn records() -> [StoreRecord; 8] {
+/// One of each kind.
+fn records() -> Vec<StoreRecord> {
+    vec![
+        sample::organization(0).into(),
+        sample::user(8).into(),
+        sample::agent(0, 1).into(),
+        sample::gateway(0, 2).into(),
+        sample::site(0, 3).into(),
+        sample::http_service(0, 4).into(),
+        sample::tcp_service(0, 5).into(),
+        sample::token(0, 6).into(),
+        sample::api_key(0, 7).into(),
+        sample::service_token(0, 9).into(),
+        sample::role(0, 10).into(),
+        sample::group(0, 11).into(),
+        sample::member(0, 12).into(),
+        sample::invitation(0, 13).into(),
+        sample::session(8, 14).into(),
+        sample::udp_service(0, 15).into(),
+        sample::shared_policy(0, 16).into(),
+        sample::identity_provider(Some(0), 17).into(),
+        sample::channel(0, 18).into(),
+    ]
+}
+
+/// What there was in the beginning.
+fn first_records() -> Vec<StoreRecord> {
     // Whoever had a key had every right.
     let key = ApiKey {
         permissions: Permissions::EVERYTHING,
@@ -78,7 +121,7 @@ fn records() -> [StoreRecord; 8] {
         labels: Labels::default(),
         ..sample::token(0, 6)
     };
-    [
+    vec![
         organization.into(),
         sample::agent(0, 1).into(),
         gateway.into(),
@@ -94,8 +137,8 @@ fn overlay() -> Overlay {
     Overlay::from_global_id([1, 2, 3, 4, 5])
 }
 
-/// Fills a store with what is in the databases of [`RELEASED`].
-async fn fill(store: &SqlStore) {
+/// Fills a store as the databases of [`RELEASED`] were.
+async fn fill(store: &SqlStore, records: Vec<StoreRecord>) {
     store.overlay(overlay()).await.unwrap();
     let commit = async |mutations| {
         let audit = sample::audit("test.write");
@@ -108,7 +151,7 @@ async fn fill(store: &SqlStore) {
             .await
             .unwrap();
     };
-    commit(records().map(Mutation::Create).to_vec()).await;
+    commit(records.into_iter().map(Mutation::Create).collect()).await;
     commit(vec![Mutation::Update(
         sample::tcp_service(0, 5).into(),
         Version(1),
@@ -129,12 +172,13 @@ async fn fill(store: &SqlStore) {
 }
 
 /// Checks that nothing of it is missing, and that it can be worked with.
-async fn check(store: &SqlStore) {
+async fn check(store: &SqlStore, records: Vec<StoreRecord>) {
     assert_eq!(
         store.overlay(Overlay::from_global_id([9; 5])).await.unwrap(),
         overlay()
     );
-    for record in records() {
+    let changed = records.len() + 1;
+    for record in records {
         let stored = store.get(record.id()).await.unwrap().unwrap();
         let twice = record.id() == sample::tcp_service(0, 5).id.into();
         assert_eq!(stored.version, Version(if twice { 2 } else { 1 }));
@@ -151,7 +195,7 @@ async fn check(store: &SqlStore) {
             .all(|(_, entry)| *entry == sample::audit("test.write"))
     );
     let changes = store.changes(Sequence::START).await.unwrap();
-    assert_eq!(changes.len(), 9);
+    assert_eq!(changes.len(), changed);
 
     // A report that was recorded is known; the next one counts.
     let (node, service) = (sample::gateway(0, 2).id, sample::http_service(0, 4).id);
@@ -197,13 +241,19 @@ async fn load(path: &Path, dump: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_released_sqlite_database_is_brought_up_to_date() {
-    for (schema, dump, _) in RELEASED {
+    for Released {
+        schema,
+        sqlite,
+        records,
+        ..
+    } in RELEASED
+    {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.db");
-        load(&path, dump).await;
+        load(&path, sqlite).await;
         let old = matches!(SqlStore::visit(&path).await, Err(ConnectError::Older));
         let store = SqlStore::open(&path).await.unwrap();
-        check(&store).await;
+        check(&store, records()).await;
         store.close().await.unwrap();
 
         // It was copied as it was, if it was to be changed.
@@ -212,7 +262,7 @@ async fn every_released_sqlite_database_is_brought_up_to_date() {
         if old {
             assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o600);
             assert!(matches!(SqlStore::visit(&copy).await, Err(ConnectError::Older)));
-            check(&SqlStore::open(&copy).await.unwrap()).await;
+            check(&SqlStore::open(&copy).await.unwrap(), records()).await;
         }
         let partial = directory.path().join(format!("control.db.{schema}.partial"));
         assert!(!partial.exists());
@@ -222,10 +272,11 @@ async fn every_released_sqlite_database_is_brought_up_to_date() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_released_postgresql_database_is_brought_up_to_date() {
     let Some(server) = Postgres::shared() else { return };
-    for (_, _, dump) in RELEASED {
+    for released in RELEASED {
         let url = server.database();
-        server.sql(&url, dump);
-        check(&SqlStore::connect(&url).await.unwrap()).await;
+        server.sql(&url, released.postgresql);
+        let store = SqlStore::connect(&url).await.unwrap();
+        check(&store, (released.records)()).await;
     }
 }
 
@@ -234,6 +285,6 @@ async fn every_released_postgresql_database_is_brought_up_to_date() {
 async fn a_new_database_is_filled_as_those_were() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqlStore::open(directory.path().join("control.db")).await.unwrap();
-    fill(&store).await;
-    check(&store).await;
+    fill(&store, records()).await;
+    check(&store, records()).await;
 }
