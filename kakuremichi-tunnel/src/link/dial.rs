@@ -85,14 +85,34 @@ pub(crate) async fn connect(
     limit: Duration,
     permitted: impl Fn(IpAddr) -> bool,
 ) -> Result<TcpStream, DialError> {
+    connect_beyond(endpoint, limit, permitted, 0).await
+}
+
+/// The same, where the first so many addresses come last: what accepts a connection there may be of no use, and
+/// somebody else at the next one.
+///
+/// # Errors
+/// The error of the address that failed last.
+pub(crate) async fn connect_beyond(
+    endpoint: &Endpoint,
+    limit: Duration,
+    permitted: impl Fn(IpAddr) -> bool,
+    skipped: usize,
+) -> Result<TcpStream, DialError> {
     let racing = async {
         let mut addresses = resolve(endpoint).await?;
         addresses.retain(|address| permitted(address.ip()));
-        race(addresses).await
+        race(beyond(addresses, skipped)).await
     };
     time::timeout(limit, racing)
         .await
         .unwrap_or(Err(DialError::TimedOut))
+}
+
+fn beyond(mut addresses: Vec<SocketAddr>, skipped: usize) -> Vec<SocketAddr> {
+    let first = skipped % addresses.len().max(1);
+    addresses.rotate_left(first);
+    addresses
 }
 
 async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
@@ -155,6 +175,16 @@ mod tests {
         assert_eq!(interleave(found.into_iter()), mixed);
         let many = (1..100).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         assert_eq!(interleave(many).len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn each_attempt_begins_at_another_address() {
+        let addresses: Vec<_> = (1..4)
+            .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+            .collect();
+        let first = |skipped| beyond(addresses.clone(), skipped).first().map(SocketAddr::port);
+        assert_eq!([0, 1, 2, 3].map(first), [Some(1), Some(2), Some(3), Some(1)]);
+        assert_eq!(beyond(Vec::new(), 7), []);
     }
 
     #[tokio::test]

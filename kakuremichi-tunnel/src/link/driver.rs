@@ -98,7 +98,9 @@ impl<R: NodeRecord> Driver<R> {
         loop {
             self.supply.set_status(LinkStatus::Connecting);
             let egress = self.egress.as_ref();
-            let connecting = socket::connect(&self.url, self.trust.clone(), &self.provider, egress);
+            let trust = self.trust.clone();
+            let attempts = self.backoff.attempts();
+            let connecting = socket::connect(&self.url, trust, &self.provider, egress, attempts);
             let stop = self.supply.stop.clone();
             let (error, retry_after) = tokio::select! {
                 biased;

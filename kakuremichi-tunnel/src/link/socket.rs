@@ -81,14 +81,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 pub(super) type Socket = WebSocketStream<Box<dyn Io>>;
 
 /// Connects to the link of the Control at `url`. The name is resolved anew, the system's roots are read
-/// anew.
+/// anew. Where several instances of Control are behind the name, `attempts` that failed make another one the first to
+/// be asked.
 pub(super) async fn connect(
     url: &ControlUrl,
     trust: Trust,
     provider: &Arc<CryptoProvider>,
     egress: Option<&EgressProxy>,
+    attempts: u32,
 ) -> Result<Socket, ConnectError> {
-    let connecting = pin!(open(url, trust, provider, egress));
+    let connecting = pin!(open(url, trust, provider, egress, attempts));
     time::timeout(CONNECT_TIMEOUT, connecting)
         .await
         .unwrap_or(Err(ConnectError::TimedOut))
@@ -99,11 +101,15 @@ async fn open(
     trust: Trust,
     provider: &Arc<CryptoProvider>,
     egress: Option<&EgressProxy>,
+    attempts: u32,
 ) -> Result<Socket, ConnectError> {
     // What is not encrypted stays on this machine.
     let stream = match egress.filter(|_| url.is_secure()) {
         Some(proxy) => proxy.connect(url.endpoint(), CONNECT_TIMEOUT).await?,
-        None => dial::connect(url.endpoint(), CONNECT_TIMEOUT, |address| url.permits(address)).await?,
+        None => {
+            let permitted = |address| url.permits(address);
+            dial::connect_beyond(url.endpoint(), CONNECT_TIMEOUT, permitted, attempts as usize).await?
+        }
     };
     let stream: Box<dyn Io> = if url.is_secure() {
         let provider = Arc::clone(provider);
