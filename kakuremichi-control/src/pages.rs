@@ -10,6 +10,7 @@ mod reference;
 mod rendered;
 mod service;
 mod sign_in;
+mod totp;
 
 pub(crate) use providers::redirect_uri;
 pub(crate) use sign_in::sign_in_path;
@@ -42,6 +43,7 @@ pub(crate) const VERIFY: &str = "/verify";
 pub(crate) fn router(app: App) -> Router {
     let rendered = sign_in::router()
         .merge(passkeys::router())
+        .merge(totp::router())
         .merge(providers::router())
         .merge(service::router());
     files().merge(rendered.with_state(app))

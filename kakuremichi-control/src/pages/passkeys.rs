@@ -51,9 +51,9 @@ struct Named {
 
 #[derive(Template)]
 #[template(path = "recovery.html")]
-struct RecoveryPage<'a> {
-    base: &'a str,
-    codes: &'a [Secret<String>],
+pub(super) struct RecoveryPage<'a> {
+    pub(super) base: &'a str,
+    pub(super) codes: &'a [Secret<String>],
 }
 
 pub(super) fn router() -> Router<App> {

@@ -107,6 +107,8 @@ struct AccountPage<'a> {
     base: &'a str,
     user: &'a User,
     until: String,
+    /// Whether it was not an organization's provider that let the person in, who may then change nothing.
+    own: bool,
     /// Whether there can be passkeys.
     passkeys: bool,
     /// Whether the sign-in is recent enough to add and remove them.
@@ -231,12 +233,13 @@ async fn account(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Respon
                 Ok(actor) => app.use_cases.check_recent(&actor).await.is_ok(),
                 Err(error) => return failed(error, |status, problem| refused(&app, status, problem)),
             };
+            let own = session.value.organization.is_none();
             let account = AccountPage {
                 base: app.public_url.path(),
                 user: &user.value,
                 until: written(session.value.expires),
-                // Whoever signed in by an organization's provider changes nothing of the account.
-                passkeys: app.use_cases.has_passkeys() && session.value.organization.is_none(),
+                own,
+                passkeys: own && app.use_cases.has_passkeys(),
                 recent,
                 providers: &providers,
             };

@@ -35,6 +35,14 @@ pub struct TotpSecret {
     pub uri: Secret<String>,
 }
 
+/// The bytes of a secret that was drawn.
+fn drawn(secret: &Secret<String>) -> Result<Vec<u8>, UseCaseError> {
+    let bytes = BASE32_NOPAD.decode(secret.expose().as_bytes()).ok();
+    bytes
+        .filter(|bytes| bytes.len() == SECRET)
+        .ok_or_else(|| UseCaseError::field("secret", "give the secret that was drawn, unchanged"))
+}
+
 /// The second factor was set up.
 #[derive(Debug)]
 pub struct NewTotp {
@@ -50,8 +58,21 @@ impl UseCases {
     /// # Errors
     /// When it is no person, or the storage fails.
     pub async fn draw_totp(&self, actor: &Actor) -> Result<TotpSecret, UseCaseError> {
-        let user = self.own_user(actor).await?.value;
         let secret = BASE32_NOPAD.encode(&random::<SECRET>()?);
+        self.totp_secret(actor, Secret::new(secret)).await
+    }
+
+    /// The same of a secret that was drawn before.
+    ///
+    /// # Errors
+    /// When it is none, it is no person, or the storage fails.
+    pub async fn totp_secret(
+        &self,
+        actor: &Actor,
+        secret: Secret<String>,
+    ) -> Result<TotpSecret, UseCaseError> {
+        drawn(&secret)?;
+        let user = self.own_user(actor).await?.value;
         // An address has no character that would need to be escaped in a path, but for these.
         let label = user
             .email
@@ -60,9 +81,12 @@ impl UseCases {
             .replace('?', "%3F")
             .replace('/', "%2F")
             .replace('#', "%23");
-        let uri = format!("otpauth://totp/{ISSUER}:{label}?secret={secret}&issuer={ISSUER}");
+        let uri = format!(
+            "otpauth://totp/{ISSUER}:{label}?secret={}&issuer={ISSUER}",
+            secret.expose()
+        );
         Ok(TotpSecret {
-            secret: Secret::new(secret),
+            secret,
             uri: Secret::new(uri),
         })
     }
@@ -85,15 +109,7 @@ impl UseCases {
         let user = self
             .confirm(actor, password, Factor::Second(current), &at)
             .await?;
-        let bytes = BASE32_NOPAD
-            .decode(secret.expose().as_bytes())
-            .unwrap_or_default();
-        if bytes.len() != SECRET {
-            return Err(UseCaseError::field(
-                "secret",
-                "give the secret that was drawn, unchanged",
-            ));
-        }
+        let bytes = drawn(secret)?;
         let Some(step) = step_of(&bytes, code.expose(), 0, now()) else {
             return Err(UseCaseError::field(
                 "code",

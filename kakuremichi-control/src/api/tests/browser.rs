@@ -254,6 +254,67 @@ async fn a_code_is_asked_for_on_a_page_of_its_own() {
     .says(401, "name=\"password\"");
 }
 
+/// A person needs no other program to set up a second factor.
+#[tokio::test]
+async fn an_app_is_set_up_and_taken_away_on_the_pages() {
+    let api = Api::start().await;
+    api.administrator().await;
+    let mut tab = Tab::default();
+    tab.open(&api, "/account/totp")
+        .await
+        .leads_to("https://control.example.net/km/sign-in?return=%2Faccount%2Ftotp");
+    tab.sign_in(&api, "root@example.net").await;
+    tab.open(&api, "/account")
+        .await
+        .says(200, "/account/totp\">Set one up");
+    let page = tab.open(&api, "/account/totp").await;
+    page.says(200, "<svg class=\"code\"");
+    assert!(!page.text.contains("current_code"), "there is none yet");
+    let secret = page.field("secret");
+    page.says(200, &format!("<code>{secret}</code>"));
+    let code = |back: u64| {
+        let key = data_encoding::BASE32_NOPAD.decode(secret.as_bytes()).unwrap();
+        let app = totp_rs::Builder::new().with_secret(key).build().unwrap();
+        let now = u64::try_from(crate::service::now().as_millis()).unwrap() / 1000;
+        app.generate(now - back).to_string()
+    };
+    let form = |code: &str, password: &'static str| {
+        encoded(&[("secret", &secret), ("code", code), ("password", password)])
+    };
+    let right = form(&code(30), PASSWORD);
+    let foreign = [
+        ("origin", "https://elsewhere.example"),
+        ("sec-fetch-site", "cross-site"),
+    ];
+    let forged = tab.send(&api, "POST", "/account/totp", &foreign, &right).await;
+    assert_eq!(forged.status, 403, "LESSONS, advisory 15");
+    for (wrong, status) in [(form("000000", PASSWORD), 400), (form(&code(30), "wrong"), 403)] {
+        let again = tab.send(&api, "POST", "/account/totp", &[ORIGIN], &wrong).await;
+        again.says(status, "role=\"alert\"");
+        assert_eq!(again.field("secret"), secret, "the app has it already");
+    }
+    let before = tab.cookies.clone();
+    let made = tab.send(&api, "POST", "/account/totp", &[ORIGIN], &right).await;
+    made.says(200, "<li><code>");
+    assert_ne!(before, tab.cookies, "the sessions of before are over");
+    tab.open(&api, "/account").await.says(200, "Set up another app");
+    tab.open(&api, "/account/totp").await.says(200, "current_code");
+    let form = [("email", "root@example.net"), ("password", PASSWORD)];
+    let asked = Tab::default().post(&api, "/sign-in", &form).await;
+    asked.says(200, "autocomplete=\"one-time-code\"");
+
+    let wrong = [("code", "000000"), ("password", PASSWORD)];
+    let kept = tab.post(&api, "/account/totp/remove", &wrong).await;
+    assert!(kept.status.is_client_error(), "{kept:?}");
+    let code = code(0);
+    let right = [("code", code.as_str()), ("password", PASSWORD)];
+    tab.post(&api, "/account/totp/remove", &right)
+        .await
+        .leads_to("https://control.example.net/km/account");
+    tab.open(&api, "/account").await.says(200, "Set one up");
+    Tab::default().sign_in(&api, "root@example.net").await;
+}
+
 /// Codes are guessed no faster on the page than at the API.
 #[tokio::test]
 async fn guesses_on_the_page_slow_down() {
