@@ -207,6 +207,8 @@ registry! {
     Status = 0x0050, MAX_FRAME;
     /// Something happened on the node.
     Event = 0x0051, 16 * KIB;
+    /// The certificates that visitors may see.
+    Certificates = 0x0052, 128 * KIB;
     /// What was used of the node's services.
     Usage = 0x0060, MAX_FRAME;
     /// Control has stored usage.
@@ -236,6 +238,7 @@ impl Message {
             | Self::Undeclared(message::Undeclared { subject, .. })
             | Self::Status(message::Status { subject, .. })
             | Self::Event(message::Event { subject, .. })
+            | Self::Certificates(message::Certificates { subject, .. })
             | Self::Usage(message::Usage { subject, .. })
             | Self::Command(message::Command { subject, .. })
             | Self::Commanded(message::Commanded { subject, .. }) => Some(*subject),
@@ -328,6 +331,7 @@ mod tests {
                 (0x0043, "Undeclared"),
                 (0x0050, "Status"),
                 (0x0051, "Event"),
+                (0x0052, "Certificates"),
                 (0x0060, "Usage"),
                 (0x0061, "UsageAck"),
                 (0x0070, "Command"),

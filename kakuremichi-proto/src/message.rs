@@ -8,6 +8,7 @@
 //! that it is the node which the channel authenticated (LESSONS, advisory 10), and that the message is
 //! not one of an earlier session, sent again.
 
+mod certificates;
 mod close;
 mod command;
 mod declare;
@@ -20,6 +21,7 @@ mod status;
 mod target;
 mod usage;
 
+pub use certificates::{CertificateStatus, Certificates, MAX_CERTIFICATES};
 pub use close::Close;
 pub use command::{Command, CommandKind, Commanded};
 pub use declare::{Declare, Declared, DeclaredKind, DeclaredTarget, Undeclare, Undeclared};

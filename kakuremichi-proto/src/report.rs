@@ -33,7 +33,7 @@ pub struct GatewayInfo {
     pub https_port: u16,
 }
 
-/// The state of a node's lanes and targets.
+/// The state of what a node has.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
     /// Whether the node is draining.
@@ -42,7 +42,25 @@ pub struct Status {
     pub lanes: Vec<LaneStatus>,
     /// The targets that it checks.
     pub targets: Vec<TargetStatus>,
+    /// The certificates that visitors may see; only a gateway has any.
+    pub certificates: Vec<CertificateStatus>,
 }
+
+/// A certificate that visitors may see.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CertificateStatus {
+    /// When it ends.
+    pub expires: Timestamp,
+    /// From when on it is valid.
+    pub since: Timestamp,
+    /// Its first name. At most [`MAX_CERTIFICATE_NAME`] bytes are sent.
+    pub name: String,
+    /// How many further names it has.
+    pub more: u16,
+}
+
+/// The longest name of a certificate that is sent, in bytes: the longest name there is in DNS (RFC 1035, section 2.3.4).
+pub const MAX_CERTIFICATE_NAME: usize = 255;
 
 /// The far end of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

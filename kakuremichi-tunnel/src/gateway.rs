@@ -36,6 +36,7 @@ mod serving;
 mod settings;
 mod siblings;
 mod sign_in;
+mod stamp;
 mod status;
 mod streams;
 mod table;
@@ -47,12 +48,14 @@ mod testing;
 
 pub use builder::{GatewayBuilder, SpawnError};
 pub use certificates::{
-    CertificateSource, Certificates, GivenCertificates, GivenError, LocalCa, LocalCaError,
+    CertificateFileError, CertificateFiles, CertificateSource, Certificates, GivenCertificates, GivenError,
+    LocalCa, LocalCaError,
 };
 pub use handle::{Gateway, ShutdownReport};
 pub use ingress::BindError;
 pub use metrics::GatewayMetrics;
 pub use settings::{Limits, Timeouts};
 pub use status::{
-    GatewayStatus, LaneKind, PeerState, PeerStatus, Phase, PortStatus, ServiceStatus, SiblingStatus,
+    CertificateStatus, GatewayStatus, LaneKind, PeerState, PeerStatus, Phase, PortStatus, ServiceStatus,
+    SiblingStatus,
 };

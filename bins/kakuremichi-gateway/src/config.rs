@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use kakuremichi_bins_common::{Failure, Setting, settings::FirstSecret};
-use kakuremichi_tunnel::gateway::{Certificates, GatewayBuilder, GivenCertificates, Limits};
+use kakuremichi_tunnel::gateway::{CertificateFiles, Certificates, GatewayBuilder, Limits};
 use serde::Deserialize;
 
 /// What a gateway can be told, besides what every role can.
@@ -93,7 +93,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::list(
         "tls-cert",
         "FILE",
-        "A certificate chain (PEM); without any the gateway is its own authority",
+        "A certificate chain (PEM), read again when it changes; without any the gateway is its own authority",
     ),
     Setting::list(
         "tls-key",
@@ -185,14 +185,10 @@ impl Settings {
         if self.tls_cert.is_empty() {
             return Ok(Certificates::LocalCa);
         }
-        let mut given = GivenCertificates::new();
-        for (certificate, key) in self.tls_cert.iter().zip(&self.tls_key) {
-            let unusable = format!("--tls-cert {}", certificate.display());
-            given = given
-                .with_pem(&read("--tls-cert", certificate)?, &read("--tls-key", key)?)
-                .map_err(|error| Failure::because(&unusable, &error))?;
-        }
-        Ok(given.into())
+        let pairs = self.tls_cert.iter().cloned().zip(self.tls_key.iter().cloned());
+        let files = CertificateFiles::open(pairs)
+            .map_err(|error| Failure::because("--tls-cert and --tls-key", &error))?;
+        Ok(files.into())
     }
 }
 
@@ -217,9 +213,4 @@ pub fn shards(given: Option<u64>) -> Result<Option<u8>, Failure> {
             ))),
         },
     }
-}
-
-fn read(setting: &str, path: &std::path::Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path)
-        .map_err(|error| Failure::because(&format!("{setting}: cannot read {}", path.display()), &error))
 }

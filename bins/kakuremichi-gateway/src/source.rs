@@ -1,6 +1,6 @@
 //! What a gateway tells on its admin address.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use kakuremichi_bins_common::{AdminSource, Exposition, MetricKind, Readiness, engine};
 use kakuremichi_core::model::Transport;
@@ -317,6 +317,20 @@ impl AdminSource for Source {
                 &[("port", &number), ("transport", transport)],
                 flag(port.error.is_none()),
             );
+        }
+        page.family(
+            "kakuremichi_certificate_expires_seconds",
+            "When the certificate with this first name ends, in seconds since the epoch; the earliest of several.",
+            gauge,
+        );
+        let mut first = BTreeMap::new();
+        for certificate in &status.certificates {
+            let end = certificate.expires.as_millis().div_euclid(1000);
+            let known = first.entry(certificate.name.as_str()).or_insert(end);
+            *known = end.min(*known);
+        }
+        for (name, end) in first {
+            page.sample("kakuremichi_certificate_expires_seconds", &[("name", name)], end);
         }
         let counts = self.gateway.metrics();
         page.single(

@@ -1,5 +1,7 @@
 //! A certificate authority for tests.
 
+use std::time::{Duration, SystemTime};
+
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -48,12 +50,25 @@ impl TestCa {
     /// A certificate for these names and addresses.
     #[must_use]
     pub fn issue(&self, names: &[&str]) -> Issued {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        self.sign(&params(names))
+    }
+
+    /// A certificate for these names that was made so long ago and has so long left.
+    ///
+    /// # Panics
+    /// When it would have begun before there were certificates.
+    #[must_use]
+    pub fn issue_for(&self, names: &[&str], gone: Duration, left: Duration) -> Issued {
+        let now = SystemTime::now();
+        let mut params = params(names);
+        params.not_before = now.checked_sub(gone).unwrap().into();
+        params.not_after = (now + left).into();
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Issued {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(names)
-            .unwrap()
-            .signed_by(&key, &self.issuer)
-            .unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Issued {
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
@@ -61,4 +76,9 @@ impl TestCa {
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
         }
     }
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    CertificateParams::new(names).unwrap()
 }

@@ -10,8 +10,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use kakuremichi_tests::deployment::Control;
-use kakuremichi_tests::{Deployment, Hooks, Host, Postgres, component, wait};
+use kakuremichi_tests::ca::Issued;
+use kakuremichi_tests::deployment::{Control, public};
+use kakuremichi_tests::{
+    Deployment, Families, Hooks, Host, Origin, Postgres, TestCa, Visitor, component, wait,
+};
 use serde_json::{Value, json};
 
 const HOOKS: &str = "hooks.test";
@@ -69,8 +72,8 @@ fn settled(control: &Control, nodes: &[&str]) {
     }
 }
 
-fn make_channel(control: &Control, hooks: &Hooks) {
-    let channel = json!({"name": "hooks", "webhook": hooks.url(), "events": ["node."]});
+fn make_channel(control: &Control, hooks: &Hooks, events: &str) {
+    let channel = json!({"name": "hooks", "webhook": hooks.url(), "events": [events]});
     let made = control.rest().create("notification-channels", &channel);
     assert!(made["secret"].as_str().unwrap().starts_with("whsec_"));
     let id = made["id"].as_str().unwrap();
@@ -96,7 +99,7 @@ fn a_node_that_goes_down_is_told_and_a_restart_of_control_is_not() {
     let mut hooks = Hooks::on(&host, HOOKS);
     let authority = world.data("hooks.pem");
     equip(&mut world.control, &authority, &hooks, &host);
-    make_channel(&world.control, &hooks);
+    make_channel(&world.control, &hooks, "node.");
     let test = event("hooks", "notification_channel.test");
     settled(&world.control, &["edge", "gateway-1"]);
 
@@ -139,7 +142,7 @@ fn of_several_instances_one_tells() {
     let authority = world.data("hooks.pem");
     equip(&mut world.control, &authority, &hooks, &host);
     equip(&mut second, &authority, &hooks, &host);
-    make_channel(&world.control, &hooks);
+    make_channel(&world.control, &hooks, "node.");
     let test = event("hooks", "notification_channel.test");
     settled(&world.control, &["edge", "gateway-1"]);
     settled(&second, &["edge", "gateway-1"]);
@@ -149,4 +152,64 @@ fn of_several_instances_one_tells() {
     world.control.kill();
     world.agent.start_again();
     tells(&hooks, &[test, down, event("edge", "node.up")]);
+}
+
+/// A certificate that nobody renews is told of, once; a renewed one is served without a restart.
+#[test]
+fn a_certificate_that_is_not_renewed_is_told_of() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const URL: &str = "https://one.test/hello";
+    let Some(mut world) = Deployment::with(Families::Both, 0) else {
+        return;
+    };
+    let host = world.network.host("hooks");
+    let hooks = Hooks::on(&host, HOOKS);
+    let authority = world.data("hooks.pem");
+    equip(&mut world.control, &authority, &hooks, &host);
+    make_channel(&world.control, &hooks, "certificate.");
+    let test = event("hooks", "notification_channel.test");
+
+    let (old, new) = (TestCa::new("old"), TestCa::new("new"));
+    let (chain, key) = (world.data("one.pem"), world.data("one.key"));
+    let write = |issued: Issued| {
+        fs::write(&chain, issued.certificate_pem).unwrap();
+        fs::write(&key, issued.key_pem).unwrap();
+    };
+    write(old.issue_for(&["one.test"], 80 * DAY, 10 * DAY));
+    let flags = [
+        "--tls-cert",
+        chain.to_str().unwrap(),
+        "--tls-key",
+        key.to_str().unwrap(),
+    ];
+    let address = world.add_gateway(&flags).host().address();
+    let expiring = event("gateway-1", "certificate.expiring");
+    tells(&hooks, &[test.clone(), expiring.clone()]);
+    let rest = world.control.rest();
+    let id = rest.node("gateway-1")["id"].as_str().unwrap().to_owned();
+    let status = rest.get(&format!("nodes/{id}/status"));
+    assert_eq!(status["certificates"][0]["name"], "one.test", "{status}");
+
+    let origin = Origin::on(world.edge(), "origin");
+    let mut service = public("one", origin.port());
+    service["http"]["hosts"] = json!(["one.test"]);
+    rest.create("services", &service);
+    let served = |authority: &TestCa| {
+        let visitor = Visitor::trusting(&[authority.pem()]).at(address);
+        wait::until_right(URL, || {
+            match world.visitors.block_on(async || visitor.get(URL).await) {
+                Ok(reply) if reply.status.is_success() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    };
+    served(&old);
+    write(new.issue_for(&["one.test"], DAY, 89 * DAY));
+    served(&new);
+
+    // Another restart tells nothing; what was renewed and is let go again is told of as another one.
+    world.control.kill();
+    world.control.start_again();
+    write(old.issue_for(&["one.test"], 80 * DAY, 9 * DAY));
+    tells(&hooks, &[test, expiring.clone(), expiring]);
 }

@@ -221,6 +221,9 @@ impl Connection<'_> {
                         presence.rtt = rtt;
                     });
                 }
+                ServerEvent::Certificates(certificates) => {
+                    self.update(|presence| presence.status.certificates = certificates);
+                }
                 ServerEvent::Incident { incident, lost } => {
                     tracing::debug!(node = ?self.server.node(), ?incident, lost, "a node reports");
                     self.update(|presence| presence.remember(incident));

@@ -12,7 +12,7 @@ use kakuremichi_core::{
 };
 use kakuremichi_proto::{
     plan::PlanHash,
-    report::{Incident, LaneEnd, LaneStatus, Status, TargetStatus},
+    report::{CertificateStatus, Incident, LaneEnd, LaneStatus, Status, TargetStatus},
 };
 
 /// The most lanes, and the most targets, that are remembered of one node. What would be more is left out.
@@ -50,7 +50,7 @@ pub struct PlanStatus {
     pub denied: Vec<ServiceId>,
 }
 
-/// The state of a node's lanes and targets.
+/// The state of what a node has.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct NodeStatus {
     /// Whether it takes no new flows.
@@ -59,6 +59,8 @@ pub struct NodeStatus {
     pub lanes: BTreeMap<LaneEnd, LaneStatus>,
     /// The targets that it checks.
     pub targets: BTreeMap<TargetId, TargetStatus>,
+    /// The certificates that visitors of a gateway may see, and that do not renew themselves.
+    pub certificates: Vec<CertificateStatus>,
 }
 
 impl NodeStatus {

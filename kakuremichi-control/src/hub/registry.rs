@@ -14,7 +14,7 @@ use kakuremichi_core::{
 };
 use kakuremichi_proto::{
     plan::WirePlan,
-    report::{LaneEnd, LaneState},
+    report::{CertificateStatus, LaneEnd, LaneState},
     session::Reason,
 };
 use tokio::sync::{Mutex as Turn, watch};
@@ -120,6 +120,19 @@ impl Registry {
             })
         };
         agents.into_iter().filter(carries).collect()
+    }
+
+    /// The certificates of each connected gateway that said which it has.
+    pub(super) fn certificates(&self) -> Vec<(NodeId, OrganizationId, Vec<CertificateStatus>)> {
+        let places = self.places();
+        let connected = places.iter().filter(|(_, place)| place.session.is_some());
+        connected
+            .filter_map(|(node, place)| {
+                let certificates = &place.presence.status.certificates;
+                let there = !certificates.is_empty();
+                there.then_some((*node, place.organization?, certificates.clone()))
+            })
+            .collect()
     }
 
     /// Whether an agent is connected, or a gateway carries to it.

@@ -350,6 +350,7 @@ async fn report_lane(world: &World, gateway: &mut Node, agent: AgentId, state: L
         error: None,
     };
     gateway.client.set_status(Status {
+        certificates: Vec::new(),
         draining: false,
         lanes: vec![lane],
         targets: Vec::new(),

@@ -88,6 +88,7 @@ async fn the_state_of_lanes_and_targets_is_known(store: Arc<dyn Store>) {
     let agent = AgentId::from_bytes(random());
     let target = TargetId::from_bytes(random());
     let status = Status {
+        certificates: Vec::new(),
         draining: false,
         lanes: vec![LaneStatus {
             end: LaneEnd::Agent(agent),

@@ -11,11 +11,14 @@ use kakuremichi_core::{
 use crate::{
     codec::List,
     message::{self, MAX_STATUS_ITEMS, Subject},
-    report::{Amount, Incident, LaneStatus, MAX_TEXT, Status, TargetStatus, UsageBatch, UsageKey, cut},
+    report::{
+        Amount, CertificateStatus, Incident, LaneStatus, MAX_CERTIFICATE_NAME, MAX_TEXT, Status,
+        TargetStatus, UsageBatch, UsageKey, cut,
+    },
 };
 
 impl Status {
-    /// The messages for Control: as many as it takes.
+    /// The messages for Control about lanes and targets: as many as it takes.
     #[must_use]
     pub fn to_messages(&self, subject: Subject) -> Vec<message::Status> {
         let pieces = self
@@ -45,6 +48,48 @@ impl From<message::Status> for Status {
             draining: status.draining,
             lanes: status.lanes.into_vec().into_iter().map(Into::into).collect(),
             targets: status.targets.into_vec().into_iter().map(Into::into).collect(),
+            certificates: Vec::new(),
+        }
+    }
+}
+
+impl message::Certificates {
+    /// The message for Control. When there are more than fit, those that end last are left out.
+    #[must_use]
+    pub fn new(subject: Subject, certificates: &[CertificateStatus]) -> Self {
+        let mut first: Vec<&CertificateStatus> = certificates.iter().collect();
+        first.sort_unstable();
+        Self {
+            subject,
+            certificates: List::truncated(first.into_iter().map(Into::into)),
+        }
+    }
+
+    /// The certificates.
+    #[must_use]
+    pub fn read(self) -> Vec<CertificateStatus> {
+        self.certificates.into_vec().into_iter().map(Into::into).collect()
+    }
+}
+
+impl From<&CertificateStatus> for message::CertificateStatus {
+    fn from(certificate: &CertificateStatus) -> Self {
+        Self {
+            name: cut(certificate.name.clone(), MAX_CERTIFICATE_NAME),
+            more: certificate.more,
+            since: certificate.since.as_millis(),
+            expires: certificate.expires.as_millis(),
+        }
+    }
+}
+
+impl From<message::CertificateStatus> for CertificateStatus {
+    fn from(certificate: message::CertificateStatus) -> Self {
+        Self {
+            expires: Timestamp::from_millis(certificate.expires),
+            since: Timestamp::from_millis(certificate.since),
+            name: cut(certificate.name, MAX_CERTIFICATE_NAME),
+            more: certificate.more,
         }
     }
 }

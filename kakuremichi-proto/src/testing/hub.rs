@@ -255,12 +255,14 @@ impl Hub {
             }
             ServerEvent::Status { status, replace } => {
                 if replace {
-                    self.status = Status::default();
+                    self.status.lanes.clear();
+                    self.status.targets.clear();
                 }
                 self.status.draining = status.draining;
                 self.status.lanes.extend(status.lanes);
                 self.status.targets.extend(status.targets);
             }
+            ServerEvent::Certificates(certificates) => self.status.certificates = certificates,
             ServerEvent::Incident { incident, lost } => {
                 self.incidents.push(incident);
                 self.lost_incidents += lost;

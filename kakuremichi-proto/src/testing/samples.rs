@@ -31,8 +31,8 @@ use crate::{
     frame::{Message, Tag},
     message,
     report::{
-        Amount, GatewayInfo, Incident, LaneEnd, LaneKind, LaneState, LaneStatus, NodeInfo, Severity, Status,
-        TargetState, TargetStatus, UsageBatch, UsageKey,
+        Amount, CertificateStatus, GatewayInfo, Incident, LaneEnd, LaneKind, LaneState, LaneStatus, NodeInfo,
+        Severity, Status, TargetState, TargetStatus, UsageBatch, UsageKey,
     },
 };
 
@@ -180,6 +180,7 @@ pub fn message(tag: Tag) -> Message {
         .into(),
         Tag::Undeclared => message::Undeclared { request: 78, subject }.into(),
         Tag::Status => status().to_messages(subject).remove(0).into(),
+        Tag::Certificates => message::Certificates::new(subject, &certificates()).into(),
         Tag::Event => incident().to_message(subject, 3).into(),
         Tag::Usage => usage().to_message(subject).into(),
         Tag::UsageAck => message::UsageAck {
@@ -260,7 +261,7 @@ pub fn sign_in_records() -> [GatewayRecord; 5] {
     ]
 }
 
-/// A status.
+/// The status of an agent.
 #[must_use]
 pub fn status() -> Status {
     Status {
@@ -279,7 +280,19 @@ pub fn status() -> Status {
             since: Timestamp::from_millis(1_700_000_000_001),
             error: Some("connection refused".to_owned()),
         }],
+        certificates: Vec::new(),
     }
+}
+
+/// The certificates of a gateway.
+#[must_use]
+pub fn certificates() -> Vec<CertificateStatus> {
+    vec![CertificateStatus {
+        expires: Timestamp::from_millis(1_800_000_000_000),
+        since: Timestamp::from_millis(1_790_000_000_000),
+        name: "*.example.net".to_owned(),
+        more: 2,
+    }]
 }
 
 /// An incident.

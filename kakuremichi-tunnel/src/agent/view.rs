@@ -88,6 +88,7 @@ fn planned(service: &AgentService, checks: &Checks, served: impl Fn(TargetId) ->
 /// What Control is told.
 pub(super) fn report(status: &AgentStatus, checks: &Checks) -> report::Status {
     report::Status {
+        certificates: Vec::new(),
         draining: status.phase != Phase::Running,
         lanes: status.lanes.iter().filter_map(lane).collect(),
         targets: checks

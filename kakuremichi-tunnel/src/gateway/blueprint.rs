@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     access::AccessControl,
+    certificates::{CertificateSource, Refreshing},
     conductor::{Conductor, Parts, Request},
     drain::{BeginDrain, Drain},
     draining::{Draining, DrainingAgents},
@@ -92,6 +93,7 @@ pub(super) struct Conducting {
     pub(super) begin: BeginDrain,
     pub(super) status: watch::Sender<Arc<GatewayStatus>>,
     pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) certificates: Arc<dyn CertificateSource>,
     pub(super) last: network::Endpoints,
 }
 
@@ -138,6 +140,7 @@ impl Blueprint {
                     begin,
                     status,
                     requests,
+                    certificates,
                     last,
                 } = *conducting;
                 let parts = Parts {
@@ -154,6 +157,7 @@ impl Blueprint {
                     begin,
                     status,
                     requests,
+                    certificates: Refreshing::new(certificates),
                     last,
                 };
                 local.spawn(Conductor::new(local.clone(), parts).run());

@@ -1,17 +1,25 @@
 //! The certificates that visitors see.
 
+mod files;
 mod given;
 mod local_ca;
+mod refreshing;
 mod resolver;
+#[cfg(test)]
+mod testing;
+mod validity;
 
 use std::{fmt, sync::Arc};
 
 use kakuremichi_core::name::{HostPattern, Hostname};
+use kakuremichi_proto::report::CertificateStatus;
 use rustls::sign::CertifiedKey;
 
+pub use files::{CertificateFileError, CertificateFiles};
 pub use given::{GivenCertificates, GivenError};
 pub use local_ca::{LocalCa, LocalCaError};
 
+pub(super) use refreshing::Refreshing;
 pub(crate) use resolver::Resolver;
 
 /// Where the certificates of served names come from.
@@ -22,6 +30,15 @@ pub(crate) use resolver::Resolver;
 pub trait CertificateSource: fmt::Debug + Send + Sync + 'static {
     /// The certificate for `name`, which the service has by `pattern`. Without one the handshake fails.
     fn certificate(&self, name: &Hostname, pattern: &HostPattern) -> Option<Arc<CertifiedKey>>;
+
+    /// Looks whether there is something newer. It is called every few seconds, and may block.
+    fn refresh(&self) {}
+
+    /// The certificates that do not renew themselves, for the gateway's status: Control tells people when one is
+    /// about to end.
+    fn known(&self) -> Vec<CertificateStatus> {
+        Vec::new()
+    }
 }
 
 /// Which certificates a gateway uses.
@@ -34,6 +51,12 @@ pub enum Certificates {
     LocalCa,
     /// Those of a source.
     Source(Arc<dyn CertificateSource>),
+}
+
+impl From<CertificateFiles> for Certificates {
+    fn from(files: CertificateFiles) -> Self {
+        Self::Source(Arc::new(files))
+    }
 }
 
 impl From<GivenCertificates> for Certificates {

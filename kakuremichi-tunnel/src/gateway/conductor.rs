@@ -20,7 +20,7 @@ use kakuremichi_core::{
     net::Endpoint,
     plan::{GatewayPlan, GatewayRecord, Revision},
 };
-use kakuremichi_proto::report::{Amount, Incident, Severity, Status};
+use kakuremichi_proto::report::{Amount, CertificateStatus, Incident, Severity, Status};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -29,6 +29,7 @@ use tokio::{
 
 use super::{
     access::wall_clock,
+    certificates::Refreshing,
     drain::BeginDrain,
     flows::Total,
     http::TaskGuard,
@@ -85,6 +86,7 @@ pub(super) struct Parts {
     pub(super) begin: BeginDrain,
     pub(super) status: watch::Sender<Arc<GatewayStatus>>,
     pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) certificates: Refreshing,
     pub(super) last: Endpoints,
 }
 
@@ -108,6 +110,9 @@ pub(super) struct Conductor {
     streams: watch::Receiver<()>,
     status: watch::Sender<Arc<GatewayStatus>>,
     requests: mpsc::Receiver<Request>,
+    certificates: Refreshing,
+    /// What there was when they were looked at last.
+    known: Vec<CertificateStatus>,
     phase: Phase,
     /// The plan that all shards follow.
     served: Option<Revision>,
@@ -154,6 +159,8 @@ impl Conductor {
             begin: parts.begin,
             status: parts.status,
             requests: parts.requests,
+            certificates: parts.certificates,
+            known: Vec::new(),
             phase: Phase::Running,
             served: None,
             seen: Vec::new(),
@@ -203,6 +210,10 @@ impl Conductor {
                 _ = tell.tick(), if !self.siblings.is_empty() => self.observe(),
                 _ = tick.tick() => self.tick(),
                 _ = rotate.tick() => self.rotate_signing_keys(),
+                known = self.certificates.looked() => if known != self.known {
+                    self.known = known;
+                    self.publish();
+                },
                 () = settled(settle) => {
                     self.awaited = None;
                     self.publish();
@@ -461,11 +472,13 @@ impl Conductor {
             siblings: self.siblings.status().to_vec(),
             services: Arc::clone(&self.services),
             ports: [self.ports.status(), self.udp_ports.status()].concat(),
+            certificates: self.known.clone(),
         };
         let report = Status {
             draining: status.phase != Phase::Running,
             lanes: status.peers.iter().filter_map(PeerStatus::report).collect(),
             targets: Vec::new(),
+            certificates: self.known.clone(),
         };
         self.node.report.send_if_modified(|last| {
             let changed = **last != report;

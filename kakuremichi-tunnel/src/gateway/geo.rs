@@ -11,12 +11,14 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
 use kakuremichi_core::policy::CountryCode;
 use maxminddb::{MaxMindDbError, Reader, WithinOptions, path};
+
+use super::stamp::{Stamp, stamp};
 
 /// The largest database, in bytes. It is kept in memory.
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
@@ -75,9 +77,6 @@ struct Source {
     path: PathBuf,
     newest: ArcSwapOption<Reader<Vec<u8>>>,
 }
-
-/// What tells one state of a file from another: its length, and when it was changed. `None`: it is not there.
-type Stamp = Option<(u64, Option<SystemTime>)>;
 
 impl Geo {
     /// Reads the databases, and watches their files from now on. One that cannot be used is reported and looked at
@@ -181,12 +180,6 @@ impl Kind {
         }
     }
 }
-
-fn stamp(path: &Path) -> Stamp {
-    let file = fs::metadata(path).ok()?;
-    Some((file.len(), file.modified().ok()))
-}
-
 fn read(kind: Kind, path: &Path) -> Result<Reader<Vec<u8>>, GeoError> {
     let mut bytes = Vec::new();
     fs::File::open(path)?

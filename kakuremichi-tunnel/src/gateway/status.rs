@@ -11,8 +11,8 @@ use kakuremichi_core::{
     name::{HostPattern, Label},
     plan::{GatewayPeer, GatewayPlan, GatewaySibling, PlannedKind, Revision},
 };
-pub use kakuremichi_proto::report::LaneKind;
 use kakuremichi_proto::report::{self, LaneEnd};
+pub use kakuremichi_proto::report::{CertificateStatus, LaneKind};
 
 pub use super::ingress::tcp::PortStatus;
 use super::streams::StreamView;
@@ -42,6 +42,8 @@ pub struct GatewayStatus {
     pub services: Arc<[ServiceStatus]>,
     /// The ports of TCP services, and behind them those of UDP services.
     pub ports: Vec<PortStatus>,
+    /// The certificates that do not renew themselves.
+    pub certificates: Vec<CertificateStatus>,
 }
 
 impl GatewayStatus {

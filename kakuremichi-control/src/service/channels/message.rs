@@ -162,6 +162,14 @@ impl Event {
             "node.down" => format!("The node {name} is down."),
             "node.up" => format!("The node {name} is up again."),
             "node.flapping" => format!("The node {name} goes up and down; more is said once it has settled."),
+            "certificate.expiring" => {
+                format!(
+                    "A certificate of the gateway {name} is about to end; the status of the node says which."
+                )
+            }
+            "certificate.expired" => {
+                format!("A certificate of the gateway {name} has ended; the status of the node says which.")
+            }
             "sign_in.failures" => format!("Somebody tries to sign in as {name}, and fails."),
             "sign_in.new_address" => format!("A sign-in from an address that is new: {name}."),
             "sign_in.recovery_code" => format!("A sign-in with a recovery code: {name}."),

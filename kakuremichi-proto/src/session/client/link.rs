@@ -339,6 +339,7 @@ impl Online {
             | Message::Undeclare(_)
             | Message::Status(_)
             | Message::Event(_)
+            | Message::Certificates(_)
             | Message::Usage(_)
             | Message::Commanded(_) => return Err(unexpected(message.tag())),
         }

@@ -21,7 +21,7 @@ pub(super) struct Outbox {
     signing_keys_due: bool,
     status: Option<Status>,
     /// The pieces of a status that are not sent. The next one is looked at when they are.
-    status_due: VecDeque<message::Status>,
+    status_due: VecDeque<Message>,
     status_stale: bool,
     told: Told,
     declarations: Declarations,
@@ -145,7 +145,7 @@ impl Outbox {
             self.status_due = self.told.update(status, subject).into();
         }
         if let Some(piece) = self.status_due.pop_front() {
-            return Some(piece.into());
+            return Some(piece);
         }
         if let Some(batch) = self.usage.sealed_after(self.usage_sent) {
             self.usage_sent = batch.key.sequence;

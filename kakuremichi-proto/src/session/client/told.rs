@@ -1,12 +1,13 @@
-//! What Control was told of lanes and targets on this connection, so that only what differs is said.
+//! What Control was told of lanes, targets and certificates on this connection, so that only what differs is said.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use kakuremichi_core::id::TargetId;
 
 use crate::{
+    frame::Message,
     message::{self, Subject},
-    report::{LaneEnd, LaneStatus, Status, TargetStatus},
+    report::{CertificateStatus, LaneEnd, LaneStatus, Status, TargetStatus},
 };
 
 /// A round-trip time that moved by less than this, or by less than a quarter of what it was, is not worth telling: with
@@ -20,14 +21,34 @@ pub(super) struct Told {
     draining: Option<bool>,
     lanes: BTreeMap<LaneEnd, LaneStatus>,
     targets: BTreeMap<TargetId, TargetStatus>,
+    /// Nothing is as good as none.
+    certificates: Vec<CertificateStatus>,
 }
 
 impl Told {
-    /// The messages after which Control knows `status`. What is not there any more can only be told by telling
-    /// everything.
-    pub(super) fn update(&mut self, status: &Status, subject: Subject) -> Vec<message::Status> {
+    /// The messages after which Control knows `status`.
+    pub(super) fn update(&mut self, status: &Status, subject: Subject) -> Vec<Message> {
+        let certificates = self.certificates(status, subject);
+        let states = self.states(status, subject);
+        states
+            .into_iter()
+            .map(Message::from)
+            .chain(certificates.map(Message::from))
+            .collect()
+    }
+
+    fn certificates(&mut self, status: &Status, subject: Subject) -> Option<message::Certificates> {
+        if self.certificates == status.certificates {
+            return None;
+        }
+        self.certificates.clone_from(&status.certificates);
+        Some(message::Certificates::new(subject, &status.certificates))
+    }
+
+    /// What there is to tell of lanes and targets. What is not there any more can only be told by telling everything.
+    fn states(&mut self, status: &Status, subject: Subject) -> Vec<message::Status> {
         if self.draining.is_none() || self.is_more_than(status) {
-            *self = Self::default();
+            (self.lanes, self.targets) = (BTreeMap::new(), BTreeMap::new());
             self.remember(status);
             return status.to_messages(subject);
         }
@@ -43,6 +64,7 @@ impl Told {
             draining: status.draining,
             lanes: lanes.cloned().collect(),
             targets: targets.cloned().collect(),
+            certificates: Vec::new(),
         };
         if self.draining == Some(news.draining) && news.lanes.is_empty() && news.targets.is_empty() {
             return Vec::new();
@@ -98,6 +120,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        frame::Tag,
         message::MAX_STATUS_ITEMS,
         report::{LaneKind, LaneState},
         testing::samples,
@@ -121,6 +144,7 @@ mod tests {
             draining: false,
             lanes: lanes.into_iter().collect(),
             targets: Vec::new(),
+            certificates: Vec::new(),
         }
     }
 
@@ -136,24 +160,24 @@ mod tests {
         let many = MAX_STATUS_ITEMS as u16 + 1;
         let up = |n| lane(n, LaneState::Up, 20);
         let all = status((0..many).map(up));
-        let first = told.update(&all, subject);
+        let first = told.states(&all, subject);
         assert!(first[0].replace && !first[1].replace);
         assert_eq!(lanes(first), [MAX_STATUS_ITEMS, 1]);
-        assert!(told.update(&all, subject).is_empty(), "nothing is news");
+        assert!(told.states(&all, subject).is_empty(), "nothing is news");
 
         let jittery = status((0..many).map(|n| lane(n, LaneState::Up, 20 + u64::from(n % 6))));
-        assert!(told.update(&jittery, subject).is_empty());
+        assert!(told.states(&jittery, subject).is_empty());
         let mut changed = all.clone();
         changed.lanes[3] = lane(3, LaneState::Down, 20);
         changed.lanes[4] = lane(4, LaneState::Up, 40);
-        let news = told.update(&changed, subject);
+        let news = told.states(&changed, subject);
         assert!(!news[0].replace);
         assert_eq!(lanes(news), [2]);
 
         let more = status((0..=many).map(up));
-        assert_eq!(lanes(told.update(&more, subject)), [3]);
+        assert_eq!(lanes(told.states(&more, subject)), [3]);
         // One is gone: everything is told.
-        let fewer = told.update(&status((1..many).map(up)), subject);
+        let fewer = told.states(&status((1..many).map(up)), subject);
         assert!(fewer[0].replace);
         assert_eq!(lanes(fewer), [MAX_STATUS_ITEMS]);
     }
@@ -164,12 +188,24 @@ mod tests {
         let mut told = Told::default();
         let mut now = samples::status();
         now.draining = false;
-        told.update(&now, subject);
+        told.states(&now, subject);
         now.draining = true;
-        let news = told.update(&now, subject);
+        let news = told.states(&now, subject);
         let [news] = news.as_slice() else {
             panic!("one message")
         };
         assert!(news.draining && !news.replace);
+    }
+
+    #[test]
+    fn certificates_are_told_when_they_change() {
+        let subject = samples::subject();
+        let (mut told, mut now) = (Told::default(), samples::status());
+        now.certificates = samples::certificates();
+        let tags = |messages: Vec<Message>| messages.iter().map(Message::tag).collect::<Vec<_>>();
+        assert_eq!(tags(told.update(&now, subject)), [Tag::Status, Tag::Certificates]);
+        assert_eq!(tags(told.update(&now, subject)), []);
+        now.certificates.clear();
+        assert_eq!(tags(told.update(&now, subject)), [Tag::Certificates]);
     }
 }

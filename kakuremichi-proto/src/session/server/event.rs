@@ -13,7 +13,7 @@ use crate::{
     declare::Declaration,
     message::Subject,
     plan::PlanHash,
-    report::{Incident, NodeInfo, Refusal, Status, UsageBatch, UsageKey},
+    report::{CertificateStatus, Incident, NodeInfo, Refusal, Status, UsageBatch, UsageKey},
     session::{Closed, RequestId},
 };
 
@@ -146,6 +146,8 @@ pub enum ServerEvent {
         /// Whether what was said before is void; otherwise this adds to it.
         replace: bool,
     },
+    /// The certificates that visitors may see, in the place of those that were said before.
+    Certificates(Vec<CertificateStatus>),
     /// Something happened on the node.
     Incident {
         /// What.

@@ -153,6 +153,12 @@ impl Online {
                     status: status.into(),
                 });
             }
+            Message::Certificates(certificates) => {
+                if role_of(self.node) != Role::Gateway {
+                    return Err(violation("an agent says which certificates visitors see"));
+                }
+                events.push_back(ServerEvent::Certificates(certificates.read()));
+            }
             Message::Event(event) => {
                 events.push_back(ServerEvent::Incident {
                     lost: event.lost,

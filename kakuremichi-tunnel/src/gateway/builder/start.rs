@@ -84,7 +84,11 @@ impl GatewayBuilder {
         let table: Arc<ArcSwap<RouteTable>> = Arc::default();
         let (certificates, ca) = certificates(self.certificates, &state, &self.limits)?;
         let lane_tls = tls::server_configs(&provider)?;
-        let tls = Resolver::server_config(Arc::clone(&table), certificates, Arc::clone(&provider))?;
+        let tls = Resolver::server_config(
+            Arc::clone(&table),
+            Arc::clone(&certificates),
+            Arc::clone(&provider),
+        )?;
         let target_tls = TargetTls::new(provider, self.roots.unwrap_or_else(link::system_roots))?;
         // The system may choose the port, which agents are told: the socket comes before them.
         let mut config = ShardConfig::new(
@@ -184,6 +188,7 @@ impl GatewayBuilder {
             begin,
             status,
             requests: requested,
+            certificates,
             last,
         };
         let parts = [Part::Conduct(Box::new(conducting))]
@@ -293,6 +298,7 @@ fn initial() -> GatewayStatus {
         siblings: Vec::new(),
         services: Arc::default(),
         ports: Vec::new(),
+        certificates: Vec::new(),
     }
 }
 

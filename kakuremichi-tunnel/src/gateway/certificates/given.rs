@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kakuremichi_core::name::{HostPattern, Hostname};
+use kakuremichi_proto::report::CertificateStatus;
 use rustls::{
     client::verify_server_name,
     crypto::CryptoProvider,
@@ -11,7 +12,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::CertificateSource;
+use super::{CertificateSource, validity::status_of};
 
 /// The most pairs.
 const MAX_PAIRS: usize = 256;
@@ -20,6 +21,7 @@ const MAX_PAIRS: usize = 256;
 #[derive(Debug, Clone, Default)]
 pub struct GivenCertificates {
     pairs: Vec<Arc<CertifiedKey>>,
+    known: Vec<CertificateStatus>,
 }
 
 /// Why a certificate and a key cannot be used.
@@ -63,9 +65,11 @@ impl GivenCertificates {
             .map_err(GivenError::Certificate)?;
         let leaf = chain.first().ok_or(GivenError::NoCertificate)?;
         ParsedCertificate::try_from(leaf).map_err(GivenError::Unusable)?;
+        let known = status_of(leaf);
         let key = PrivateKeyDer::from_pem_slice(key).map_err(GivenError::Key)?;
         let pair = CertifiedKey::from_der(chain, key, &provider()).map_err(GivenError::Unusable)?;
         self.pairs.push(Arc::new(pair));
+        self.known.extend(known);
         Ok(self)
     }
 }
@@ -81,6 +85,10 @@ impl CertificateSource for GivenCertificates {
         };
         self.pairs.iter().find(covers).map(Arc::clone)
     }
+
+    fn known(&self) -> Vec<CertificateStatus> {
+        self.known.clone()
+    }
 }
 
 fn provider() -> CryptoProvider {
@@ -89,16 +97,7 @@ fn provider() -> CryptoProvider {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair};
-
-    use super::*;
-
-    fn pair(names: &[&str]) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
+    use super::{super::testing::pair, *};
 
     #[test]
     fn the_first_that_has_the_name_is_used() {

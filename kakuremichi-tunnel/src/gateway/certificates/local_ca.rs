@@ -11,6 +11,7 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use kakuremichi_core::name::{HostPattern, Hostname};
+use kakuremichi_proto::report::CertificateStatus;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PublicKeyData,
@@ -21,7 +22,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::CertificateSource;
+use super::{CertificateSource, validity::status_of};
 use crate::state::{CA_KEY, StateDir, StateError};
 
 const CERTIFICATE: &str = "ca.pem";
@@ -180,6 +181,11 @@ impl CertificateSource for LocalCa {
             }
             HostPattern::Wildcard(_) | HostPattern::Exact(_) => self.leaf(name.as_str(), now),
         }
+    }
+
+    /// The authority: its leaves are made anew before they end.
+    fn known(&self) -> Vec<CertificateStatus> {
+        status_of(&self.certificate).into_iter().collect()
     }
 }
 
