@@ -467,9 +467,11 @@ impl Owner {
             tasks.spawn(prune_for_ever(self.use_cases.clone(), keep));
         }
         tasks.spawn(Arc::clone(&self.hub).watch_outages(self.node_down_after));
+        tasks.spawn(Arc::clone(&self.hub).watch_certificates());
         tasks.spawn(expire_for_ever(self.use_cases.clone()));
         let hub = Arc::clone(&self.hub);
         tasks.spawn(async move { hub.tell_instances().await });
+        tasks.spawn(Arc::clone(&self.hub).answer_instances());
         if let Some(mailer) = self.mail.clone() {
             tasks.spawn(mailer.run());
         }

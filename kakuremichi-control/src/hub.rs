@@ -6,6 +6,8 @@
 
 mod connection;
 mod counters;
+mod elsewhere;
+mod expiry;
 mod lease;
 mod limits;
 mod member;
@@ -141,7 +143,7 @@ impl Hub {
         *open.borrow_and_update()
     }
 
-    /// What is known of a node's connection.
+    /// What this instance knows of a node's connection.
     pub(crate) fn presence(&self, node: NodeId) -> Presence {
         self.registry.presence(node)
     }

@@ -17,6 +17,7 @@ mod memo;
 mod migration;
 mod order;
 mod presence;
+mod question;
 mod request;
 mod row;
 mod table;
@@ -38,9 +39,9 @@ use kakuremichi_core::{
     key::IdentityKey,
     net::Overlay,
     store::{
-        Batch, Change, CommitError, Committed, IdempotencyKey, NodeUsage, Page, Query, RecordId, Remembered,
-        Sequence, Sighting, Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts, UsageLevel,
-        UsagePoint, UsageQuery, UsageReport,
+        Batch, Change, CommitError, Committed, IdempotencyKey, NodeUsage, Page, Query, Question, RecordId,
+        Remembered, Sequence, Sighting, Store, StoreError, StoreRecord, Stored, UniqueKey, UsageCounts,
+        UsageLevel, UsagePoint, UsageQuery, UsageReport,
     },
     time::Timestamp,
 };
@@ -188,6 +189,22 @@ impl Store for SqlStore {
 
     async fn sightings(&self, instance: &[u8; 16], nodes: &[NodeId]) -> Result<Vec<Sighting>, StoreError> {
         presence::sightings(&self.readers, instance, nodes).await
+    }
+
+    async fn ask(&self, instance: &[u8; 16], question: &Question) -> Result<usize, StoreError> {
+        question::ask(&self.writer, instance, question).await
+    }
+
+    async fn questions(&self, instance: &[u8; 16]) -> Result<Vec<Question>, StoreError> {
+        question::unanswered(&self.readers, instance).await
+    }
+
+    async fn answer(&self, instance: &[u8; 16], question: [u8; 16], answer: &str) -> Result<(), StoreError> {
+        question::answer(&self.writer, instance, question, answer).await
+    }
+
+    async fn answers(&self, question: [u8; 16]) -> Result<Vec<String>, StoreError> {
+        question::answers(&self.readers, question).await
     }
 
     async fn record_usage(&self, usage: &NodeUsage) -> Result<UsageReport, StoreError> {

@@ -1,7 +1,7 @@
 //! What only a database with many writers can get wrong.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use kakuremichi_control::store::{ConnectError, SqlStore};
 use kakuremichi_core::{
@@ -9,8 +9,8 @@ use kakuremichi_core::{
     model::{EnrolmentToken, Organization, Role},
     net::Overlay,
     store::{
-        Batch, Change, CommitError, MAX_FEED, Mutation, RecordId, Sequence, Sighting, Store, StoreRecord,
-        UsageCounts, UsageEntry, UsageReport, Version, conformance::sample,
+        Batch, Change, CommitError, MAX_FEED, Mutation, Question, RecordId, Sequence, Sighting, Store,
+        StoreRecord, UsageCounts, UsageEntry, UsageReport, Version, conformance::sample,
     },
     time::Timestamp,
 };
@@ -476,4 +476,46 @@ async fn the_newest_session_counts_and_a_silent_instance_has_none() {
     assert_eq!(told_to(&one).await, [seen(6, Some(200), None)]);
     store.announce(&other, &[seen(6, None, Some(300))]).await.unwrap();
     assert_eq!(told_to(&one).await, [seen(6, None, Some(300))]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_reaches_every_other_instance_once() {
+    let Some(server) = Postgres::shared() else { return };
+    let url = server.database();
+    let store = SqlStore::connect(&url).await.unwrap();
+    let (one, other) = ([1; 16], [2; 16]);
+    let question = Question {
+        id: [7; 16],
+        text: "where?".to_owned(),
+    };
+    store.announce(&one, &[]).await.unwrap();
+    assert_eq!(
+        store.ask(&one, &question).await.unwrap(),
+        0,
+        "there is nobody else"
+    );
+    store.announce(&other, &[]).await.unwrap();
+    assert_eq!(store.ask(&one, &question).await.unwrap(), 1);
+    assert_eq!(store.questions(&other).await.unwrap(), slice::from_ref(&question));
+    assert_eq!(store.answers(question.id).await.unwrap(), [""; 0]);
+    for _ in 0..2 {
+        store.answer(&other, question.id, "here").await.unwrap();
+    }
+    assert_eq!(store.answers(question.id).await.unwrap(), ["here"]);
+    // Nobody is asked twice, and who asked is not asked.
+    for instance in [&one, &other] {
+        let asked = timeout(Duration::from_secs(1), store.questions(instance)).await;
+        assert!(asked.is_err(), "{asked:?}");
+    }
+
+    // LESSONS: every table has a bound. What is old goes when somebody asks again.
+    server.sql(&url, "UPDATE question SET asked = asked - interval '2 minutes'");
+    let next = Question {
+        id: [8; 16],
+        ..question.clone()
+    };
+    store.ask(&one, &next).await.unwrap();
+    assert_eq!(store.questions(&other).await.unwrap(), [next]);
+    store.answer(&other, question.id, "late").await.unwrap();
+    assert_eq!(store.answers(question.id).await.unwrap(), [""; 0]);
 }

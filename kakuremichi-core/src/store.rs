@@ -207,6 +207,44 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Asks the other processes on the same storage, and returns how many there are. Their answers are to be
+    /// [read](Self::answers) within a minute; then the question is forgotten.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn ask(&self, instance: &[u8; 16], question: &Question) -> Result<usize, StoreError> {
+        let _ = (instance, question);
+        Ok(0)
+    }
+
+    /// Waits for questions of others that `instance` has not [answered](Self::answer). A storage that one process has
+    /// for itself never returns, and nothing is lost when the wait is given up.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn questions(&self, instance: &[u8; 16]) -> Result<Vec<Question>, StoreError> {
+        let _ = instance;
+        std::future::pending().await
+    }
+
+    /// Answers a question, unless it is forgotten.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn answer(&self, instance: &[u8; 16], question: [u8; 16], answer: &str) -> Result<(), StoreError> {
+        let _ = (instance, question, answer);
+        Ok(())
+    }
+
+    /// The answers that there are.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    async fn answers(&self, question: [u8; 16]) -> Result<Vec<String>, StoreError> {
+        let _ = question;
+        Ok(Vec::new())
+    }
+
     /// Adds what a node counted, once: a report that was [noted](UsageReports::note) before changes nothing. What
     /// gateways counted goes to the totals of the services, and what every node counted to the usage over time,
     /// at every level, all in one transaction. Returns the last recorded report of its stream, up to which the
@@ -268,6 +306,15 @@ pub struct Sighting {
     pub connected: Option<Timestamp>,
     /// When its last connection ended.
     pub disconnected: Option<Timestamp>,
+}
+
+/// What a process asks the others on the same storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Drawn at random.
+    pub id: [u8; 16],
+    /// What it asks.
+    pub text: String,
 }
 
 /// Which records to list.

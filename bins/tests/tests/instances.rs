@@ -13,7 +13,7 @@ use std::thread;
 use http::{Method, StatusCode};
 use kakuremichi_tests::deployment::{Control, Rest, public};
 use kakuremichi_tests::{Deployment, Families, Network, Origin, Postgres, Program, component, net, wait};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// So many requests show that nothing has happened to them.
 const ENOUGH: u64 = 100;
@@ -25,10 +25,16 @@ fn knows(rest: &Rest, node: &str) -> bool {
     rest.node(node)["connected"] == true
 }
 
-/// Whether a node is connected to this very instance: only that one has heard what its software is.
-fn has(rest: &Rest, node: &str) -> bool {
+/// What a node said of itself, as one instance tells it.
+fn status(rest: &Rest, node: &str) -> Value {
     let id = rest.node(node)["id"].as_str().unwrap().to_owned();
-    rest.get(&format!("nodes/{id}/status"))["software"].is_string()
+    rest.get(&format!("nodes/{id}/status"))
+}
+
+/// Whether a node is connected to this very instance.
+fn has(rest: &Rest, node: &str) -> bool {
+    let status = status(rest, node);
+    status["software"].is_string() && status["elsewhere"] == false
 }
 
 /// Makes tokens through both instances, as fast as they are answered, while `kill` does its work. Returns those that
@@ -72,6 +78,17 @@ fn kill_one(world: &mut Deployment, second: &mut Control) {
                 knows(rest, node).then_some(())
             });
         }
+    }
+    // Each tells what the nodes say of themselves, whichever of the two they say it to.
+    for rest in [&rest, &other] {
+        wait::until("the lanes of the gateway", || {
+            let status = status(rest, "gateway-1");
+            let up = status["lanes"]
+                .as_array()?
+                .iter()
+                .any(|lane| lane["state"] == "up");
+            (up && status["software"].is_string()).then_some(())
+        });
     }
     let victim = if first_dies {
         &mut world.control

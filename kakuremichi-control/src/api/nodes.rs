@@ -273,8 +273,8 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Reads what a node said of itself lately: its plan, its lanes, its targets. Kept in memory only, by the instance of
-/// Control that the node is connected to: another one knows whether it is connected, and no more.
+/// Reads what a node said of itself lately: its plan, its lanes, its targets. It is kept in memory only, by the instance
+/// of Control that the node is connected to; another one asks it.
 #[utoipa::path(get, path = "/api/v1/nodes/{id}/status", tag = "nodes", params(("id" = String, Path)),
     responses((status = 200, body = NodeStatusView), (status = 401, body = Problem), (status = 404, body = Problem)))]
 pub(super) async fn status(
@@ -283,8 +283,10 @@ pub(super) async fn status(
     Id(id): Id<NodeId>,
 ) -> Result<Json<NodeStatusView>, Problem> {
     app.use_cases.node(&actor, id).await?;
-    let mut status = NodeStatusView::from(app.hub.presence(id));
+    let (presence, elsewhere) = app.hub.presence_anywhere(id).await?;
+    let mut status = NodeStatusView::from(presence);
     status.connected = seen(&app, id).await?.connected.is_some();
+    status.elsewhere = elsewhere;
     Ok(Json(status))
 }
 

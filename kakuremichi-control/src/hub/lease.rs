@@ -4,7 +4,7 @@
 //! connection to Control goes on serving visitors, and keeps what it declared.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -93,10 +93,13 @@ impl Leases {
         }
     }
 
-    /// Ends a lease, unless the agent is at another instance, or left it less than a lease ago: then it is looked
-    /// again when another lease is over.
+    /// Ends a lease, unless the agent is at another instance, left it less than a lease ago, or is carried to by a
+    /// gateway that is there: then it is looked again when another lease is over.
     async fn end_one(&self, hub: &Hub, agent: AgentId, actor: &Actor) -> Result<(), UseCaseError> {
-        if hub.is_elsewhere(agent.into(), self.lease).await? {
+        let pair = BTreeSet::from([(actor.organization, agent)]);
+        if hub.is_elsewhere(agent.into(), self.lease).await?
+            || !hub.carried_elsewhere(&pair).await?.is_empty()
+        {
             self.begin(agent, actor.clone());
             return Ok(());
         }

@@ -9,7 +9,7 @@
 mod health;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -99,7 +99,10 @@ impl Hub {
                 NodeId::Agent(agent) => Some((node.organization, agent)),
                 NodeId::Gateway(_) => None,
             });
-        let carried = self.registry.carried(agents);
+        let agents: BTreeSet<_> = agents.collect();
+        let mut carried = self.registry.carried(agents.iter().copied());
+        let others: BTreeSet<_> = agents.difference(&carried).copied().collect();
+        carried.extend(self.carried_elsewhere(&others).await?);
         watch.away.retain(|id, _| seen.contains_key(id));
         watch.health.retain(|id, _| seen.contains_key(id));
         for node in &watch.nodes {

@@ -37,6 +37,11 @@ impl Sightings {
         }
     }
 
+    /// The random bytes.
+    pub(super) const fn instance(&self) -> &[u8; 16] {
+        &self.instance
+    }
+
     /// A session began or ended.
     pub(super) fn note(&self, sighting: Sighting) {
         self.due().insert(sighting.node, sighting);

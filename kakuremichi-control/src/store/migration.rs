@@ -13,6 +13,7 @@ mod m0009_channels;
 mod m0010_approval;
 mod m0011_service_tokens;
 mod m0013_passkeys;
+mod m0016_questions;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement};
 use sea_orm_migration::{MigrationTrait, MigratorTrait, seaql_migrations};
@@ -38,6 +39,7 @@ impl MigratorTrait for Steps {
             Box::new(m0010_approval::Step),
             Box::new(m0011_service_tokens::Step),
             Box::new(m0013_passkeys::Step),
+            Box::new(m0016_questions::Step),
         ]
     }
 }

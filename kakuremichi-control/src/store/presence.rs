@@ -133,10 +133,10 @@ pub(super) async fn forget(database: &impl ConnectionTrait, node: NodeId) -> Res
     Ok(())
 }
 
-fn server(database: &DatabaseConnection) -> Option<&PgPool> {
+pub(super) fn server(database: &DatabaseConnection) -> Option<&PgPool> {
     (database.get_database_backend() == DbBackend::Postgres).then(|| database.get_postgres_connection_pool())
 }
 
-fn failed(error: sqlx::Error) -> StoreError {
+pub(super) fn failed(error: sqlx::Error) -> StoreError {
     StoreError::Backend(Box::new(error))
 }

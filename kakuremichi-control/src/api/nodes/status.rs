@@ -12,6 +12,8 @@ use crate::hub::Presence;
 pub(crate) struct NodeStatusView {
     /// Whether it is connected to Control.
     pub(super) connected: bool,
+    /// Whether that is another instance of Control than the one that answers.
+    pub(super) elsewhere: bool,
     /// The version of its software.
     #[serde(skip_serializing_if = "Option::is_none")]
     software: Option<String>,
@@ -27,6 +29,8 @@ pub(crate) struct NodeStatusView {
     lanes: Vec<LaneView>,
     /// The targets that it checks.
     targets: Vec<TargetStateView>,
+    /// The certificates that visitors of a gateway see, and that do not renew themselves.
+    certificates: Vec<CertificateView>,
     /// What happened lately, newest last.
     incidents: Vec<IncidentView>,
 }
@@ -75,6 +79,21 @@ pub(crate) struct TargetStateView {
     /// What went wrong last.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+/// A certificate.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CertificateView {
+    /// Its first name.
+    name: String,
+    /// How many further names it has.
+    more_names: u16,
+    /// From when on it is valid.
+    #[schema(value_type = String, format = DateTime)]
+    since: TimeText,
+    /// When it ends.
+    #[schema(value_type = String, format = DateTime)]
+    expires: TimeText,
 }
 
 /// Something that happened on a node.
@@ -127,6 +146,13 @@ impl From<Presence> for NodeStatusView {
                 since: target.since.into(),
                 error: target.error,
             });
+        let certificates = presence.status.certificates.into_iter();
+        let certificates = certificates.map(|certificate| CertificateView {
+            name: certificate.name,
+            more_names: certificate.more,
+            since: certificate.since.into(),
+            expires: certificate.expires.into(),
+        });
         let incidents = presence.incidents.into_iter().map(|incident| IncidentView {
             at: incident.at.into(),
             severity: match incident.severity {
@@ -139,6 +165,7 @@ impl From<Presence> for NodeStatusView {
         });
         Self {
             connected: presence.connected.is_some(),
+            elsewhere: false,
             software: presence.software,
             rtt_us: presence.rtt.map(micros),
             plan: presence.plan.map(|plan| PlanView {
@@ -149,6 +176,7 @@ impl From<Presence> for NodeStatusView {
             draining: presence.status.draining,
             lanes: lanes.collect(),
             targets: targets.collect(),
+            certificates: certificates.collect(),
             incidents: incidents.collect(),
         }
     }
