@@ -16,7 +16,7 @@ use tokio::{
 use super::CertificateSource;
 
 /// How often a source is refreshed.
-const REFRESH: Duration = Duration::from_secs(10);
+const REFRESH: Duration = Duration::from_secs(3);
 
 /// Refreshes a source now and then, on a thread that may block.
 #[derive(Debug)]
