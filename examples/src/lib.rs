@@ -5,8 +5,12 @@
 
 use std::net::SocketAddr;
 
-use kakuremichi_control::{Control, identity_key, service::TokenDraft};
+use kakuremichi_control::{
+    Control, identity_key,
+    service::{ServiceTokenDraft, TokenDraft},
+};
 use kakuremichi_core::{
+    id::ServiceTokenId,
     model::{DeclareScope, Role},
     secret::Secret,
     store::MemoryStore,
@@ -82,6 +86,20 @@ impl Playground {
     /// When Control refuses it.
     pub async fn gateway_token(&self) -> Result<Secret<String>, Error> {
         token(&self.control, Role::Gateway, DeclareScope::default()).await
+    }
+
+    /// A service token of the organization: its identifier, and its text.
+    ///
+    /// # Errors
+    /// When Control refuses it.
+    pub async fn service_token(&self) -> Result<(ServiceTokenId, Secret<String>), Error> {
+        let us = self.control.use_cases().control().await?;
+        let draft = ServiceTokenDraft {
+            name: "example".parse()?,
+            expires: None,
+        };
+        let made = self.control.use_cases().create_service_token(&us, draft).await?;
+        Ok((made.token.value.id, made.text))
     }
 
     /// Where the gateway serves visitors.

@@ -26,6 +26,7 @@ mod geo;
 mod handle;
 mod health;
 mod http;
+mod identity;
 mod ingress;
 mod lanes;
 mod member;

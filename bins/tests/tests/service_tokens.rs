@@ -48,9 +48,14 @@ fn a_service_token_opens_what_names_it_until_it_is_deleted() {
         let seen = reply.text();
         assert!(
             !seen.contains("kkm_service_")
-                && !seen.contains("service-token")
+                && !seen.contains("x-kakuremichi-service-token")
                 && !seen.contains("authorization"),
             "the target never sees it: {seen}"
+        );
+        let id = ci.strip_prefix("service-tokens/").unwrap();
+        assert!(
+            seen.contains(id) && seen.contains("x-kakuremichi-assertion"),
+            "but who it is: {seen}"
         );
     }
     let served = origin.requests();

@@ -11,7 +11,7 @@ use http::{
     header::{self, Entry},
 };
 
-use crate::gateway::sign_in::cookies;
+use crate::gateway::{identity::Fields, sign_in::cookies};
 
 /// Fields of one hop, removed on the way through (RFC 9110, section 7.6.1, and what is treated so).
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -60,6 +60,8 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) authorization_used: bool,
     /// The connection is to become a WebSocket.
     pub(crate) websocket: bool,
+    /// Who the visitor is.
+    pub(crate) identity: &'a Fields,
 }
 
 /// Turns a visitor's header section into the target's.
@@ -90,6 +92,7 @@ pub(crate) fn to_target(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) {
         headers.append(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
+    forwarded.identity.write(headers);
 }
 
 /// Turns a target's header section into the visitor's.
@@ -213,6 +216,8 @@ mod tests {
 
     use super::*;
 
+    static NOBODY: Fields = Fields::NONE;
+
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
         fields
             .iter()
@@ -231,6 +236,7 @@ mod tests {
             host,
             authorization_used: false,
             websocket: false,
+            identity: &NOBODY,
         }
     }
 

@@ -17,7 +17,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use kakuremichi_core::plan::PlannedTarget;
+use kakuremichi_core::{plan::PlannedTarget, request::CanonicalRequest};
 use tokio::time::{sleep_until, timeout};
 
 use super::{
@@ -33,10 +33,12 @@ use super::{
     upgrade,
 };
 use crate::gateway::{
-    access::{Admission, Verdict},
+    access::{Admission, Verdict, wall_clock},
     balance::Unavailable,
     flows::Lease,
-    table::{Matched, NoMatch},
+    identity::{Fields, Introduction},
+    serving::Serving,
+    table::{Matched, NoMatch, RouteTable},
     upstream::{FlowError, FlowRequest, Upstream},
     usage::ServiceUsage,
 };
@@ -215,6 +217,7 @@ async fn route<U: Upstream>(
     }
     let usage = serving.usage.of(matched.service.id);
     exchange.charge(&usage);
+    let identity = identify(serving, &table, &admission, &matched, request);
     let mut headers = parts.headers;
     headers::to_target(
         &mut headers,
@@ -223,6 +226,7 @@ async fn route<U: Upstream>(
             host: &asked.host,
             authorization_used: admission.authorization_used,
             websocket: asked.websocket,
+            identity: &identity,
         },
     );
     let forward = Forward {
@@ -239,6 +243,24 @@ async fn route<U: Upstream>(
         return upgrade::websocket(forward, body, upgrade, lease).await;
     }
     forward.request(body, lease).await
+}
+
+/// What the target is told of the visitor.
+fn identify<U>(
+    serving: &Serving<U>,
+    table: &RouteTable,
+    admission: &Admission,
+    matched: &Matched,
+    request: &CanonicalRequest,
+) -> Fields {
+    let people = table.people();
+    let Some(told) = Introduction::of(admission, people, &matched.service) else {
+        return Fields::NONE;
+    };
+    let assertion = serving
+        .sign_in
+        .assertion(people, &told, request.host(), wall_clock());
+    assertion.map_or(Fields::NONE, |assertion| Fields::new(&told, assertion.as_str()))
 }
 
 impl<U: Upstream> Forward<'_, U> {

@@ -9,6 +9,7 @@ use super::pages::{self, Problem};
 use crate::{
     gateway::{
         access::wall_clock,
+        identity::{JWKS_PATH, jwks},
         serving::Serving,
         sign_in::{ArrivalError, cookies},
         table::{RouteTable, ServiceEntry},
@@ -33,6 +34,10 @@ pub(super) fn answer<U>(
     request: &CanonicalRequest,
 ) -> Result<Response<Bytes>, Problem> {
     match (request.path(), &parts.method) {
+        (JWKS_PATH, &Method::GET | &Method::HEAD) => {
+            let keys = serving.sign_in.verifying_keys(table.people());
+            Ok(jwks(&keys, parts.method == Method::HEAD))
+        }
         (ARRIVAL_PATH, &Method::GET) => arrive(serving, table, service, parts, request),
         (SIGN_OUT_PATH, &Method::GET) => Ok(pages::sign_out(false)),
         (SIGN_OUT_PATH, &Method::POST) if is_own(&parts.headers, request) => {

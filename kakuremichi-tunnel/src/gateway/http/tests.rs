@@ -8,6 +8,7 @@
 mod failing;
 mod forwarding;
 mod hostile;
+mod introducing;
 mod logging;
 mod signing_in;
 mod streaming;

@@ -26,6 +26,7 @@ use super::{
     tickets::{NotTaken, UsedTickets},
 };
 use crate::{
+    gateway::identity::{Introduction, Signed},
     keys::RingVerifier,
     state::{StateDir, StateError},
 };
@@ -109,6 +110,38 @@ impl SignInDesk {
     /// The public halves of what it signs with.
     pub(crate) fn public_keys(&self) -> Vec<SigningKey> {
         lock(&self.keys).public()
+    }
+
+    /// The keys that assertions about visitors verify with: those that the plan's gateways sign with, and this one's, of
+    /// which the newest may not be in the plan yet.
+    pub(crate) fn verifying_keys(&self, people: &People) -> Vec<SigningKey> {
+        let mut keys = people.signers().to_vec();
+        for key in self.public_keys() {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    /// The assertion that tells the targets of `host` who a visitor is. Without a key, which does not happen, there is
+    /// none.
+    pub(crate) fn assertion(
+        &self,
+        people: &People,
+        told: &Introduction,
+        host: &Hostname,
+        now: Timestamp,
+    ) -> Option<Signed> {
+        let own = || format!("https://{host}");
+        let issuer = people
+            .sign_in()
+            .map_or_else(own, |sign_in| sign_in.control.clone());
+        people.assertions().of(told, (&issuer, host), now, |sign| {
+            let keys = lock(&self.keys);
+            // Targets look for a key that they do not know where this gateway shows it.
+            keys.best(people.own_keys()).map(sign)
+        })
     }
 
     /// Sends a browser away, to come back with a ticket for what it asked for; none where nobody can sign in.

@@ -108,6 +108,12 @@ impl SigningKeys {
         let key = self.keys.iter().find(|key| known.contains(&key.public));
         key.map(|key| key as &dyn Signer)
     }
+
+    /// The newest key that others know, or else the newest of all.
+    pub(crate) fn best(&self, known: &[SigningKey]) -> Option<&dyn Signer> {
+        let newest = || self.keys.first().map(|key| key as &dyn Signer);
+        self.known(known).or_else(newest)
+    }
 }
 
 impl Key {
@@ -190,6 +196,9 @@ mod tests {
         assert_eq!(signer(&first), Some(*first[0].as_bytes()));
         assert_eq!(signer(&both), Some(*both[0].as_bytes()));
         assert_eq!(signer(&[]), None);
+        let best = |known: &[SigningKey]| keys.best(known).map(|key| *key.public_key().as_bytes());
+        assert_eq!(best(&first), Some(*first[0].as_bytes()));
+        assert_eq!(best(&[]), Some(*both[0].as_bytes()));
         assert!(
             !keys
                 .rotate(&state, later.after(OVERLAP - Duration::from_secs(1)))

@@ -16,10 +16,8 @@ use kakuremichi_proto::{
 };
 use rustc_hash::FxHashMap;
 
-use crate::keys::RingVerifier;
+use crate::{gateway::identity::Assertions, keys::RingVerifier};
 
-/// The authority that vouches for people who signed in at Control.
-const USER: &str = "user";
 /// Verified sessions that are kept, so that a request costs no signature. Beyond, all are verified again.
 const VERIFIED: usize = 16_384;
 
@@ -36,9 +34,14 @@ pub(crate) struct People {
     tokens_end: bool,
     /// By the hash of the cookie's value.
     verified: Mutex<FxHashMap<[u8; 32], Arc<GatewaySession>>>,
+    /// What targets were told under this plan.
+    assertions: Assertions,
 }
 
 impl People {
+    /// The authority that vouches for people who signed in at Control.
+    pub(crate) const AUTHORITY: &str = "user";
+
     /// Reads a plan.
     pub(crate) fn new(plan: &GatewayPlan) -> Self {
         let own: Option<GatewayId> = plan.node().map(|node| node.id);
@@ -70,6 +73,21 @@ impl People {
     /// The keys that other gateways take this gateway's signatures by.
     pub(crate) fn own_keys(&self) -> &[SigningKey] {
         &self.own
+    }
+
+    /// The keys that the gateways of the plan sign with.
+    pub(crate) fn signers(&self) -> &[SigningKey] {
+        &self.signers
+    }
+
+    /// What targets were told under this plan.
+    pub(crate) const fn assertions(&self) -> &Assertions {
+        &self.assertions
+    }
+
+    /// A person of an organization.
+    pub(crate) fn member(&self, organization: OrganizationId, user: UserId) -> Option<&GatewayMember> {
+        self.members.get(&(organization, user))
     }
 
     /// Whether a session or a service token can end, without another plan.
@@ -139,7 +157,7 @@ impl People {
         if session.expires <= now || !member.counts(session.session, session.made) {
             return None;
         }
-        let principal = Principal::new(USER, member.user.to_string());
+        let principal = Principal::new(Self::AUTHORITY, member.user.to_string());
         let groups = member.groups.iter().map(|group| group.as_str().to_owned());
         Some(
             Identity::new(principal)

@@ -18,17 +18,17 @@ use crate::{
 };
 
 const BROWSER: &str = "Accept: text/html\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
-const ORGANIZATION: OrganizationId = OrganizationId::from_bytes([9; 16]);
+pub(super) const ORGANIZATION: OrganizationId = OrganizationId::from_bytes([9; 16]);
 
 /// A gateway with a service for people who signed in, and who signs tickets.
-struct Office {
-    scene: Scene,
+pub(super) struct Office {
+    pub(super) scene: Scene,
     control: NodeKeys,
     policy: Policy,
 }
 
 impl Office {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         let requirement = Requirement {
             roles: vec!["developer".parse().unwrap()],
             ..Requirement::default()
@@ -47,7 +47,7 @@ impl Office {
         office
     }
 
-    fn plan(&self, revision: u64, member: Option<GatewayMember>) {
+    pub(super) fn plan(&self, revision: u64, member: Option<GatewayMember>) {
         let id = GatewayId::from_bytes([3; 16]);
         let node = GatewayNode {
             id,
@@ -114,7 +114,7 @@ impl Office {
     }
 
     /// Signs in. Returns the session's cookie.
-    async fn signs_in(&self) -> String {
+    pub(super) async fn signs_in(&self) -> String {
         let (binding, attempt) = self.sent_away("/").await;
         cookie(
             &self
@@ -124,7 +124,7 @@ impl Office {
     }
 }
 
-fn anna() -> GatewayMember {
+pub(super) fn anna() -> GatewayMember {
     GatewayMember {
         organization: ORGANIZATION,
         user: UserId::from_bytes([7; 16]),
