@@ -10,6 +10,7 @@ mod reference;
 mod rendered;
 mod service;
 mod sign_in;
+mod step_up;
 mod totp;
 
 pub(crate) use providers::redirect_uri;
@@ -45,7 +46,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(passkeys::router())
         .merge(totp::router())
         .merge(providers::router())
-        .merge(service::router());
+        .merge(service::router())
+        .merge(step_up::router());
     files().merge(rendered.with_state(app))
 }
 

@@ -33,6 +33,7 @@ mod services;
 mod sign_in;
 mod simulate;
 mod sites;
+mod step_up;
 mod throttle;
 mod tickets;
 mod tokens;
@@ -75,6 +76,7 @@ pub use sign_in::{
 };
 pub use simulate::{Simulated, SimulatedProof, Simulation};
 pub use sites::{MAX_NETWORKS, SiteDraft};
+pub use step_up::StepUpWays;
 pub(crate) use tickets::TicketKeys;
 pub use tickets::{TicketDraft, TicketError};
 pub use tokens::{MAX_SCOPE, NewToken, TokenDraft};

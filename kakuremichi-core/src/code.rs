@@ -187,6 +187,8 @@ codes! {
     SIGN_IN_FAILED = "KKM-G015";
     /// Nobody can sign in at this gateway right now, or it does not know the person yet.
     SIGN_IN_UNAVAILABLE = "KKM-G016";
+    /// The visitor has to sign in more strongly, or again.
+    STEP_UP_REQUIRED = "KKM-G017";
 }
 
 #[cfg(test)]

@@ -42,7 +42,14 @@ pub use shared::{MAX_ATTACHED, PolicySet, SharedPolicy, UnknownPolicy};
 pub use time_window::{MINUTES_PER_DAY, TimeWindow, TimeWindowError, Weekday, Weekdays};
 pub use truth::{Missing, Truth};
 
-use crate::{auth::Strength, id::ServiceTokenId, name::Label};
+use std::time::Duration;
+
+use crate::{
+    auth::{Identity, Strength},
+    id::ServiceTokenId,
+    name::Label,
+    time::Timestamp,
+};
 
 /// The most rules of one policy.
 pub const MAX_RULES: usize = 256;
@@ -54,6 +61,11 @@ pub const MAX_BASIC_USERS: usize = 256;
 pub const MAX_NAMED_TOKENS: usize = 64;
 /// The most roles, and the most groups, of one requirement.
 pub const MAX_REQUIRED: usize = 64;
+/// The shortest time that a requirement gives to a sign-in. Clocks of gateways and of Control that differ within what
+/// tickets allow never send anybody round and round.
+pub const MIN_SIGN_IN_AGE: Duration = Duration::from_secs(5 * 60);
+/// The longest time that a requirement gives to a sign-in: sessions at gateways last no longer.
+pub const MAX_SIGN_IN_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Rules first, in order; then, for whom no rule decided, the methods.
 ///
@@ -118,6 +130,9 @@ pub enum PolicyError {
     /// Too many roles or groups, or a group without a name.
     #[error("a method requires at most {MAX_REQUIRED} roles and as many groups, each of which has a name")]
     Required,
+    /// A sign-in may be too short or too long ago.
+    #[error("the maximum age of a sign-in is from {} to {} seconds", MIN_SIGN_IN_AGE.as_secs(), MAX_SIGN_IN_AGE.as_secs())]
+    Age,
     /// Too many service tokens.
     #[error("a method names at most {MAX_NAMED_TOKENS} service tokens")]
     Tokens,
@@ -212,6 +227,7 @@ impl Method {
             roles: Vec::new(),
             groups: Vec::new(),
             strength: Strength::OneFactor,
+            max_age: None,
         })
     }
 }
@@ -234,13 +250,28 @@ pub struct Requirement {
     pub groups: Vec<String>,
     /// At least this strongly proven.
     pub strength: Strength,
+    /// The person signed in, or confirmed it, no longer ago than this, in whole seconds from [`MIN_SIGN_IN_AGE`] to
+    /// [`MAX_SIGN_IN_AGE`].
+    pub max_age: Option<Duration>,
 }
 
 impl Requirement {
+    /// Whether somebody has signed in as strongly, and as recently, as this asks. When somebody did of whom that is not
+    /// known was too long ago.
+    pub(crate) fn is_proven(&self, identity: &Identity, now: Timestamp) -> bool {
+        let recent = |age| identity.authenticated().is_some_and(|at| now < at.after(age));
+        identity.strength() >= self.strength && self.max_age.is_none_or(recent)
+    }
+
     fn validate(&self) -> Result<(), PolicyError> {
         let named = |group: &String| (1..=MAX_CONDITION_TEXT).contains(&group.len());
         if self.roles.len().max(self.groups.len()) > MAX_REQUIRED || !self.groups.iter().all(named) {
             return Err(PolicyError::Required);
+        }
+        let possible =
+            |age: Duration| (MIN_SIGN_IN_AGE..=MAX_SIGN_IN_AGE).contains(&age) && age.subsec_nanos() == 0;
+        if !self.max_age.is_none_or(possible) {
+            return Err(PolicyError::Age);
         }
         Ok(())
     }

@@ -33,8 +33,8 @@ pub use hello::{
 pub use net::{Cidr, Endpoint, Host, Ip, LaneEnd, NodeId, PeerId, SocketAddress, Subject};
 pub use plan::{PlanAck, PlanBegin, PlanEnd, PlanKind, PlanRecords, PlanRequest};
 pub use policy::{
-    Access, BasicUser, ConditionNode, Effect, Method, Policy, Principal, Requirement, Rule, Strength,
-    TimeWindow,
+    Access, BasicUser, ConditionNode, Effect, Method, Policy, Principal, RecentRequirement, Requirement,
+    Rule, Strength, TimeWindow,
 };
 pub use status::{LaneKind, LaneState, LaneStatus, MAX_STATUS_ITEMS, Status, TargetState, TargetStatus};
 pub use target::{Health, HealthCheck, TargetAddress, TargetScheme};

@@ -22,7 +22,7 @@ pub const ARRIVAL_PATH: &str = "/.kakuremichi/signed-in";
 /// Where a visitor signs out, at any host.
 pub const SIGN_OUT_PATH: &str = "/.kakuremichi/sign-out";
 /// Where gateways send browsers that are to sign in, below Control's URL. The query has `service`, `host`, `port`,
-/// `binding` and `strength`.
+/// `binding` and `strength`, and perhaps `max_age`.
 pub const CONTROL_PATH: &str = "/sign-in/service";
 
 /// What a gateway asks Control in the query of a browser that it sends there.
@@ -39,4 +39,8 @@ pub struct SignInQuery {
     pub binding: String,
     /// How strongly the visitor has to sign in: `one-factor`, `two-factors` or `phishing-resistant`.
     pub strength: String,
+    /// How long ago the visitor may have signed in, or confirmed it, in seconds. A gateway that asks so takes a ticket
+    /// that says when it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<u32>,
 }

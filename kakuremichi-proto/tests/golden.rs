@@ -127,6 +127,7 @@ fn what_crosses_the_browser_has_the_text_that_was_released() {
         session: SessionId::from_bytes([5; 16]),
         session_expires: Timestamp::from_millis(1_700_003_600_000),
         strength: Strength::PhishingResistant,
+        authenticated: None,
         made: Timestamp::from_millis(1_700_000_000_000),
     };
     let keys = ToyKeys([7; 32]);
@@ -134,6 +135,15 @@ fn what_crosses_the_browser_has_the_text_that_was_released() {
     golden(
         "gateway-session",
         GatewaySession::of(&ticket).seal(&keys).as_bytes(),
+    );
+    let dated = Ticket {
+        authenticated: Some(Timestamp::from_millis(1_699_999_999_000)),
+        ..ticket
+    };
+    golden("sign-in-ticket-dated", dated.seal(&keys).as_bytes());
+    golden(
+        "gateway-session-dated",
+        GatewaySession::of(&dated).seal(&keys).as_bytes(),
     );
 }
 

@@ -157,7 +157,13 @@ fn a_person_comes_with_a_browser_and_stays_with_a_passkey() {
     browser.fill("#code", &recovery);
     browser.press("Sign in");
     browser.shows(&page("/account"), "You are signed in as Root");
-    // Whoever came in more weakly than the service wants is told what is missing.
+    // Whoever came in more weakly than the service wants steps up, and comes back to the deep link.
     browser.open(deep);
-    browser.until("document.body?.innerText.includes('add a passkey to your account')");
+    browser.until("document.body?.innerText.includes('Your passkey needs JavaScript')");
+    browser.runs_scripts(true);
+    browser.open(deep);
+    browser.press("Use a passkey");
+    browser.shows(deep, "/request?a=b&c=%2Fd");
+    browser.open("https://web.test/request");
+    browser.until(r#"document.body?.innerText.includes('"x-kakuremichi-strength","phishing-resistant"')"#);
 }

@@ -8,12 +8,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64URL_NOPAD;
 use futures_util::{SinkExt as _, StreamExt as _};
-use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
+use http::header::{
+    ACCEPT, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, LOCATION, SET_COOKIE, WWW_AUTHENTICATE,
+};
 use http::{Method, StatusCode};
 use kakuremichi_tests::client::{request, request_with};
 use kakuremichi_tests::deployment::{Control, public};
 use kakuremichi_tests::{Deployment, Families, Origin, Reply, Version, Visitor, wait};
+use ring::signature::{ED25519, UnparsedPublicKey};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "correct horse battery";
@@ -216,6 +220,27 @@ fn for_group(name: &str, port: u16, group: &str) -> Value {
     service
 }
 
+/// What the target was sent, by the names of fields.
+fn told(reply: &Reply) -> BTreeMap<String, String> {
+    let seen = reply.json();
+    let fields = seen["headers"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    fields.map(|field| (text(&field[0]), text(&field[1]))).collect()
+}
+
+/// The claims of an assertion that verifies with a key of the set.
+fn verified(set: &Value, assertion: &str) -> Value {
+    let decode = |part: &str| BASE64URL_NOPAD.decode(part.as_bytes()).unwrap();
+    let (signed, signature) = assertion.rsplit_once('.').unwrap();
+    let (header, claims) = signed.split_once('.').unwrap();
+    let header: Value = serde_json::from_slice(&decode(header)).unwrap();
+    let mut keys = set["keys"].as_array().unwrap().iter();
+    let key = keys.find(|key| key["kid"] == header["kid"]).unwrap();
+    let key = UnparsedPublicKey::new(&ED25519, decode(key["x"].as_str().unwrap()));
+    key.verify(signed.as_bytes(), &decode(signature)).unwrap();
+    serde_json::from_slice(&decode(claims)).unwrap()
+}
+
 fn sign_in_page(reply: &Reply) -> bool {
     reply.status == StatusCode::OK && reply.text().contains("name=\"password\"")
 }
@@ -256,10 +281,36 @@ fn a_person_signs_in_once_and_is_known_at_every_gateway() {
         reply.text()
     );
     assert!(
-        !reply.text().contains("kkm"),
+        !reply.text().contains("__Host-kkm"),
         "the target does not see it: {}",
         reply.text()
     );
+    let told = told(&reply);
+    assert_eq!(told["x-kakuremichi-user"], EMAIL);
+    assert_eq!(told["x-kakuremichi-groups"], "berlin");
+    assert_eq!(told["x-kakuremichi-strength"], "one-factor");
+    // Whichever gateway shows the keys, it is the gateway's word that verifies with them.
+    for gateway in 0..2 {
+        browser.gateway = gateway;
+        let set = browser.ask(Method::GET, "https://web.test/.kakuremichi/jwks.json", None);
+        let claims = verified(&set.json(), &told["x-kakuremichi-assertion"]);
+        assert_eq!(
+            (
+                &claims["iss"],
+                &claims["aud"],
+                &claims["email"],
+                &claims["groups"]
+            ),
+            (
+                &json!(CONTROL),
+                &json!("web.test"),
+                &json!(EMAIL),
+                &json!(["berlin"])
+            )
+        );
+        assert_eq!(claims["sub"], told["x-kakuremichi-user-id"]);
+    }
+    browser.gateway = 0;
 
     // The other gateway knows who it is, without asking anybody.
     browser.gateway = 1;
@@ -274,6 +325,55 @@ fn a_person_signs_in_once_and_is_known_at_every_gateway() {
         (reply.status, url.as_str()),
         (StatusCode::OK, "https://wiki.test/hello")
     );
+
+    // A service that wants more than a password: a program is told so, and the browser ends on a page that says what to
+    // set up. One that wants a recent sign-in has it, and the browser notices nothing.
+    let of_web = rest.get("services");
+    let mut of_web = of_web["items"].as_array().unwrap().iter();
+    let id = of_web.find(|service| service["name"] == "web").unwrap()["id"].clone();
+    let web = format!("services/{}", id.as_str().unwrap());
+    let mut asks = |requirement: Value, browser: &mut Browser<'_>, code: StatusCode| {
+        let mut service = for_group("web", origin.port(), "berlin");
+        service["policy"]["access"]["any_of"][0]["signed_in_as"] = requirement;
+        rest.replace(&web, &service);
+        wait::until("the new policy", || (browser.status(deep) == code).then_some(()));
+    };
+    asks(
+        json!({ "strength": "two_factors" }),
+        &mut browser,
+        StatusCode::SEE_OTHER,
+    );
+    let mut program = request(Method::GET, deep);
+    let cookies = browser.cookie("https://web.test").unwrap();
+    program.headers_mut().insert(COOKIE, cookies);
+    let visitor = world.visitor_at(0);
+    let refused = world
+        .visitors
+        .block_on(async || visitor.send(Version::Http2, program).await)
+        .unwrap();
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert!(refused.text().contains("KKM-G017"), "{}", refused.text());
+    let asked = refused.headers[WWW_AUTHENTICATE].to_str().unwrap();
+    assert!(asked.contains("insufficient_user_authentication"), "{asked}");
+    let (page, url) = browser.go(deep);
+    assert!(
+        url.starts_with(CONTROL) && page.status == StatusCode::FORBIDDEN,
+        "{url}"
+    );
+    assert!(page.text().contains("add a passkey"), "{}", page.text());
+    asks(
+        json!({ "groups": ["berlin"], "max_age": 900 }),
+        &mut browser,
+        StatusCode::SEE_OTHER,
+    );
+    let (reply, url) = browser.go(deep);
+    assert_eq!(
+        (reply.status, url.as_str()),
+        (StatusCode::OK, deep),
+        "{}",
+        reply.text()
+    );
+    asks(json!({ "groups": ["berlin"] }), &mut browser, StatusCode::OK);
 
     // Whoever leaves the group is cut off within a second, and not sent round and round.
     let cookie = browser.cookie("https://web.test").unwrap();

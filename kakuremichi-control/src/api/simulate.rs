@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use axum::{Extension, Json, extract::State};
 use kakuremichi_core::{
-    auth::{Identity, Principal},
+    auth::{Identity, Principal, Strength},
     name::Label,
-    policy::{CountryCode, DecidedBy, Explanation, Outcome, Step, Truth},
+    policy::{Challenge, CountryCode, DecidedBy, Explanation, Outcome, Step, Truth},
     request::{CanonicalRequest, HeaderName},
 };
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,10 @@ pub(crate) struct IdentityView {
     /// How strongly they signed in.
     #[serde(default)]
     strength: StrengthView,
+    /// When they signed in, or confirmed it; not known if left out.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default)]
+    authenticated_at: Option<TimeText>,
 }
 
 /// What would happen to the visitor.
@@ -225,6 +229,9 @@ impl From<VisitorView> for SimulatedProof {
         };
         let principal = Principal::new(visitor.user.authority, visitor.user.subject);
         let mut identity = Identity::new(principal).with_strength(visitor.strength.into());
+        if let Some(at) = &visitor.authenticated_at {
+            identity = identity.with_authenticated(at.timestamp());
+        }
         if let Some(roles) = visitor.roles {
             identity = identity.with_roles(untexts(roles));
         }
@@ -311,6 +318,22 @@ fn view(simulated: &Simulated) -> SimulateView {
     }
 }
 
+/// How somebody has to sign in.
+fn sign_in(challenge: &Challenge) -> String {
+    let strength = match challenge.strength {
+        Strength::OneFactor => "",
+        Strength::TwoFactors => " with two factors",
+        Strength::PhishingResistant => " with a passkey",
+    };
+    match challenge.max_age {
+        None => format!("to sign in{strength}"),
+        Some(age) => format!(
+            "to sign in{strength}, no longer than {} minutes ago",
+            age.as_secs() / 60
+        ),
+    }
+}
+
 fn reason(explanation: &Explanation) -> String {
     match (&explanation.outcome, &explanation.by) {
         (Outcome::Deny(denial), _) => denial.to_string(),
@@ -321,11 +344,11 @@ fn reason(explanation: &Explanation) -> String {
         (Outcome::Permit { principal: None }, _) => "no rule decides, and everybody passes".to_owned(),
         (Outcome::Challenge(challenge), by) => {
             let ways = [
-                (challenge.basic, "to give a password"),
-                (challenge.service_token, "to show a service token"),
-                (challenge.signed_in, "to sign in"),
+                (challenge.basic, "to give a password".to_owned()),
+                (challenge.service_token, "to show a service token".to_owned()),
+                (challenge.signed_in, sign_in(challenge)),
             ];
-            let ways = ways.iter().filter(|(asked, _)| *asked).map(|(_, way)| *way);
+            let ways = ways.into_iter().filter(|(asked, _)| *asked).map(|(_, way)| way);
             let ways = ways.collect::<Vec<_>>().join(" or ");
             match by {
                 DecidedBy::Rule { rule, .. } => {

@@ -39,6 +39,7 @@ mod people;
 mod providers;
 mod repeats;
 mod service_tokens;
+mod step_up;
 mod usage;
 
 use people::{PASSWORD, text};

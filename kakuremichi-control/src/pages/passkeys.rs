@@ -167,7 +167,7 @@ pub(super) async fn person(app: &App, headers: &HeaderMap) -> Result<Actor, UseC
     actor.ok_or(UseCaseError::SignInOver)
 }
 
-fn credential(text: &str) -> Result<Value, UseCaseError> {
+pub(super) fn credential(text: &str) -> Result<Value, UseCaseError> {
     serde_json::from_str(text).map_err(|_| UseCaseError::field("credential", "it is not whole: try again"))
 }
 

@@ -9,7 +9,10 @@ use axum::{
 };
 use kakuremichi_proto::sign_in::{CONTROL_PATH, SignInQuery};
 
-use super::rendered::{HEADERS, refused};
+use super::{
+    rendered::{HEADERS, refused},
+    step_up,
+};
 use crate::{
     api::{App, status_of},
     browser::{signed_in, to_sign_in},
@@ -52,6 +55,14 @@ async fn service(
         Err(TicketError::Failed(error)) => {
             let (status, problem) = status_of(error);
             refused(&app, status, &problem)
+        }
+        Err(TicketError::StepUp(wanted)) => {
+            let back = uri.path_and_query().and_then(|asked| asked.as_str().parse().ok());
+            let Some(back) = back else {
+                let problem = "The link is too long. Go to the page that you wanted, and try again.";
+                return refused(&app, StatusCode::BAD_REQUEST, problem);
+            };
+            step_up::show(&app, (&session.value, &user.value), wanted, &back, None)
         }
         Err(error) => {
             tracing::info!(service = %draft.service, user = %user.value.id, %error, "no ticket is given");

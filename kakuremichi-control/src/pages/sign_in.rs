@@ -380,15 +380,15 @@ pub(super) fn failed(error: UseCaseError, show: impl FnOnce(StatusCode, &str) ->
     response
 }
 
-struct Failure {
-    status: StatusCode,
-    problem: String,
+pub(super) struct Failure {
+    pub(super) status: StatusCode,
+    pub(super) problem: String,
     /// Seconds after which the same may succeed.
     wait: Option<u64>,
 }
 
 impl Failure {
-    fn of(error: UseCaseError) -> Self {
+    pub(super) fn of(error: UseCaseError) -> Self {
         let wait = match &error {
             UseCaseError::TooManyAttempts(wait) => Some(wait.as_secs() + 1),
             _ => None,
@@ -401,7 +401,7 @@ impl Failure {
         }
     }
 
-    fn mark(&self, response: &mut Response) {
+    pub(super) fn mark(&self, response: &mut Response) {
         if let Some(seconds) = self.wait {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }

@@ -8,6 +8,7 @@ mod party;
 mod sign_in;
 #[cfg(test)]
 mod soft_key;
+mod step_up;
 
 pub use challenge::{CHALLENGE_LIFE, PasskeyChallenge};
 pub(super) use party::RelyingParty;

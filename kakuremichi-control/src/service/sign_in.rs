@@ -303,6 +303,7 @@ impl UseCases {
             source: at.source.map(|source| source.to_canonical()),
             user_agent: cut(&at.user_agent).to_owned(),
             created,
+            authenticated: created,
             expires: created.after(SESSION_LIFE),
         };
         let mut before = self.sessions_of(user).await?;

@@ -10,12 +10,13 @@ use kakuremichi_core::{
     model::{Permissions, Service, ServiceKind, Session, User},
     name::Hostname,
     plan::GatewaySignIn,
+    policy::{MAX_SIGN_IN_AGE, MIN_SIGN_IN_AGE},
     store::{Stored, UniqueKey},
     time::Timestamp,
 };
 use kakuremichi_proto::{
     identity::{Signature, Signer},
-    sign_in::{ARRIVAL_PATH, SignInQuery, Ticket},
+    sign_in::{ARRIVAL_PATH, SignInQuery, TICKET_LIFE, Ticket},
 };
 use ring::{
     hkdf::{HKDF_SHA256, Prk, Salt},
@@ -26,6 +27,9 @@ use super::{Actor, Person, UseCaseError, UseCases, now, random};
 
 /// How long one key signs. Gateways are told of it as long before, and take what it signed as long after.
 const KEY_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How much a gateway's clock may be ahead when it takes a ticket. So much younger than it asks a sign-in has to be: it
+/// then finds it young enough, and sends nobody round and round.
+const AHEAD: Duration = TICKET_LIFE.saturating_mul(2);
 /// The port that a URL with `https` need not name.
 const HTTPS: u16 = 443;
 
@@ -113,6 +117,8 @@ pub struct TicketDraft {
     pub binding: [u8; 32],
     /// How strongly the person has to be signed in.
     pub strength: Strength,
+    /// How long ago they may have signed in, or confirmed it.
+    pub max_age: Option<Duration>,
 }
 
 impl TicketDraft {
@@ -120,13 +126,24 @@ impl TicketDraft {
     #[must_use]
     pub fn read(query: &SignInQuery) -> Option<Self> {
         let binding = BASE64URL_NOPAD.decode(query.binding.as_bytes()).ok()?;
+        let max_age = query.max_age.map(|age| Duration::from_secs(age.into()));
+        if max_age.is_some_and(|age| !(MIN_SIGN_IN_AGE..=MAX_SIGN_IN_AGE).contains(&age)) {
+            return None;
+        }
         Some(Self {
             service: query.service.parse().ok()?,
             host: query.host.parse().ok()?,
             port: query.port,
             binding: binding.try_into().ok()?,
             strength: Strength::from_text(&query.strength)?,
+            max_age,
         })
+    }
+
+    /// Whether a session is as strong, and as recent, as the gateway asks.
+    fn is_met(&self, session: &Session) -> bool {
+        let recent = |age: Duration| now() < session.authenticated.after(age.saturating_sub(AHEAD));
+        session.sign_in.strength() >= self.strength && self.max_age.is_none_or(recent)
     }
 }
 
@@ -140,12 +157,10 @@ pub enum TicketError {
     /// The person is in another organization, or in none.
     #[error("your account is not a member of the organization that publishes this")]
     NoMember,
-    /// The person has signed in less strongly than the service wants.
-    #[error(
-        "this wants you to sign in more strongly ({}): add {} to your account, sign out, and sign in with it",
-        .0.as_str(), factor(*.0)
-    )]
-    Weak(Strength),
+    /// The person has signed in less strongly than this, which the service wants, or too long ago: they have to step
+    /// up.
+    #[error("this wants you to confirm that it is you")]
+    StepUp(Strength),
     /// It could not be found out.
     #[error(transparent)]
     Failed(#[from] UseCaseError),
@@ -191,10 +206,14 @@ impl UseCases {
         if member.map_err(UseCaseError::from)?.is_none() {
             return Err(TicketError::NoMember);
         }
-        let session_expires = self.counts_in(session, service.organization).await?;
-        let strength = session.sign_in.strength();
-        if strength < draft.strength {
-            return Err(TicketError::Weak(draft.strength));
+        let session_expires = match self.counts_in(session, service.organization).await {
+            Err(UseCaseError::MultiFactor) => {
+                return Err(TicketError::StepUp(draft.strength.max(Strength::TwoFactors)));
+            }
+            ends => ends?,
+        };
+        if !draft.is_met(session) {
+            return Err(TicketError::StepUp(draft.strength));
         }
         let ticket = Ticket {
             id: random()?,
@@ -204,7 +223,8 @@ impl UseCases {
             user: user.id,
             session: session.id,
             session_expires,
-            strength,
+            strength: session.sign_in.strength(),
+            authenticated: draft.max_age.map(|_| session.authenticated),
             made: now(),
         };
         let person = Person {
@@ -236,14 +256,6 @@ impl UseCases {
         planned
             .get(&service.organization)
             .is_some_and(|planned| planned.https_ports.contains(&port))
-    }
-}
-
-/// What makes a sign-in so strong.
-const fn factor(strength: Strength) -> &'static str {
-    match strength {
-        Strength::OneFactor | Strength::TwoFactors => "a second factor",
-        Strength::PhishingResistant => "a passkey",
     }
 }
 
@@ -298,6 +310,7 @@ mod tests {
             port,
             binding: sha256(b"secret"),
             strength: Strength::TwoFactors,
+            max_age: None,
         };
         let ask = async |draft: TicketDraft, user: &User| use_cases.ticket((&session, user), &draft).await;
         let (anna, bert) = (sample::user(1), sample::user(2));
@@ -327,9 +340,33 @@ mod tests {
         ));
         let strong = TicketDraft {
             strength: Strength::PhishingResistant,
+            ..good.clone()
+        };
+        assert!(matches!(
+            ask(strong, &anna).await,
+            Err(TicketError::StepUp(Strength::PhishingResistant))
+        ));
+        // What is older by the clock of a gateway that is ahead is older.
+        let recent = TicketDraft {
+            max_age: Some(MIN_SIGN_IN_AGE),
             ..good
         };
-        assert!(matches!(ask(strong, &anna).await, Err(TicketError::Weak(_))));
+        let tried = async |ago: u64| {
+            let at = now().as_millis() - i64::try_from(ago * 1000).unwrap();
+            let session = Session {
+                authenticated: Timestamp::from_millis(at),
+                ..session.clone()
+            };
+            use_cases.ticket((&session, &anna), &recent).await
+        };
+        let url = tried(170).await.unwrap();
+        let text = url.split("ticket=").nth(1).unwrap();
+        let ticket = Ticket::open(text, &keys, &Ed25519, &recent.host, &recent.binding, now()).unwrap();
+        assert!(ticket.authenticated.is_some());
+        assert!(matches!(
+            tried(185).await,
+            Err(TicketError::StepUp(Strength::TwoFactors))
+        ));
     }
 
     #[test]

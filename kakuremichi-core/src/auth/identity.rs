@@ -1,7 +1,7 @@
 //! What is known of somebody who signed in.
 
 use super::Principal;
-use crate::name::Label;
+use crate::{name::Label, time::Timestamp};
 
 /// How strongly somebody proved who they are. The order is that of strength.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -46,6 +46,7 @@ pub struct Identity {
     roles: Option<Vec<Label>>,
     groups: Option<Vec<String>>,
     strength: Strength,
+    authenticated: Option<Timestamp>,
 }
 
 impl Identity {
@@ -57,6 +58,7 @@ impl Identity {
             roles: None,
             groups: None,
             strength: Strength::OneFactor,
+            authenticated: None,
         }
     }
 
@@ -78,6 +80,13 @@ impl Identity {
     #[must_use]
     pub const fn with_strength(mut self, strength: Strength) -> Self {
         self.strength = strength;
+        self
+    }
+
+    /// Says when it was last proven by the person themselves.
+    #[must_use]
+    pub const fn with_authenticated(mut self, at: Timestamp) -> Self {
+        self.authenticated = Some(at);
         self
     }
 
@@ -103,6 +112,12 @@ impl Identity {
     #[must_use]
     pub const fn strength(&self) -> Strength {
         self.strength
+    }
+
+    /// When it was last proven by the person themselves; `None` when that is not known.
+    #[must_use]
+    pub const fn authenticated(&self) -> Option<Timestamp> {
+        self.authenticated
     }
 }
 

@@ -63,6 +63,29 @@ impl SignIn {
         !matches!(self.strength(), Strength::OneFactor)
     }
 
+    /// What it is once a code of the second factor has confirmed it.
+    #[must_use]
+    pub const fn with_code(self) -> Self {
+        match self {
+            Self::Password | Self::PasswordAndRecoveryCode => Self::PasswordAndTotp,
+            Self::Provider => Self::ProviderAndSecondFactor,
+            Self::PasswordAndTotp
+            | Self::Passkey
+            | Self::PasswordAndPasskey
+            | Self::ProviderAndSecondFactor => self,
+        }
+    }
+
+    /// What it is once a passkey has confirmed it.
+    #[must_use]
+    pub const fn with_passkey(self) -> Self {
+        if self.is_by_password() {
+            Self::PasswordAndPasskey
+        } else {
+            Self::Passkey
+        }
+    }
+
     /// Whether it began with a password.
     #[must_use]
     pub const fn is_by_password(self) -> bool {
@@ -96,6 +119,8 @@ pub struct Session {
     pub user_agent: String,
     /// When it began.
     pub created: Timestamp,
+    /// When the person last proved to be there: as it began, or when they confirmed it.
+    pub authenticated: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
 }

@@ -108,7 +108,10 @@ impl Needs {
         for method in access.methods() {
             match method {
                 Method::Basic { .. } => self.basic = true,
-                Method::SignedIn(_) => self.signed_in = true,
+                Method::SignedIn(requirement) => {
+                    self.signed_in = true;
+                    self.time |= requirement.max_age.is_some();
+                }
                 Method::ServiceToken { .. } => self.service_token = true,
             }
         }

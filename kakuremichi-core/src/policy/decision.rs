@@ -1,6 +1,6 @@
 //! The decision about one visitor.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     CompiledPolicy, CountryCode,
@@ -138,6 +138,8 @@ pub struct Challenge {
     pub service_token: bool,
     /// How strongly, when it is by signing in.
     pub strength: Strength,
+    /// How long ago the sign-in, or what confirmed it, may be.
+    pub max_age: Option<Duration>,
 }
 
 /// Why a visitor may not pass.

@@ -1,5 +1,7 @@
 //! The decision itself, which [`evaluate`](super::evaluate) and [`explain`](super::explain) share.
 
+use std::{cmp::Reverse, time::Duration};
+
 use super::{
     Access, Challenge, CompiledPolicy, Denial, Effect, Facts, Method, Missing, Proof, Requirement, Subject,
     Truth,
@@ -137,6 +139,7 @@ fn ask_or_deny<'a>(
         signed_in,
         service_token,
         strength: Strength::OneFactor,
+        max_age: None,
     })
 }
 
@@ -161,7 +164,7 @@ fn by_access<'a>(
     let mut open: Option<Challenge> = None;
     let mut hopeless = false;
     for method in methods {
-        match answer(method, subject, facts.proofs) {
+        match answer(method, subject, facts) {
             // Of several, who signed in is who it is.
             Answer::Given(proof) if all => {
                 if principal.is_none() || matches!(proof, Proof::SignedIn(_)) {
@@ -209,7 +212,8 @@ enum Answer<'a> {
     Hopeless,
 }
 
-fn answer<'a>(method: &Method, subject: Subject, proofs: &'a [Proof]) -> Answer<'a> {
+fn answer<'a>(method: &Method, subject: Subject, facts: &Facts<'a>) -> Answer<'a> {
+    let proofs = facts.proofs;
     match method {
         Method::Basic { users } => {
             let accepts = |proof: &&Proof| match proof {
@@ -224,6 +228,7 @@ fn answer<'a>(method: &Method, subject: Subject, proofs: &'a [Proof]) -> Answer<
                     signed_in: false,
                     service_token: false,
                     strength: Strength::OneFactor,
+                    max_age: None,
                 }),
                 Answer::Given,
             )
@@ -238,7 +243,7 @@ fn answer<'a>(method: &Method, subject: Subject, proofs: &'a [Proof]) -> Answer<
                 if !qualifies(identity, requirement) {
                     continue;
                 }
-                if identity.strength() >= requirement.strength {
+                if requirement.is_proven(identity, facts.now) {
                     return Answer::Given(proof);
                 }
                 fits = true;
@@ -251,6 +256,7 @@ fn answer<'a>(method: &Method, subject: Subject, proofs: &'a [Proof]) -> Answer<
                 signed_in: true,
                 service_token: false,
                 strength: requirement.strength,
+                max_age: requirement.max_age,
             })
         }
         Method::ServiceToken { tokens } => {
@@ -272,6 +278,7 @@ fn answer<'a>(method: &Method, subject: Subject, proofs: &'a [Proof]) -> Answer<
                 signed_in: false,
                 service_token: true,
                 strength: Strength::OneFactor,
+                max_age: None,
             })
         }
     }
@@ -285,20 +292,29 @@ fn qualifies(identity: &Identity, requirement: &Requirement) -> bool {
     one_of(&requirement.roles, identity.roles()) && one_of(&requirement.groups, identity.groups())
 }
 
-/// Two challenges as one. The strength is that of the strongest when `all` are to be answered, and else of
-/// the weakest of those that ask to sign in.
+/// Two challenges as one. Signing in is asked for as strongly and as recently as the strictest wants when `all` are to
+/// be answered. Else it is asked for as one of the two wants it, the one that is content with less: whoever brings that
+/// gets past, and is not asked again.
 fn join(a: Challenge, b: Challenge, all: bool) -> Challenge {
-    let strength = match (a.signed_in, b.signed_in) {
-        (true, true) if all => a.strength.max(b.strength),
-        (true, true) => a.strength.min(b.strength),
-        (true, false) => a.strength,
-        (false, true) => b.strength,
-        (false, false) => Strength::OneFactor,
+    let less = |challenge: &Challenge| {
+        let age = challenge.max_age.unwrap_or(Duration::MAX);
+        (challenge.strength, Reverse(age))
+    };
+    let (strength, max_age) = match (a.signed_in, b.signed_in) {
+        (true, true) if all => {
+            let ages = a.max_age.into_iter().chain(b.max_age);
+            (a.strength.max(b.strength), ages.min())
+        }
+        (true, true) if less(&b) < less(&a) => (b.strength, b.max_age),
+        (true, _) => (a.strength, a.max_age),
+        (false, true) => (b.strength, b.max_age),
+        (false, false) => (Strength::OneFactor, None),
     };
     Challenge {
         basic: a.basic || b.basic,
         signed_in: a.signed_in || b.signed_in,
         service_token: a.service_token || b.service_token,
         strength,
+        max_age,
     }
 }

@@ -2,6 +2,8 @@
 
 mod condition;
 
+use std::time::Duration;
+
 use kakuremichi_core::{
     auth::Strength,
     id::ServiceTokenId,
@@ -130,15 +132,16 @@ impl TryFrom<&Method> for message::Method {
             })?),
             // The form that it had before there were requirements.
             Method::SignedIn(requirement) if *requirement == Requirement::default() => Self::SignedIn,
-            Method::SignedIn(requirement) => Self::SignedInAs(message::Requirement {
-                roles: list(&requirement.roles, "policy.access.roles", |role| {
-                    Ok(role.as_str().to_owned())
-                })?,
-                groups: list(&requirement.groups, "policy.access.groups", |group| {
-                    Ok(group.clone())
-                })?,
-                strength: requirement.strength.into(),
-            }),
+            Method::SignedIn(requirement) => match requirement.max_age {
+                None => Self::SignedInAs(requirement.try_into()?),
+                Some(age) => Self::SignedInWithin(message::RecentRequirement {
+                    requirement: requirement.try_into()?,
+                    max_age: age
+                        .as_secs()
+                        .try_into()
+                        .map_err(|_| Invalid::mismatch("policy.access.max_age"))?,
+                }),
+            },
             Method::ServiceToken { tokens } => {
                 Self::ServiceToken(list(tokens, "policy.access.tokens", |token| {
                     Ok(*token.as_bytes())
@@ -171,16 +174,43 @@ impl TryFrom<message::Method> for Method {
                     .map(ServiceTokenId::from_bytes)
                     .collect(),
             },
-            message::Method::SignedInAs(requirement) => {
-                let roles = requirement.roles.as_slice().iter();
-                Self::SignedIn(Requirement {
-                    roles: roles
-                        .map(|role| name(role, "policy.access.roles"))
-                        .collect::<Result<_, _>>()?,
-                    groups: requirement.groups.into_vec(),
-                    strength: requirement.strength.into(),
-                })
-            }
+            message::Method::SignedInAs(requirement) => Self::SignedIn(requirement.try_into()?),
+            message::Method::SignedInWithin(recent) => Self::SignedIn(Requirement {
+                max_age: Some(Duration::from_secs(recent.max_age.into())),
+                ..recent.requirement.try_into()?
+            }),
+        })
+    }
+}
+
+impl TryFrom<&Requirement> for message::Requirement {
+    type Error = Invalid;
+
+    fn try_from(requirement: &Requirement) -> Result<Self, Invalid> {
+        Ok(Self {
+            roles: list(&requirement.roles, "policy.access.roles", |role| {
+                Ok(role.as_str().to_owned())
+            })?,
+            groups: list(&requirement.groups, "policy.access.groups", |group| {
+                Ok(group.clone())
+            })?,
+            strength: requirement.strength.into(),
+        })
+    }
+}
+
+impl TryFrom<message::Requirement> for Requirement {
+    type Error = Invalid;
+
+    fn try_from(requirement: message::Requirement) -> Result<Self, Invalid> {
+        let roles = requirement.roles.as_slice().iter();
+        Ok(Self {
+            roles: roles
+                .map(|role| name(role, "policy.access.roles"))
+                .collect::<Result<_, _>>()?,
+            groups: requirement.groups.into_vec(),
+            strength: requirement.strength.into(),
+            max_age: None,
         })
     }
 }
@@ -242,7 +272,11 @@ mod tests {
 
     #[test]
     fn policies_round_trip() {
-        for policy in [samples::policy(), samples::guarding_policy()] {
+        for policy in [
+            samples::policy(),
+            samples::guarding_policy(),
+            samples::recent_policy(),
+        ] {
             let wire = message::Policy::try_from(&policy).unwrap();
             let bytes = codec::encode(&wire);
             let read = codec::decode::<message::Policy>(&bytes).unwrap();

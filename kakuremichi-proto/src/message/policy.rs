@@ -143,6 +143,8 @@ pub enum Method {
     SignedInAs(Requirement),
     /// One of these service tokens, or any of the organization's if there are none here.
     ServiceToken(List<[u8; 16], 64>),
+    /// As [`SignedInAs`](Self::SignedInAs), and recently.
+    SignedInWithin(RecentRequirement),
 }
 
 /// What somebody who signed in must be, too.
@@ -154,6 +156,15 @@ pub struct Requirement {
     pub groups: List<String, 64>,
     /// At least this strongly proven.
     pub strength: Strength,
+}
+
+/// What somebody who signed in recently must be, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecentRequirement {
+    /// What else.
+    pub requirement: Requirement,
+    /// How long ago the sign-in, or what confirmed it, may be, in seconds.
+    pub max_age: u32,
 }
 
 /// A name and a password.

@@ -21,6 +21,8 @@ use crate::identity::{Signer, Verifier};
 pub const GATEWAY_SESSION_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 const LABEL: &[u8] = b"kakuremichi gateway session v1\0";
+/// Of a session that says when the person signed in.
+const DATED: &[u8] = b"kakuremichi gateway session v2\0";
 
 /// A person's session at one host, as the host's cookie has it. Which roles and groups the person has, and whether the
 /// session still counts, is not in it: each gateway has that in its plan.
@@ -34,6 +36,8 @@ pub struct GatewaySession {
     pub session: SessionId,
     /// How strongly the person signed in.
     pub strength: Strength,
+    /// When the person signed in, or confirmed it, if the ticket said that.
+    pub authenticated: Option<Timestamp>,
     /// When the ticket was made that it was given for.
     pub made: Timestamp,
     /// When it ends.
@@ -50,6 +54,12 @@ struct Body {
     expires: i64,
 }
 
+#[derive(Serialize, Deserialize)]
+struct DatedBody {
+    body: Body,
+    authenticated: i64,
+}
+
 impl GatewaySession {
     /// What is given for a ticket.
     #[must_use]
@@ -59,6 +69,7 @@ impl GatewaySession {
             user: ticket.user,
             session: ticket.session,
             strength: ticket.strength,
+            authenticated: ticket.authenticated,
             made: ticket.made,
             expires: ticket
                 .session_expires
@@ -77,7 +88,10 @@ impl GatewaySession {
             made: self.made.as_millis(),
             expires: self.expires.as_millis(),
         };
-        signed::seal(LABEL, &body, gateway)
+        match self.authenticated.map(Timestamp::as_millis) {
+            None => signed::seal(LABEL, &body, gateway),
+            Some(authenticated) => signed::seal(DATED, &DatedBody { body, authenticated }, gateway),
+        }
     }
 
     /// Reads the value of a cookie that a browser shows at `host`.
@@ -86,17 +100,26 @@ impl GatewaySession {
     /// When it was not signed with one of the gateways' `keys`, is for another host, or not of this time.
     pub fn open<'a>(
         text: &str,
-        keys: impl IntoIterator<Item = &'a SigningKey>,
+        keys: impl IntoIterator<Item = &'a SigningKey, IntoIter: Clone>,
         verifier: &dyn Verifier,
         host: &Hostname,
         now: Timestamp,
     ) -> Result<Self, SignedError> {
-        let body: Body = signed::open(LABEL, text, keys, verifier)?;
+        let keys = keys.into_iter();
+        let (body, authenticated) = match signed::open(LABEL, text, keys.clone(), verifier) {
+            Err(SignedError::Signature) => {
+                let dated: DatedBody = signed::open(DATED, text, keys, verifier)?;
+                (dated.body, Some(Timestamp::from_millis(dated.authenticated)))
+            }
+            body => (body?, None),
+        };
+        let body: Body = body;
         let session = Self {
             host: body.host.parse().map_err(|_| SignedError::Malformed)?,
             user: UserId::from_bytes(body.user),
             session: SessionId::from_bytes(body.session),
             strength: read_strength(body.strength)?,
+            authenticated,
             made: Timestamp::from_millis(body.made),
             expires: Timestamp::from_millis(body.expires),
         };
@@ -134,6 +157,7 @@ mod tests {
             user: UserId::from_bytes([3; 16]),
             session: SessionId::from_bytes([4; 16]),
             strength: Strength::OneFactor,
+            authenticated: None,
             made: NOW,
             expires: NOW.after(life),
         }
@@ -149,6 +173,11 @@ mod tests {
         };
         let hour = session(Duration::from_secs(3600));
         assert_eq!(open(&hour, &host, NOW), Ok(hour.clone()));
+        let dated = GatewaySession {
+            authenticated: Some(NOW),
+            ..hour.clone()
+        };
+        assert_eq!(open(&dated, &host, NOW), Ok(dated.clone()));
         let other = "other.example.net".parse().unwrap();
         assert_eq!(open(&hour, &other, NOW), Err(SignedError::Host));
         assert_eq!(open(&hour, &host, hour.expires), Err(SignedError::Expired));

@@ -20,6 +20,8 @@ pub const TICKET_LIFE: Duration = Duration::from_secs(60);
 pub(super) const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
 const LABEL: &[u8] = b"kakuremichi sign-in ticket v1\0";
+/// Of a ticket that says when the person signed in.
+const DATED: &[u8] = b"kakuremichi sign-in ticket v2\0";
 
 /// Says who the visitor is that a gateway sent to Control.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct Ticket {
     pub session_expires: Timestamp,
     /// How strongly the person signed in.
     pub strength: Strength,
+    /// When the person signed in, or confirmed it; only in a ticket for a gateway that asked for it.
+    pub authenticated: Option<Timestamp>,
     /// When the ticket was made.
     pub made: Timestamp,
 }
@@ -57,6 +61,12 @@ struct Body {
     made: i64,
 }
 
+#[derive(Serialize, Deserialize)]
+struct DatedBody {
+    body: Body,
+    authenticated: i64,
+}
+
 impl Ticket {
     /// The text for the browser.
     #[must_use]
@@ -72,13 +82,18 @@ impl Ticket {
             strength: write_strength(self.strength),
             made: self.made.as_millis(),
         };
-        signed::seal(LABEL, &body, control)
+        match self.authenticated.map(Timestamp::as_millis) {
+            None => signed::seal(LABEL, &body, control),
+            Some(authenticated) => signed::seal(DATED, &DatedBody { body, authenticated }, control),
+        }
     }
 
     /// The binding of a ticket that is still to be verified: where to look for the browser's secret.
     #[must_use]
     pub fn presumed_binding(text: &str) -> Option<[u8; 32]> {
-        signed::peek::<Body>(text).map(|body| body.binding)
+        let dated = || signed::peek::<DatedBody>(text).map(|dated| dated.body);
+        let body = signed::peek::<Body>(text).or_else(dated);
+        body.map(|body| body.binding)
     }
 
     /// Reads a ticket that a browser shows at `host`, with the hash of the secret in its cookie.
@@ -87,13 +102,21 @@ impl Ticket {
     /// When it was not signed with one of Control's `keys`, is for another host or browser, or not of this time.
     pub fn open<'a>(
         text: &str,
-        keys: impl IntoIterator<Item = &'a SigningKey>,
+        keys: impl IntoIterator<Item = &'a SigningKey, IntoIter: Clone>,
         verifier: &dyn Verifier,
         host: &Hostname,
         binding: &[u8; 32],
         now: Timestamp,
     ) -> Result<Self, SignedError> {
-        let body: Body = signed::open(LABEL, text, keys, verifier)?;
+        let keys = keys.into_iter();
+        let (body, authenticated) = match signed::open(LABEL, text, keys.clone(), verifier) {
+            Err(SignedError::Signature) => {
+                let dated: DatedBody = signed::open(DATED, text, keys, verifier)?;
+                (dated.body, Some(Timestamp::from_millis(dated.authenticated)))
+            }
+            body => (body?, None),
+        };
+        let body: Body = body;
         let ticket = Self {
             id: body.id,
             service: ServiceId::from_bytes(body.service),
@@ -103,6 +126,7 @@ impl Ticket {
             session: SessionId::from_bytes(body.session),
             session_expires: Timestamp::from_millis(body.session_expires),
             strength: read_strength(body.strength)?,
+            authenticated,
             made: Timestamp::from_millis(body.made),
         };
         if ticket.host != *host {
@@ -166,6 +190,7 @@ mod tests {
             session: SessionId::from_bytes([4; 16]),
             session_expires: NOW.after(Duration::from_secs(3600)),
             strength: Strength::TwoFactors,
+            authenticated: None,
             made: NOW,
         }
     }
@@ -189,6 +214,13 @@ mod tests {
         let early = Timestamp::from_millis(NOW.as_millis() - 60_001);
         assert_eq!(open(&text, &host, b"secret", early), Err(SignedError::Early));
         assert_eq!(Ticket::presumed_binding(&text), Some(sha256(b"secret")));
+        let dated = Ticket {
+            authenticated: Some(NOW),
+            ..ticket()
+        };
+        let dated_text = dated.seal(&control);
+        assert_eq!(open(&dated_text, &host, b"secret", NOW), Ok(dated));
+        assert_eq!(Ticket::presumed_binding(&dated_text), Some(sha256(b"secret")));
         let stranger = ticket().seal(&key(2));
         assert_eq!(
             open(&stranger, &host, b"secret", NOW),

@@ -224,9 +224,10 @@ pub fn signing_keys() -> Vec<SigningKey> {
     ]
 }
 
-/// One record of each kind that is about signing in, and a policy that takes a service token.
+/// One record of each kind that is about signing in, a policy that takes a service token, and one that asks for a recent
+/// sign-in.
 #[must_use]
-pub fn sign_in_records() -> [GatewayRecord; 5] {
+pub fn sign_in_records() -> [GatewayRecord; 6] {
     [
         GatewayRecord::SignIn(GatewaySignIn {
             control: "https://control.example.net/km".to_owned(),
@@ -257,6 +258,11 @@ pub fn sign_in_records() -> [GatewayRecord; 5] {
             access: Some(Access::AnyOf(vec![Method::ServiceToken {
                 tokens: vec![ServiceTokenId::from_bytes([0x77; 16])],
             }])),
+        }),
+        GatewayRecord::Policy(GatewayPolicy {
+            id: PolicyId::from_bytes([0xf3; 16]),
+            rules: Vec::new(),
+            access: Some(recent_policy().access),
         }),
     ]
 }
@@ -426,9 +432,24 @@ pub fn guarding_policy() -> Policy {
                 roles: vec![parsed("staff")],
                 groups: vec!["Ops".to_owned()],
                 strength: Strength::TwoFactors,
+                max_age: None,
             }),
             Method::signed_in(),
         ]),
+    }
+}
+
+/// A policy that asks people to have signed in recently.
+#[must_use]
+pub fn recent_policy() -> Policy {
+    Policy {
+        rules: Vec::new(),
+        access: Access::AnyOf(vec![Method::SignedIn(Requirement {
+            roles: vec![parsed("staff")],
+            groups: vec!["Ops".to_owned()],
+            strength: Strength::PhishingResistant,
+            max_age: Some(Duration::from_secs(900)),
+        })]),
     }
 }
 

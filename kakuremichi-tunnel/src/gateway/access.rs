@@ -85,13 +85,24 @@ pub(crate) enum Verdict {
     /// The visitor may pass.
     Admitted(Box<Admission>),
     /// The visitor has to prove something first.
-    Challenged(Challenge),
+    Challenged(Challenge, Known),
     /// The visitor may not pass.
     Denied(Denial),
     /// Too many wrong credentials came from the visitor's address.
     Throttled(Duration),
     /// Too many passwords wait to be verified.
     Overloaded,
+}
+
+/// What is known of a visitor who has to prove something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nothing.
+    Nobody,
+    /// They have signed in at Control, and may do so more strongly, or again.
+    BySession,
+    /// They have signed in by a credential, which their client shows again, whatever else they sign in with.
+    ByCredential,
 }
 
 /// A visitor that may pass.
@@ -284,7 +295,16 @@ impl AccessControl {
             }
             Decision::Challenge(challenge) => {
                 self.counters.challenged.one();
-                Verdict::Challenged(challenge)
+                let signed_in = facts
+                    .proofs
+                    .iter()
+                    .any(|proof| matches!(proof, Proof::SignedIn(_)));
+                let known = match (signed_in, &facts.session) {
+                    (false, _) => Known::Nobody,
+                    (true, Some(_)) => Known::BySession,
+                    (true, None) => Known::ByCredential,
+                };
+                Verdict::Challenged(challenge, known)
             }
             Decision::Deny(denial) => {
                 self.counters.denied.one();

@@ -49,6 +49,8 @@ pub(crate) struct Introduction {
     pub(crate) method: String,
     /// How strongly it was proven, of whoever signed in.
     pub(crate) strength: Option<Strength>,
+    /// When the person last proved to be there, if that is known.
+    pub(crate) authenticated: Option<Timestamp>,
     /// The roles, if anything is known of them.
     pub(crate) roles: Option<Names>,
     /// The groups, if anything is known of them.
@@ -110,6 +112,7 @@ impl Introduction {
             service: service.id,
             method: principal.authority().to_owned(),
             strength: identity.map(Identity::strength),
+            authenticated: identity.and_then(Identity::authenticated),
             roles: identity
                 .and_then(Identity::roles)
                 .map(|roles| Names::new(roles.iter().map(|role| role.as_str()))),

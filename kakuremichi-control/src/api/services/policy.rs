@@ -2,6 +2,8 @@
 
 mod condition;
 
+use std::time::Duration;
+
 pub(crate) use condition::{ConditionView, PrincipalView, StrengthView};
 
 use kakuremichi_core::{
@@ -84,6 +86,11 @@ pub(crate) struct RequirementView {
     /// At least this strongly proven.
     #[serde(default)]
     strength: StrengthView,
+    /// How long ago they may have signed in, or confirmed that it is them, in seconds; any time if left out. What is
+    /// open is closed when it is over.
+    #[schema(minimum = 300, maximum = 86400)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_age: Option<u32>,
 }
 
 /// Names and passwords.
@@ -213,6 +220,7 @@ fn draft(method: &str, view: MethodView) -> Result<MethodDraft, Problem> {
                 roles: untexts(requirement.roles),
                 groups: requirement.groups,
                 strength: requirement.strength.into(),
+                max_age: requirement.max_age.map(|age| Duration::from_secs(age.into())),
             }));
         }
     };
@@ -286,6 +294,8 @@ impl From<&Method> for MethodView {
                 roles: texts(&requirement.roles),
                 groups: requirement.groups.clone(),
                 strength: requirement.strength.into(),
+                // One that is valid fits.
+                max_age: requirement.max_age.and_then(|age| age.as_secs().try_into().ok()),
             }),
             Method::ServiceToken { tokens } => Self::ServiceToken(ServiceTokensView {
                 tokens: tokens

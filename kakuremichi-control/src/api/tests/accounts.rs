@@ -11,7 +11,7 @@ use super::*;
 const ACCOUNTS: &str = "/organization/accounts";
 
 impl Api {
-    async fn asks(&self, policy: Value) -> Answer {
+    pub(super) async fn asks(&self, policy: Value) -> Answer {
         let path = format!("{PREFIX}{ACCOUNTS}");
         self.send("PUT", &path, &[], Some(policy)).await
     }

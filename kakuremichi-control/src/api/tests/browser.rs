@@ -96,7 +96,7 @@ impl Answer {
     }
 
     /// The value of a hidden field.
-    fn field(&self, name: &str) -> String {
+    pub(super) fn field(&self, name: &str) -> String {
         let (_, rest) = self
             .text
             .split_once(&format!("name=\"{name}\" value=\""))

@@ -11,7 +11,7 @@ use crate::service::{Acting, RECENT_SIGN_IN, SoftKey};
 const PASSKEYS: &str = "/account/passkeys";
 
 impl Api {
-    async fn add(&self, bearer: &str, key: &mut SoftKey, name: &str) -> Answer {
+    pub(super) async fn add(&self, bearer: &str, key: &mut SoftKey, name: &str) -> Answer {
         let asked = self
             .with(bearer, "POST", "/account/passkeys/challenge", None)
             .await;

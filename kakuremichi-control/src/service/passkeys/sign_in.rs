@@ -1,10 +1,13 @@
 //! Signing in with a passkey: with nothing else, or after a password.
 
+use std::net::IpAddr;
+
 use kakuremichi_core::{
     email::EmailAddress,
     model::{SignIn, User},
     secret::Secret,
     store::{Stored, UniqueKey},
+    time::Timestamp,
 };
 use kakuremichi_proto::identity::sha256;
 use serde::{Deserialize, Serialize};
@@ -90,7 +93,6 @@ impl UseCases {
         credential: &Value,
         at: Whereabouts,
     ) -> Result<NewSession, UseCaseError> {
-        let party = self.party()?;
         let Made { at: made, about } = self.open_challenge::<SigningIn>(SIGNING_IN, challenge)?;
         let answer = answer(credential)?;
         let hash = sha256(&answer.raw_id);
@@ -98,25 +100,8 @@ impl UseCases {
             let user = self.holder_of(hash, &answer, about.after.as_deref()).await?;
             let email = user.value.email.clone();
             let mut changed = user.value;
-            let passkey = changed.passkeys.iter_mut();
-            let passkey = passkey
-                .into_iter()
-                .find(|passkey| passkey.credential_hash == hash);
-            let passkey = passkey.ok_or(UseCaseError::PasskeyRefused)?;
-            if made <= passkey.answered {
-                return Err(UseCaseError::SignInOver);
-            }
-            self.guess(at.source, &email)?;
-            let known = stored(passkey).ok_or(UseCaseError::PasskeyRefused)?;
-            let Some(renewed) = party.check(&answer, about.state.clone(), known)? else {
-                tracing::warn!(user = %changed.id, passkey = %passkey.id, "the counter of a passkey went back");
-                let actor = self.account(changed.id).await?;
-                self.commit(&actor, "user.passkey_copied", changed.id, Vec::new())
-                    .await?;
-                return Err(UseCaseError::PasskeyRefused);
-            };
-            passkey.credential = written(&renewed)?;
-            (passkey.answered, passkey.used) = (made, Some(now()));
+            self.take_answer(&mut changed, (&answer, &about.state), made, at.source)
+                .await?;
             let way = match about.after {
                 Some(_) => SignIn::PasswordAndPasskey,
                 None => SignIn::Passkey,
@@ -136,6 +121,35 @@ impl UseCases {
             }
         }
         Err(UseCaseError::Contended)
+    }
+
+    /// Takes the answer of one of a user's passkeys, and notes it in the account.
+    pub(super) async fn take_answer(
+        &self,
+        user: &mut User,
+        (answer, state): (&PublicKeyCredential, &DiscoverableAuthentication),
+        made: Timestamp,
+        source: Option<IpAddr>,
+    ) -> Result<(), UseCaseError> {
+        let (party, hash) = (self.party()?, sha256(&answer.raw_id));
+        let mut passkeys = user.passkeys.iter_mut();
+        let passkey = passkeys.find(|passkey| passkey.credential_hash == hash);
+        let passkey = passkey.ok_or(UseCaseError::PasskeyRefused)?;
+        if made <= passkey.answered {
+            return Err(UseCaseError::SignInOver);
+        }
+        self.guess(source, &user.email)?;
+        let known = stored(passkey).ok_or(UseCaseError::PasskeyRefused)?;
+        let Some(renewed) = party.check(answer, state.clone(), known)? else {
+            tracing::warn!(user = %user.id, passkey = %passkey.id, "the counter of a passkey went back");
+            let actor = self.account(user.id).await?;
+            self.commit(&actor, "user.passkey_copied", user.id, Vec::new())
+                .await?;
+            return Err(UseCaseError::PasskeyRefused);
+        };
+        passkey.credential = written(&renewed)?;
+        (passkey.answered, passkey.used) = (made, Some(now()));
+        Ok(())
     }
 
     /// Whose passkey answers: after a password, of the account whose it was.

@@ -465,6 +465,9 @@ pub(in crate::store) struct SessionDocument {
     source: Option<IpAddr>,
     user_agent: String,
     created: i64,
+    /// Absent of sessions from before anybody confirmed one, and then as `created`.
+    #[serde(default)]
+    authenticated: Option<i64>,
     expires: i64,
 }
 
@@ -499,6 +502,7 @@ impl From<&Session> for SessionDocument {
             source: session.source,
             user_agent: session.user_agent.clone(),
             created: session.created.as_millis(),
+            authenticated: Some(session.authenticated.as_millis()),
             expires: session.expires.as_millis(),
         }
     }
@@ -523,6 +527,7 @@ impl From<SessionDocument> for Session {
             source: document.source,
             user_agent: document.user_agent,
             created: Timestamp::from_millis(document.created),
+            authenticated: Timestamp::from_millis(document.authenticated.unwrap_or(document.created)),
             expires: Timestamp::from_millis(document.expires),
         }
     }

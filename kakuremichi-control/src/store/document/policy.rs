@@ -2,6 +2,8 @@
 
 mod condition;
 
+use std::time::Duration;
+
 use kakuremichi_core::{
     auth::Strength,
     id::{PolicyId, ServiceTokenId},
@@ -72,6 +74,9 @@ pub(in crate::store) struct RequirementDocument {
     roles: Vec<Text<Label>>,
     groups: Vec<String>,
     strength: StrengthDocument,
+    /// In seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_age: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -168,6 +173,8 @@ impl From<&Method> for MethodDocument {
                 roles: texts(&requirement.roles),
                 groups: requirement.groups.clone(),
                 strength: requirement.strength.into(),
+                // One that is valid fits.
+                max_age: requirement.max_age.and_then(|age| age.as_secs().try_into().ok()),
             }),
             Method::ServiceToken { tokens } => Self::ServiceToken(texts(tokens)),
         }
@@ -192,6 +199,7 @@ impl From<MethodDocument> for Method {
                 roles: untexts(requirement.roles),
                 groups: requirement.groups,
                 strength: requirement.strength.into(),
+                max_age: requirement.max_age.map(|age| Duration::from_secs(age.into())),
             }),
         }
     }
@@ -237,6 +245,25 @@ mod tests {
         assert_eq!(policy.access.methods()[0], Method::signed_in());
         let again = serde_json::to_string(&PolicyDocument::new(&policy, &attached)).unwrap();
         assert_eq!(again, old);
+    }
+
+    #[test]
+    fn a_requirement_of_before_there_was_a_maximum_age_has_none() {
+        let old = r#"{"signed_in_as":{"roles":[],"groups":["ops"],"strength":"two_factors"}}"#;
+        let method = Method::from(serde_json::from_str::<MethodDocument>(old).unwrap());
+        assert_eq!(
+            serde_json::to_string(&MethodDocument::from(&method)).unwrap(),
+            old
+        );
+        let recent = r#"{"signed_in_as":{"roles":[],"groups":[],"strength":"one_factor","max_age":600}}"#;
+        let method = Method::from(serde_json::from_str::<MethodDocument>(recent).unwrap());
+        assert!(
+            matches!(&method, Method::SignedIn(asked) if asked.max_age == Some(Duration::from_secs(600)))
+        );
+        assert_eq!(
+            serde_json::to_string(&MethodDocument::from(&method)).unwrap(),
+            recent
+        );
     }
 
     #[test]

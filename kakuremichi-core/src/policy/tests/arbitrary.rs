@@ -1,5 +1,7 @@
 //! Policies and visitors from a small world, in which they often have to do with each other.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -71,6 +73,11 @@ fn strength() -> impl Strategy<Value = Strength> {
             Strength::PhishingResistant,
         ][..],
     )
+}
+
+/// How long ago something was, or may be.
+fn age() -> impl Strategy<Value = Duration> {
+    prop::sample::select(&[5, 10, 60][..]).prop_map(|minutes| Duration::from_secs(minutes * 60))
 }
 
 fn time() -> impl Strategy<Value = TimeWindow> {
@@ -151,12 +158,14 @@ pub(super) fn method() -> impl Strategy<Value = Method> {
         prop::collection::vec(role(), 0..2),
         prop::collection::vec(group(), 0..2),
         strength(),
+        prop::option::of(age()),
     );
-    let signed_in = requirement.prop_map(|(roles, groups, strength)| {
+    let signed_in = requirement.prop_map(|(roles, groups, strength, max_age)| {
         Method::SignedIn(Requirement {
             roles,
             groups,
             strength,
+            max_age,
         })
     });
     let tokens = prop::collection::vec(service_token(), 0..3);
@@ -196,9 +205,14 @@ pub(super) fn identity() -> impl Strategy<Value = Identity> {
         prop::option::of(prop::collection::vec(role(), 0..2)),
         prop::option::of(prop::collection::vec(group(), 0..2)),
         strength(),
+        prop::option::of(age()),
     )
-        .prop_map(|(user, roles, groups, strength)| {
+        .prop_map(|(user, roles, groups, strength, ago)| {
             let mut identity = Identity::new(user).with_strength(strength);
+            if let Some(ago) = ago {
+                let ago = i64::try_from(ago.as_millis()).unwrap();
+                identity = identity.with_authenticated(Timestamp::from_millis(NOON.as_millis() - ago));
+            }
             if let Some(roles) = roles {
                 identity = identity.with_roles(roles);
             }

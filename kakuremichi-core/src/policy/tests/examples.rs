@@ -1,5 +1,7 @@
 //! Decisions that people ask for.
 
+use std::time::Duration;
+
 use super::*;
 use crate::auth::{Identity, Strength};
 
@@ -175,6 +177,7 @@ fn a_method_asks_for_roles_groups_and_strength() {
         roles: vec!["admin".parse().unwrap()],
         groups: vec!["ops".to_owned()],
         strength: Strength::TwoFactors,
+        max_age: None,
     };
     let policy = policy(Vec::new(), Access::AnyOf(vec![Method::SignedIn(requirement)]));
     let try_as = |identity| told(&policy, &signed_in("/", identity));
@@ -183,6 +186,7 @@ fn a_method_asks_for_roles_groups_and_strength() {
         basic: false,
         signed_in: true,
         strength: Strength::TwoFactors,
+        max_age: None,
     };
     assert_eq!(told(&policy, &visitor("/")), Told::Challenge(asked));
     let member = ann().with_roles(["admin".parse().unwrap()]).with_groups(["ops"]);
@@ -203,6 +207,61 @@ fn a_method_asks_for_roles_groups_and_strength() {
         Told::Deny(Denial::Unqualified),
         "no loop of asking"
     );
+}
+
+/// Who signed in too long ago is asked again, and who is asked for one of two things is asked for one of them whole: with
+/// what they bring then they get past, so that nobody is sent round and round.
+#[test]
+fn a_sign_in_that_is_too_old_is_asked_for_again() {
+    let within = |strength, minutes: Option<u64>| {
+        Method::SignedIn(Requirement {
+            strength,
+            max_age: minutes.map(|minutes| Duration::from_secs(minutes * 60)),
+            ..Requirement::default()
+        })
+    };
+    let at = |seconds: i64| Timestamp::from_millis(NOON.as_millis() - seconds * 1000);
+    let asked = |told| match told {
+        Told::Challenge(challenge) => Some((challenge.strength, challenge.max_age.map(|age| age.as_secs()))),
+        _ => None,
+    };
+    let hour = policy(
+        Vec::new(),
+        Access::AnyOf(vec![within(Strength::OneFactor, Some(60))]),
+    );
+    assert!(CompiledPolicy::new(&hour).needs().time);
+    let try_as = |policy: &Policy, identity| asked(told(policy, &signed_in("/", identity)));
+    assert_eq!(try_as(&hour, ann().with_authenticated(at(3599))), None);
+    let again = Some((Strength::OneFactor, Some(3600)));
+    assert_eq!(try_as(&hour, ann().with_authenticated(at(3600))), again);
+    assert_eq!(try_as(&hour, ann()), again, "when is not known");
+    // A clock that is ahead makes nobody too old.
+    assert_eq!(try_as(&hour, ann().with_authenticated(at(-60))), None);
+
+    let methods = vec![
+        within(Strength::PhishingResistant, None),
+        within(Strength::TwoFactors, Some(10)),
+        within(Strength::TwoFactors, Some(60)),
+    ];
+    let any = policy(Vec::new(), Access::AnyOf(methods.clone()));
+    let offered = try_as(&any, ann()).unwrap();
+    assert_eq!(offered, (Strength::TwoFactors, Some(3600)));
+    let brings = ann().with_strength(offered.0).with_authenticated(at(0));
+    assert_eq!(try_as(&any, brings), None);
+    let all = policy(Vec::new(), Access::AllOf(methods));
+    assert_eq!(
+        try_as(&all, ann()),
+        Some((Strength::PhishingResistant, Some(600)))
+    );
+    for seconds in [0, 299, 86_401] {
+        let age = Duration::from_secs(seconds);
+        let requirement = Requirement {
+            max_age: Some(age),
+            ..Requirement::default()
+        };
+        let access = Access::AnyOf(vec![Method::SignedIn(requirement)]);
+        assert_eq!(access.validate(), Err(PolicyError::Age));
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The same decision, spelled out: each rule of each list is given a value, bit by bit and segment by
 //! segment, nothing is skipped, and the decision is read off the table.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{
     auth::{Identity, Strength},
@@ -81,6 +83,7 @@ fn asked_by_rules(wanted: &[Missing], access: &Access) -> Option<Challenge> {
         signed_in,
         service_token,
         strength: Strength::OneFactor,
+        max_age: None,
     };
     if wanted.contains(&Missing::SignIn) {
         Some(challenge(false, true, false))
@@ -106,7 +109,12 @@ fn given<'a>(method: &Method, visitor: &'a Visitor) -> Option<&'a Proof> {
             *service == SERVICE && names.contains(&principal.subject())
         }
         (Method::SignedIn(requirement), Proof::SignedIn(identity)) => {
-            belongs(requirement, identity) && identity.strength() >= requirement.strength
+            let since = |at: Timestamp| visitor.now.as_millis() - at.as_millis();
+            let recent = requirement.max_age.is_none_or(|age| {
+                let age = i64::try_from(age.as_millis()).unwrap();
+                identity.authenticated().is_some_and(|at| since(at) < age)
+            });
+            belongs(requirement, identity) && identity.strength() >= requirement.strength && recent
         }
         (Method::ServiceToken { tokens }, Proof::ServiceToken { token, .. }) => {
             tokens.is_empty() || tokens.iter().filter(|named| *named == token).count() > 0
@@ -152,7 +160,14 @@ fn any_of(methods: &[Method], visitor: &Visitor, by_rules: Option<Challenge>) ->
         };
     }
     let open: Vec<_> = methods.iter().filter(|method| could(method, visitor)).collect();
-    ask(&open, visitor, by_rules, |strengths| strengths.min())
+    // One of them, whole: of the weakest those that leave the most time.
+    ask(&open, visitor, by_rules, |asked| {
+        let weakest = asked.iter().map(|(strength, _)| *strength).min()?;
+        let ages = asked.iter().filter(|(strength, _)| *strength == weakest);
+        let ages: Vec<_> = ages.map(|(_, age)| *age).collect();
+        let longest = ages.iter().copied().max().flatten();
+        Some((weakest, longest.filter(|_| !ages.contains(&None))))
+    })
 }
 
 fn all_of(methods: &[Method], visitor: &Visitor, by_rules: Option<Challenge>) -> Told {
@@ -179,28 +194,32 @@ fn all_of(methods: &[Method], visitor: &Visitor, by_rules: Option<Challenge>) ->
     } else {
         Vec::new()
     };
-    ask(&open, visitor, by_rules, |strengths| strengths.max())
+    ask(&open, visitor, by_rules, |asked| {
+        let strongest = asked.iter().map(|(strength, _)| *strength).max()?;
+        Some((strongest, asked.iter().filter_map(|(_, age)| *age).min()))
+    })
 }
 
 fn ask(
     open: &[&Method],
     visitor: &Visitor,
     by_rules: Option<Challenge>,
-    pick: fn(&mut dyn Iterator<Item = Strength>) -> Option<Strength>,
+    pick: fn(&[(Strength, Option<Duration>)]) -> Option<(Strength, Option<Duration>)>,
 ) -> Told {
     if visitor.request.is_none() {
         return Told::Deny(Denial::NoMethod);
     }
-    let mut strengths = open.iter().filter_map(|method| match method {
-        Method::SignedIn(requirement) => Some(requirement.strength),
+    let asked = open.iter().filter_map(|method| match method {
+        Method::SignedIn(requirement) => Some((requirement.strength, requirement.max_age)),
         Method::Basic { .. } | Method::ServiceToken { .. } => None,
     });
-    let strength = pick(&mut strengths);
+    let strength = pick(&asked.collect::<Vec<_>>());
     let by_methods = (!open.is_empty()).then(|| Challenge {
         basic: open.iter().any(|method| matches!(method, Method::Basic { .. })),
         signed_in: strength.is_some(),
         service_token: open.iter().any(|method| is_token(method)),
-        strength: strength.unwrap_or_default(),
+        strength: strength.unwrap_or_default().0,
+        max_age: strength.unwrap_or_default().1,
     });
     match (by_methods, by_rules) {
         (None, None) => Told::Deny(Denial::Unqualified),
@@ -209,12 +228,13 @@ fn ask(
             basic: methods.basic || rules.basic,
             signed_in: methods.signed_in || rules.signed_in,
             service_token: methods.service_token || rules.service_token,
-            // A rule asks for no strength.
+            // A rule asks for no strength, and for no time.
             strength: if rules.signed_in {
                 Strength::OneFactor
             } else {
                 methods.strength
             },
+            max_age: methods.max_age.filter(|_| !rules.signed_in),
         }),
     }
 }

@@ -345,6 +345,7 @@ pub fn session(of: u8, n: u8) -> Session {
         source: Some("2001:db8::7".parse().expect("a valid address")),
         user_agent: "Mozilla/5.0 \"quoted\"".to_owned(),
         created: NOW,
+        authenticated: NOW,
         expires: NOW,
     }
 }
@@ -576,6 +577,7 @@ pub fn policy() -> Policy {
                 roles: vec![label("staff")],
                 groups: vec!["Ops".to_owned()],
                 strength: Strength::TwoFactors,
+                max_age: Some(Duration::from_secs(900)),
             }),
             Method::ServiceToken {
                 tokens: vec![ServiceTokenId::from_bytes(bytes(1))],

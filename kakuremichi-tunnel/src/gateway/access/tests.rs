@@ -63,7 +63,7 @@ fn a_password_lets_in_and_is_remembered_until_the_plan_changes() {
         let none = HeaderMap::new();
         assert!(matches!(
             decide(&control, &policy, &none).await,
-            Verdict::Challenged(Challenge { basic: true, .. })
+            Verdict::Challenged(Challenge { basic: true, .. }, _)
         ));
         for _ in 0..3 {
             let Verdict::Admitted(admission) = decide(&control, &policy, &password("ann", "sesame")).await
@@ -93,7 +93,10 @@ fn wrong_passwords_are_challenged_then_throttled_and_never_remembered() {
         for number in 0..10 {
             let user = if number % 2 == 0 { "ann" } else { "nobody" };
             let verdict = decide(&control, &policy, &password(user, "guess")).await;
-            assert!(matches!(verdict, Verdict::Challenged(_)), "{number}: {verdict:?}");
+            assert!(
+                matches!(verdict, Verdict::Challenged(..)),
+                "{number}: {verdict:?}"
+            );
         }
         let before = control.counters.verifications.get();
         let verdict = decide(&control, &policy, &password("ann", "guess")).await;
@@ -224,7 +227,7 @@ fn an_authenticator_proves_and_its_failure_is_no_proof() {
         assert!(matches!(verdict, Verdict::Admitted(admission) if admission.authorization_used));
         for bad in ["Bearer bad", "Bearer broken", "Basic eDp5", "Digest x"] {
             let verdict = decide(&control, &policy, &shows(bad)).await;
-            assert!(matches!(verdict, Verdict::Challenged(_)), "{bad}: {verdict:?}");
+            assert!(matches!(verdict, Verdict::Challenged(..)), "{bad}: {verdict:?}");
         }
         assert_eq!(control.counters.wrong_credentials.get(), 1);
     });
@@ -303,7 +306,7 @@ fn a_judgement_has_a_deadline_and_there_are_only_so_many_at_once() {
             decide(&asks, &signed_in, &token),
             decide(&asks, &signed_in, &token)
         );
-        assert!(matches!(first, Verdict::Challenged(_)), "{first:?}");
+        assert!(matches!(first, Verdict::Challenged(..)), "{first:?}");
         assert!(matches!(second, Verdict::Overloaded), "{second:?}");
         assert_eq!(asks.counters.judgements_failed.get(), 2);
         let objects = impatient(
@@ -349,10 +352,13 @@ fn a_service_token_lets_in_is_not_passed_on_and_wrong_ones_are_throttled() {
         let none = HeaderMap::new();
         assert!(matches!(
             decide(&none).await,
-            Verdict::Challenged(Challenge {
-                service_token: true,
-                ..
-            })
+            Verdict::Challenged(
+                Challenge {
+                    service_token: true,
+                    ..
+                },
+                _
+            )
         ));
         let good = shows(&format!("Bearer {}", token.to_text().expose()));
         let Verdict::Admitted(admission) = decide(&good).await else {

@@ -1,8 +1,10 @@
 //! What a visitor is told when the gateway itself answers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use kakuremichi_core::code::Code;
+use kakuremichi_core::{auth::Strength, code::Code};
 use kakuremichi_proto::sign_in::SIGN_OUT_PATH;
 
 /// Why the gateway answers itself.
@@ -22,6 +24,15 @@ pub(crate) enum Problem {
         basic: bool,
         /// A service token is one of the ways.
         bearer: bool,
+    },
+    /// The visitor is known, and has to sign in more strongly, or again.
+    NotProvenEnough {
+        /// How strongly.
+        strength: Strength,
+        /// How long ago that may be.
+        max_age: Option<Duration>,
+        /// HTTP Basic is another way.
+        basic: bool,
     },
     /// Too many wrong credentials came from the visitor's address.
     TooManyAttempts {
@@ -62,6 +73,7 @@ impl Problem {
             Self::NoRoute => Code::NO_ROUTE,
             Self::Denied => Code::DENIED,
             Self::Unauthenticated { .. } => Code::AUTHENTICATION_REQUIRED,
+            Self::NotProvenEnough { .. } => Code::STEP_UP_REQUIRED,
             Self::TooManyAttempts { .. } => Code::TOO_MANY_ATTEMPTS,
             Self::Overloaded => Code::OVERLOADED,
             Self::Offline => Code::AGENT_OFFLINE,
@@ -82,7 +94,7 @@ impl Problem {
             Self::BadRequest | Self::SignInFailed => StatusCode::BAD_REQUEST,
             Self::NoService | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Denied => StatusCode::FORBIDDEN,
-            Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated { .. } | Self::NotProvenEnough { .. } => StatusCode::UNAUTHORIZED,
             Self::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded | Self::Offline | Self::Unhealthy | Self::SignInUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -99,6 +111,7 @@ impl Problem {
             Self::NoRoute => "There is nothing at this path",
             Self::Denied => "You may not come in here",
             Self::Unauthenticated { .. } => "You have to sign in",
+            Self::NotProvenEnough { .. } => "You have to confirm that it is you",
             Self::TooManyAttempts { .. } => "Too many wrong passwords",
             Self::Overloaded => "The gateway is busy",
             Self::Offline => "The agent is offline",
@@ -120,6 +133,10 @@ impl Problem {
             Self::NoRoute => "The service has no route for this path.",
             Self::Denied => "The policy of this service does not let you in.",
             Self::Unauthenticated { .. } => "This service wants to know who you are.",
+            Self::NotProvenEnough { .. } => {
+                "This service wants you to have signed in more strongly, or more recently. Open it in a browser to \
+                 confirm that it is you."
+            }
             Self::TooManyAttempts { .. } => {
                 "Too many wrong passwords came from your address. Try again later."
             }
@@ -161,6 +178,21 @@ impl Problem {
     }
 }
 
+/// How HTTP Basic is asked for (RFC 7617).
+const BASIC: &str = "Basic realm=\"kakuremichi\", charset=\"UTF-8\"";
+
+/// How a stronger, or a more recent, sign-in is asked for (RFC 9470, section 3).
+fn step_up(strength: Strength, max_age: Option<Duration>) -> Option<HeaderValue> {
+    let mut challenge = format!(
+        "Bearer realm=\"kakuremichi\", error=\"insufficient_user_authentication\", acr_values=\"{}\"",
+        strength.as_str()
+    );
+    if let Some(age) = max_age {
+        challenge.push_str(&format!(", max_age=\"{}\"", age.as_secs()));
+    }
+    HeaderValue::try_from(challenge).ok()
+}
+
 /// What a page is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -190,7 +222,7 @@ pub(crate) fn page(problem: Problem, head: bool, request: &HeaderMap, request_id
     }
     if let Problem::Unauthenticated { basic, bearer } = problem {
         let schemes = [
-            (basic, "Basic realm=\"kakuremichi\", charset=\"UTF-8\""),
+            (basic, BASIC),
             (bearer, "Bearer realm=\"kakuremichi\""),
             // A proof that cannot be given in a header field has no scheme of its own (RFC 9110, section 11.6.1 wants
             // one).
@@ -198,6 +230,18 @@ pub(crate) fn page(problem: Problem, head: bool, request: &HeaderMap, request_id
         ];
         for (_, scheme) in schemes.into_iter().filter(|(offered, _)| *offered) {
             headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+        }
+    }
+    if let Problem::NotProvenEnough {
+        strength,
+        max_age,
+        basic,
+    } = problem
+    {
+        let challenge = step_up(strength, max_age);
+        headers.extend(challenge.map(|challenge| (header::WWW_AUTHENTICATE, challenge)));
+        if basic {
+            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC));
         }
     }
     // How a request that cannot be understood ends is not certain, so nothing may follow it.
@@ -318,7 +362,7 @@ fn plain(problem: Problem, request_id: &str) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [Problem; 16] = [
+    const ALL: [Problem; 17] = [
         Problem::BadRequest,
         Problem::NoService,
         Problem::NoRoute,
@@ -326,6 +370,11 @@ mod tests {
         Problem::Unauthenticated {
             basic: true,
             bearer: false,
+        },
+        Problem::NotProvenEnough {
+            strength: Strength::PhishingResistant,
+            max_age: Some(Duration::from_secs(600)),
+            basic: false,
         },
         Problem::TooManyAttempts { retry_after: 7 },
         Problem::Overloaded,

@@ -33,7 +33,7 @@ use super::{
     upgrade,
 };
 use crate::gateway::{
-    access::{Admission, Verdict, wall_clock},
+    access::{Admission, Known, Verdict, wall_clock},
     balance::Unavailable,
     flows::Lease,
     identity::{Fields, Introduction},
@@ -183,16 +183,26 @@ async fn route<U: Upstream>(
         .await
     {
         Verdict::Admitted(admission) => *admission,
-        Verdict::Challenged(challenge) => {
+        Verdict::Challenged(challenge, known) => {
             exchange.decided(Decided::Challenge, None);
-            if let Some(away) =
-                sign_in::depart(serving, &table, &matched.service, &parts, request, &challenge)
+            // Whoever is known by a credential would come back with it, and be sent away again.
+            if known != Known::ByCredential
+                && let Some(away) =
+                    sign_in::depart(serving, &table, &matched.service, &parts, request, &challenge)
             {
                 return Ok(ours(away));
             }
-            return Err(Problem::Unauthenticated {
-                basic: challenge.basic,
-                bearer: challenge.service_token,
+            return Err(if known != Known::Nobody && challenge.signed_in {
+                Problem::NotProvenEnough {
+                    strength: challenge.strength,
+                    max_age: challenge.max_age,
+                    basic: challenge.basic,
+                }
+            } else {
+                Problem::Unauthenticated {
+                    basic: challenge.basic,
+                    bearer: challenge.service_token,
+                }
             });
         }
         Verdict::Denied(denial) => {

@@ -106,7 +106,7 @@ pub(super) fn depart<U>(
         table.people(),
         service.id,
         (request.host(), &request.target()),
-        challenge.strength,
+        (challenge.strength, challenge.max_age),
         (&parts.headers, secret),
     )?;
     Some(see_other(departure.location, departure.cookies))

@@ -11,6 +11,7 @@ mod hostile;
 mod introducing;
 mod logging;
 mod signing_in;
+mod stepping_up;
 mod streaming;
 mod upgrading;
 

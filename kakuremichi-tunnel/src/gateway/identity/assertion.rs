@@ -92,6 +92,11 @@ fn claims(told: &Introduction, issuer: &str, host: &Hostname) -> Map<String, Val
         ("roles", told.roles.as_ref().map(list)),
         ("groups", told.groups.as_ref().map(list)),
         ("acr", told.strength.map(|strength| json!(strength.as_str()))),
+        (
+            "auth_time",
+            told.authenticated
+                .map(|at| json!(at.as_millis().div_euclid(1000))),
+        ),
         ("amr", told.strength.and_then(methods)),
         ("incomplete", incomplete.map(|lists| json!(lists))),
     ];

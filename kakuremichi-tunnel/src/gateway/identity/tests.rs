@@ -17,6 +17,7 @@ fn told(names: impl Iterator<Item = String>) -> Introduction {
         service: ServiceId::from_bytes([1; 16]),
         method: "user".to_owned(),
         strength: Some(Strength::PhishingResistant),
+        authenticated: Some(NOW),
         roles: Some(Names::new(["developer"])),
         groups: Some(Names::new(names.iter().map(String::as_str))),
         until: None,

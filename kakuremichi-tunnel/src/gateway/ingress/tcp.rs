@@ -266,7 +266,7 @@ async fn serve<U: Upstream>(
             outcome.code = Some(Code::DENIED);
             return outcome;
         }
-        Verdict::Challenged(_) | Verdict::Throttled(_) | Verdict::Overloaded => {
+        Verdict::Challenged(..) | Verdict::Throttled(_) | Verdict::Overloaded => {
             outcome.code = Some(Code::DENIED);
             return outcome;
         }

@@ -150,7 +150,7 @@ impl SignInDesk {
         people: &People,
         service: ServiceId,
         (host, target): (&Hostname, &str),
-        strength: Strength,
+        (strength, max_age): (Strength, Option<Duration>),
         (headers, secret): (&HeaderMap, [u8; 32]),
     ) -> Option<Departure> {
         let sign_in = people.sign_in()?;
@@ -165,6 +165,9 @@ impl SignInDesk {
             BASE64URL_NOPAD.encode(&binding),
             strength.as_str()
         );
+        if let Some(age) = max_age {
+            let _ = write!(location, "&max_age={}", age.as_secs());
+        }
         Some(Departure {
             location: HeaderValue::try_from(location).ok()?,
             cookies: Attempt::new(secret, target).set(&binding, headers),

@@ -159,12 +159,14 @@ impl People {
         }
         let principal = Principal::new(Self::AUTHORITY, member.user.to_string());
         let groups = member.groups.iter().map(|group| group.as_str().to_owned());
-        Some(
-            Identity::new(principal)
-                .with_roles(member.roles.iter().cloned())
-                .with_groups(groups)
-                .with_strength(session.strength),
-        )
+        let identity = Identity::new(principal)
+            .with_roles(member.roles.iter().cloned())
+            .with_groups(groups)
+            .with_strength(session.strength);
+        Some(match session.authenticated {
+            Some(at) => identity.with_authenticated(at),
+            None => identity,
+        })
     }
 
     fn verified(&self) -> std::sync::MutexGuard<'_, FxHashMap<[u8; 32], Arc<GatewaySession>>> {
@@ -208,6 +210,7 @@ mod tests {
             user: UserId::from_bytes([1; 16]),
             session: SessionId::from_bytes([2; 16]),
             strength: Strength::OneFactor,
+            authenticated: None,
             made: NOW,
             expires: NOW.after(Duration::from_secs(60)),
         }

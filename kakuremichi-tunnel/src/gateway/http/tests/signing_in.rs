@@ -17,14 +17,15 @@ use crate::{
     keys::NodeKeys,
 };
 
-const BROWSER: &str = "Accept: text/html\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+pub(super) const BROWSER: &str =
+    "Accept: text/html\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
 pub(super) const ORGANIZATION: OrganizationId = OrganizationId::from_bytes([9; 16]);
 
 /// A gateway with a service for people who signed in, and who signs tickets.
 pub(super) struct Office {
     pub(super) scene: Scene,
-    control: NodeKeys,
-    policy: Policy,
+    pub(super) control: NodeKeys,
+    pub(super) policy: Policy,
 }
 
 impl Office {
@@ -76,7 +77,7 @@ impl Office {
             .apply(&plan(revision, records.into_iter().chain(member)));
     }
 
-    fn ticket(&self, binding: [u8; 32]) -> Ticket {
+    pub(super) fn ticket(&self, binding: [u8; 32]) -> Ticket {
         let now = wall_clock();
         Ticket {
             id: crate::keys::random().unwrap(),
@@ -87,6 +88,7 @@ impl Office {
             session: SessionId::from_bytes([2; 16]),
             session_expires: now.after(Duration::from_secs(3600)),
             strength: Strength::OneFactor,
+            authenticated: None,
             made: now,
         }
     }
@@ -102,13 +104,19 @@ impl Office {
         assert!(
             query.contains("&host=h.example&port=443&binding=") && query.ends_with("&strength=one-factor")
         );
-        let binding = query.split("&binding=").nth(1).unwrap();
-        let binding = binding.split('&').next().unwrap();
-        let binding = BASE64URL_NOPAD.decode(binding.as_bytes()).unwrap();
-        (binding.try_into().unwrap(), cookie(&answer))
+        (Self::binding(&answer), cookie(&answer))
     }
 
-    async fn arrives(&self, ticket: &str, cookie: &str) -> String {
+    /// What a browser that is sent away is known by.
+    pub(super) fn binding(answer: &str) -> [u8; 32] {
+        let location = field(answer, "location");
+        let binding = location.split("&binding=").nth(1).unwrap();
+        let binding = binding.split('&').next().unwrap();
+        let binding = BASE64URL_NOPAD.decode(binding.as_bytes()).unwrap();
+        binding.try_into().unwrap()
+    }
+
+    pub(super) async fn arrives(&self, ticket: &str, cookie: &str) -> String {
         let path = format!("/.kakuremichi/signed-in?ticket={ticket}");
         self.scene.get(&path, &format!("Cookie: {cookie}\r\n")).await
     }
@@ -137,14 +145,14 @@ pub(super) fn anna() -> GatewayMember {
 }
 
 /// The value of the first field of this name.
-fn field(answer: &str, name: &str) -> String {
+pub(super) fn field(answer: &str, name: &str) -> String {
     let prefix = format!("{name}: ");
     let line = answer.lines().find_map(|line| line.strip_prefix(prefix.as_str()));
     line.unwrap_or_else(|| panic!("no {name} in {answer}")).to_owned()
 }
 
 /// The first cookie that an answer sets, as the browser shows it.
-fn cookie(answer: &str) -> String {
+pub(super) fn cookie(answer: &str) -> String {
     field(answer, "set-cookie").split(';').next().unwrap().to_owned()
 }
 
@@ -165,7 +173,7 @@ fn whoever_signs_in_comes_back_to_where_they_wanted() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         // The target sees its own cookies only.
         assert!(
-            answer.contains("cookie: theirs=1\n") && !answer.contains("kkm"),
+            answer.contains("cookie: theirs=1\n") && !answer.contains("__Host-kkm"),
             "{answer}"
         );
         assert_eq!(office.scene.serving.counters.signed_in.get(), 1);

@@ -141,7 +141,7 @@ impl<U: Upstream> Begun<U> {
                 }
                 return Some(Code::DENIED);
             }
-            Verdict::Challenged(_) | Verdict::Throttled(_) | Verdict::Overloaded => {
+            Verdict::Challenged(..) | Verdict::Throttled(_) | Verdict::Overloaded => {
                 return Some(Code::DENIED);
             }
         };
