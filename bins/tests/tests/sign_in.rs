@@ -332,7 +332,7 @@ fn a_person_signs_in_once_and_is_known_at_every_gateway() {
     let mut of_web = of_web["items"].as_array().unwrap().iter();
     let id = of_web.find(|service| service["name"] == "web").unwrap()["id"].clone();
     let web = format!("services/{}", id.as_str().unwrap());
-    let mut asks = |requirement: Value, browser: &mut Browser<'_>, code: StatusCode| {
+    let asks = |requirement: Value, browser: &mut Browser<'_>, code: StatusCode| {
         let mut service = for_group("web", origin.port(), "berlin");
         service["policy"]["access"]["any_of"][0]["signed_in_as"] = requirement;
         rest.replace(&web, &service);

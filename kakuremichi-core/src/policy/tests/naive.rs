@@ -10,6 +10,8 @@ use crate::{
     net::Cidr,
 };
 
+/// How a method wants somebody to sign in: how strongly, and how long ago at most.
+type Asked = (Strength, Option<Duration>);
 /// The value of a condition: `Ok` where it is known.
 type Value = Result<bool, Missing>;
 
@@ -204,7 +206,7 @@ fn ask(
     open: &[&Method],
     visitor: &Visitor,
     by_rules: Option<Challenge>,
-    pick: fn(&[(Strength, Option<Duration>)]) -> Option<(Strength, Option<Duration>)>,
+    pick: fn(&[Asked]) -> Option<Asked>,
 ) -> Told {
     if visitor.request.is_none() {
         return Told::Deny(Denial::NoMethod);
