@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use http::{Method, Uri, header};
-use kakuremichi_core::secret::Secret;
+use kakuremichi_core::{id::NodeId, secret::Secret};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     error::ApiError,
     exchange::{Answer, Exchange, PATIENCE},
+    model::node::{KeyRotation, Node},
     resource::{Create, Delete, Listing, Replace, Resource, Revoke, Tagged, Update},
 };
 
@@ -281,6 +282,28 @@ impl Api {
             .ask(Method::POST, &format!("{}/revoke", path::<T>(&id)), None, None)
             .await?
             .tagged()
+    }
+
+    /// Asks a node for new keys. It has them soon after it is connected.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn rotate_keys(&self, node: NodeId, how: &KeyRotation) -> Result<Tagged<Node>, ApiError> {
+        let body = json(how)?;
+        let path = format!("{}/rotate-keys", path::<Node>(&node));
+        self.exchange
+            .ask(Method::POST, &path, Some(&body), None)
+            .await?
+            .tagged()
+    }
+
+    /// Ends the time of the keys that a node had before.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn revoke_previous_keys(&self, node: NodeId) -> Result<Tagged<Node>, ApiError> {
+        let path = format!("{}/revoke-previous-keys", path::<Node>(&node));
+        self.exchange.ask(Method::POST, &path, None, None).await?.tagged()
     }
 
     /// Sends any request. The path is below `/api/v1/`, with its query. Without an answer's body it returns `null`.

@@ -37,7 +37,7 @@ pub use model::{
         ServiceTokenChange, ServiceTokenDraft, Token, TokenDraft,
     },
     named::{Group, Named, Organization},
-    node::{Agent, Gateway, Node, NodeChange, NodeRole, NodeState, Site, SiteDraft},
+    node::{Agent, Gateway, KeyRotation, Node, NodeChange, NodeRole, NodeState, Site, SiteDraft},
     service::{Health, Http, Lifetime, Policy, Route, Service, ServiceDraft, Target, TargetTls, Tcp, Udp},
 };
 pub use resource::{Create, Delete, Listing, Replace, Resource, Revoke, Tagged, Update};

@@ -34,8 +34,8 @@ use crate::{
     pages,
     planner::{self, PlanBoard},
     service::{
-        UseCaseError, UseCases, Wiring, deliver_for_ever, expire_for_ever, forget_for_ever, prune_for_ever,
-        random, seal_for_ever,
+        UseCaseError, UseCases, Wiring, deliver_for_ever, end_overlaps_for_ever, expire_for_ever,
+        forget_for_ever, prune_for_ever, random, seal_for_ever,
     },
     webhook::Webhooks,
 };
@@ -469,6 +469,7 @@ impl Owner {
         tasks.spawn(Arc::clone(&self.hub).watch_outages(self.node_down_after));
         tasks.spawn(Arc::clone(&self.hub).watch_certificates());
         tasks.spawn(expire_for_ever(self.use_cases.clone()));
+        tasks.spawn(end_overlaps_for_ever(self.use_cases.clone()));
         let hub = Arc::clone(&self.hub);
         tasks.spawn(async move { hub.tell_instances().await });
         tasks.spawn(Arc::clone(&self.hub).answer_instances());

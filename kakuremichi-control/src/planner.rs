@@ -16,6 +16,6 @@ mod urls;
 pub use landscape::{Landscape, Touched};
 pub use urls::service_urls;
 
-pub(crate) use board::{PlanBoard, Planned};
+pub(crate) use board::{NodeKeys, PlanBoard, Planned};
 pub(crate) use feed::run;
 pub(crate) use project::{encoded_len, encoded_policy_len};

@@ -27,6 +27,7 @@ mod policies;
 mod providers;
 mod resolve;
 mod roles;
+mod rotation;
 mod seal;
 mod service_tokens;
 mod services;
@@ -67,6 +68,7 @@ pub use passkeys::{CHALLENGE_LIFE, NewPasskey, PasskeyChallenge, PasskeyDraft, R
 pub use passwords::{MAX_PASSWORD, MAX_WAITING_PASSWORDS};
 pub use providers::{MAX_PROVIDERS, ProviderDraft};
 pub use roles::{OWNER, RoleDraft};
+pub(crate) use rotation::end_overlaps_for_ever;
 pub(crate) use seal::Seal;
 pub use service_tokens::{NewServiceToken, ServiceTokenChange, ServiceTokenDraft};
 pub use services::MAX_ENCODED_SERVICE;
@@ -294,6 +296,7 @@ impl UseCases {
             audit::RETENTION,
             usage::RETENTION,
             approval::EXPIRY,
+            rotation::OVERLAPS,
             channels::DELIVERY,
             crate::hub::OUTAGES,
         ] {

@@ -10,6 +10,7 @@ mod hub {
     mod enrol;
     mod plans;
     mod reports;
+    mod rotation;
     mod rough;
     mod sessions;
 }

@@ -66,6 +66,8 @@ codes! {
     URL_MISMATCH = "KKM-E013";
     /// The node waits for somebody to approve it.
     NODE_PENDING = "KKM-E014";
+    /// The keys are not, or no longer, those of the node.
+    NODE_KEYS = "KKM-E015";
     /// No protocol version, or no needed capability, is common to both sides.
     VERSION_UNSUPPORTED = "KKM-E020";
     /// A message breaks the protocol.

@@ -10,6 +10,7 @@ mod passkey;
 mod people;
 mod permission;
 mod provider;
+mod rotation;
 mod service;
 mod session;
 
@@ -27,6 +28,7 @@ pub use provider::{
     ClaimNames, IdentityProvider, LinkedIdentity, MAX_GROUP_ROLES, MAX_IDENTITIES, MAX_PROVIDER_SCOPES,
     MAX_SUBJECT, ProviderProtocol,
 };
+pub use rotation::{KEY_OVERLAP, KeyAge, MAX_KEY_OVERLAP, PreviousKeys, Rotation, RotationAsked};
 pub use service::{
     Health, HealthCheck, Lifetime, MAX_HEALTH_PATH, MAX_HOSTS, MAX_ROUTES, MAX_SOCKET_PATH, MAX_TARGETS,
     Pool, Route, Service, ServiceError, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme,

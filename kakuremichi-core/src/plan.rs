@@ -6,6 +6,7 @@
 
 mod agent;
 mod gateway;
+mod previous;
 mod sign_in;
 
 pub use agent::{AgentGateway, AgentKey, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget};
@@ -13,6 +14,7 @@ pub use gateway::{
     GatewayKey, GatewayNode, GatewayPeer, GatewayPlan, GatewayPolicy, GatewayRecord, GatewayService,
     GatewaySibling, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget, Via,
 };
+pub use previous::PlannedPreviousKeys;
 pub use sign_in::{
     GatewayMember, GatewayServiceToken, GatewaySignIn, GatewaySigner, MAX_ENDED_SESSIONS, MAX_SIGNING_KEYS,
 };

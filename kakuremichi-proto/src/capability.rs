@@ -11,8 +11,12 @@ impl Capabilities {
     /// Plans may come as differences. Without it every plan is sent whole.
     pub const PLAN_DELTA: Self = Self(1 << 0);
 
+    /// Keys can be [rotated](crate::message::RotateKeys) within a session. Without it Control asks for no new keys, and a node
+    /// proposes none.
+    pub const KEY_ROTATION: Self = Self(1 << 1);
+
     /// What this build has.
-    pub const SUPPORTED: Self = Self::PLAN_DELTA;
+    pub const SUPPORTED: Self = Self(Self::PLAN_DELTA.0 | Self::KEY_ROTATION.0);
 
     /// Takes the bits of a set.
     #[must_use]

@@ -217,6 +217,10 @@ registry! {
     Command = 0x0070, 4 * KIB;
     /// The answer to a command.
     Commanded = 0x0071, 4 * KIB;
+    /// The node proposes new keys.
+    RotateKeys = 0x0080, KIB;
+    /// The answer to new keys.
+    KeysRotated = 0x0081, 4 * KIB;
 }
 
 impl Message {
@@ -241,7 +245,9 @@ impl Message {
             | Self::Certificates(message::Certificates { subject, .. })
             | Self::Usage(message::Usage { subject, .. })
             | Self::Command(message::Command { subject, .. })
-            | Self::Commanded(message::Commanded { subject, .. }) => Some(*subject),
+            | Self::Commanded(message::Commanded { subject, .. })
+            | Self::RotateKeys(message::RotateKeys { subject, .. })
+            | Self::KeysRotated(message::KeysRotated { subject, .. }) => Some(*subject),
             // Those of the handshake are bound by signatures; pieces of a plan by its beginning and its
             // hash; the rest says nothing about a node.
             Self::Hello(_)
@@ -336,6 +342,8 @@ mod tests {
                 (0x0061, "UsageAck"),
                 (0x0070, "Command"),
                 (0x0071, "Commanded"),
+                (0x0080, "RotateKeys"),
+                (0x0081, "KeysRotated"),
             ]
         );
     }

@@ -11,7 +11,7 @@ pub use text::{
     ApiKeyText, InvitationText, ParseSecretError, ResetText, ServiceTokenText, SessionText, TokenText,
     VerificationText,
 };
-pub use transcript::{SignedProof, Transcript};
+pub use transcript::{RotationTranscript, SignedProof, Transcript};
 pub use url::{CanonicalUrl, UrlError};
 
 use std::fmt;

@@ -17,6 +17,7 @@ mod hello;
 mod net;
 mod plan;
 mod policy;
+mod rotate;
 mod status;
 mod target;
 mod usage;
@@ -36,6 +37,7 @@ pub use policy::{
     Access, BasicUser, ConditionNode, Effect, Method, Policy, Principal, RecentRequirement, Requirement,
     Rule, Strength, TimeWindow,
 };
+pub use rotate::{KeysRotated, RotateKeys, Rotated};
 pub use status::{LaneKind, LaneState, LaneStatus, MAX_STATUS_ITEMS, Status, TargetState, TargetStatus};
 pub use target::{Health, HealthCheck, TargetAddress, TargetScheme};
 pub use usage::{MAX_USAGE_ENTRIES, Usage, UsageAck, UsageEntry};

@@ -43,9 +43,12 @@ mod server;
 mod sync;
 mod usage;
 
-pub use client::{Client, ClientConfig, ClientEvent, ClientState, Credential, DeclareError, Membership};
+pub use client::{
+    Client, ClientConfig, ClientEvent, ClientState, Credential, DeclareError, Membership, OwnKeys,
+};
 pub use server::{
-    Accepted, AuthenticateRequest, CommandError, EnrolRequest, Resumed, Server, ServerConfig, ServerEvent,
+    Accepted, AuthenticateRequest, CommandError, EnrolRequest, Resumed, RotateRequest, Server, ServerConfig,
+    ServerEvent,
 };
 pub use sync::PlanFault;
 pub use usage::{RestoreUsageError, UsageCursor, UsageQueue};
@@ -122,6 +125,9 @@ pub enum Command {
     },
     /// Take flows again.
     Undrain,
+    /// Make new keys, and propose them with [`Client::rotate_keys`]. Only a node that has
+    /// [`KEY_ROTATION`](crate::capability::Capabilities::KEY_ROTATION) is asked.
+    RotateKeys,
 }
 
 /// What the next deadline is for.

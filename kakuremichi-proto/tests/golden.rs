@@ -83,9 +83,24 @@ fn records_have_the_bytes_that_were_released_and_read_as_what_was_written() {
     for (wire, record) in sign_in_wire.iter().zip(sign_in) {
         assert_eq!(GatewayRecord::from_wire(wire), Ok(Some(record)));
     }
+    let (previous_gateway, previous_agent) = samples::previous_keys();
+    let mut previous: Vec<_> = previous_gateway
+        .iter()
+        .map(|record| Arc::new(record.to_wire().unwrap()))
+        .collect();
+    for (wire, record) in previous.iter().zip(previous_gateway) {
+        assert_eq!(GatewayRecord::from_wire(wire), Ok(Some(record)));
+    }
+    previous.push(Arc::new(previous_agent.to_wire().unwrap()));
+    assert_eq!(AgentRecord::from_wire(&previous[2]), Ok(Some(previous_agent)));
     let mut seen = Vec::new();
     let records = gateway_wire.records().chain(agent_wire.records());
-    for record in records.chain(&udp).chain(&guarded_wire).chain(&sign_in_wire) {
+    for record in records
+        .chain(&udp)
+        .chain(&guarded_wire)
+        .chain(&sign_in_wire)
+        .chain(&previous)
+    {
         let tag = RecordTag::from_code(record.tag()).unwrap();
         let count = seen.iter().filter(|other| **other == tag).count();
         seen.push(tag);

@@ -13,3 +13,5 @@ mod plans;
 mod random;
 #[path = "session/requests.rs"]
 mod requests;
+#[path = "session/rotation.rs"]
+mod rotation;

@@ -5,7 +5,11 @@
     reason = "a key is made of the system's randomness, and of nothing else"
 )]
 
-use std::{fmt, sync::Arc};
+mod held;
+
+pub(crate) use held::{Held, KeyRing};
+
+use std::{fmt, sync::Arc, time::Duration};
 
 use boringtun::x25519::{PublicKey, StaticSecret};
 use data_encoding::BASE64;
@@ -18,6 +22,9 @@ use ring::{
     rand::SystemRandom,
     signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey},
 };
+
+/// The least age of keys at which a node rotates them by itself.
+pub const MIN_KEY_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// Why there are no keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +95,15 @@ impl NodeKeys {
                 wireguard_public: WireGuardKey::from_bytes(wireguard_public.to_bytes()),
             }),
         })
+    }
+
+    /// The same WireGuard key with another identity in PKCS#8.
+    ///
+    /// # Errors
+    /// When that is none.
+    pub(crate) fn with_identity(&self, pkcs8: &Secret<Vec<u8>>) -> Result<Self, KeyError> {
+        let wireguard = Secret::new(BASE64.encode(self.inner.wireguard.expose()));
+        Self::assemble(pkcs8, &wireguard)
     }
 
     /// Who the node is.

@@ -17,6 +17,7 @@ pub(crate) mod dial;
 mod driver;
 mod egress;
 mod fixed;
+mod rotation;
 mod session;
 mod socket;
 mod status;
@@ -32,9 +33,9 @@ pub use egress::{EgressProxy, EgressProxyError, ProxyFailure};
 pub use fixed::FixedPlan;
 pub use socket::ConnectError;
 pub use status::{LinkEnd, LinkError, LinkStatus, SetupError};
-pub use supply::{Answers, NodeRecord, Order, PlanSource, SourceFuture, Supply, Wishes};
+pub use supply::{Answers, NodeRecord, Order, PlanSource, RotateKeysError, SourceFuture, Supply, Wishes};
 #[cfg(any(feature = "agent", feature = "gateway"))]
-pub(crate) use supply::{NodeSide, supply};
+pub(crate) use supply::{NodeSide, OwnKeys, RotationAnswer, rotate, supply};
 #[cfg(feature = "gateway")]
 pub(crate) use tls::system_roots;
 pub use url::{ControlUrl, UrlError};

@@ -6,6 +6,7 @@
 
 mod enrolment;
 mod file;
+mod rotation;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -112,7 +113,16 @@ impl StateDir {
             }
         }
         for name in [
-            IDENTITY, WIREGUARD, ENROLMENT, PLAN, USAGE, CA_KEY, PEERS, SIGNING,
+            IDENTITY,
+            WIREGUARD,
+            ENROLMENT,
+            PLAN,
+            USAGE,
+            CA_KEY,
+            PEERS,
+            SIGNING,
+            rotation::NEXT,
+            rotation::PREVIOUS,
         ] {
             file::close_to_others(&path.join(name))?;
         }
@@ -299,6 +309,15 @@ impl Place {
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         file::replace(&self.path, name, bytes).map_err(|source| StateError::Io {
             doing: "write",
+            path: self.path.join(name),
+            source,
+        })
+    }
+
+    /// Removes a file, if it is there.
+    fn remove(&self, name: &str) -> Result<(), StateError> {
+        file::remove(&self.path, name).map_err(|source| StateError::Io {
+            doing: "remove",
             path: self.path.join(name),
             source,
         })

@@ -56,6 +56,11 @@ pub const SETTINGS: &[Setting] = &[
         "Memory for what flows over WireGuard have under way; beyond, the largest are reset",
     )
     .or("256"),
+    Setting::number(
+        "rotate-keys-after",
+        "DAYS",
+        "The age of its keys at which it makes new ones by itself; never when left out",
+    ),
     Setting::secret(
         "egress-proxy",
         "egress-proxy-file",
@@ -85,6 +90,8 @@ pub struct Settings {
     pub lane_connections: NonZeroU16,
     /// MiB of memory for flows over WireGuard.
     pub flow_memory: usize,
+    /// The age of its keys at which it makes new ones, in days.
+    pub rotate_keys_after: Option<NonZeroU16>,
     /// The proxy through which Control and TLS streams are reached.
     #[serde(default, deserialize_with = "settings::optional_secret")]
     pub egress_proxy: Option<Secret<String>>,

@@ -15,6 +15,8 @@ use kakuremichi_tunnel::{
 
 use crate::{Settings, Source};
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Runs an agent until a signal ends it, or Control refuses it for good.
 ///
 /// # Errors
@@ -30,6 +32,9 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
     builder = builder.lane(settings.lane.into()).standby(settings.standby);
     builder = builder.lane_connections(settings.lane_connections.get());
     builder = builder.flow_memory(settings.flow_memory.saturating_mul(1 << 20));
+    if let Some(days) = settings.rotate_keys_after {
+        builder = builder.rotate_keys_after(DAY * days.get().into());
+    }
     if let Some(proxy) = &settings.egress_proxy {
         builder = builder.egress_proxy(proxy.expose());
     }

@@ -1,6 +1,6 @@
 //! The settings of a gateway.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
 
 use kakuremichi_bins_common::{Failure, Setting, settings::FirstSecret};
 use kakuremichi_tunnel::gateway::{CertificateFiles, Certificates, GatewayBuilder, Limits};
@@ -84,6 +84,11 @@ pub const SETTINGS: &[Setting] = &[
         "Connections of one agent's lane of TLS streams: its flows at once",
     )
     .or("512"),
+    Setting::number(
+        "rotate-keys-after",
+        "DAYS",
+        "The age of its keys at which it makes new ones by itself; never when left out",
+    ),
     Setting::text(
         "geo-country",
         "FILE",
@@ -146,6 +151,8 @@ pub struct Settings {
     pub flow_memory_per_agent: usize,
     /// Connections of one agent's lane of TLS streams.
     pub lane_connections: usize,
+    /// The age of its keys at which it makes new ones, in days.
+    pub rotate_keys_after: Option<NonZeroU16>,
     /// A database of countries.
     pub geo_country: Option<PathBuf>,
     /// A database of autonomous systems.

@@ -14,6 +14,8 @@ use kakuremichi_tunnel::{
 
 use crate::{Settings, Source, shards};
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Runs a gateway until a signal ends it, or Control refuses it for good.
 ///
 /// # Errors
@@ -45,6 +47,9 @@ pub async fn play(settings: Settings, common: Common) -> Result<(), Failure> {
     }
     if let Some(shards) = shards {
         builder = builder.shards(shards);
+    }
+    if let Some(days) = settings.rotate_keys_after {
+        builder = builder.rotate_keys_after(DAY * days.get().into());
     }
     if let Some(path) = &settings.geo_country {
         builder = builder.geo_country(path);

@@ -1,4 +1,4 @@
-//! Commands for a Control that runs somewhere: `list`, `get`, `create`, `delete`, `revoke` and `request`.
+//! Commands for a Control that runs somewhere: `list`, `get`, `create`, `delete`, `revoke`, `rotate` and `request`.
 
 mod table;
 
@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use http::Method;
 use kakuremichi_api::{Api, ApiError, BuildError, Secret};
 use kakuremichi_bins_common::{Failure, run};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::table::Kind;
 
@@ -74,7 +74,24 @@ pub(crate) fn commands() -> Vec<Command> {
             .args([kind.clone(), id.clone()]),
         Command::new("revoke")
             .about("Revoke a node or a token")
-            .args([kind, id]),
+            .args([kind, id.clone()]),
+        Command::new("rotate")
+            .about("Give a node new keys, without downtime; it makes them once it is connected")
+            .arg(
+                Arg::new("kind")
+                    .value_name("nodes")
+                    .required(true)
+                    .value_parser(["nodes"])
+                    .help("What"),
+            )
+            .arg(id)
+            .arg(
+                Arg::new("overlap")
+                    .long("overlap")
+                    .value_name("SECONDS")
+                    .value_parser(value_parser!(u32))
+                    .help("How long the keys of before count still, a day when left out; 0 when somebody else has them"),
+            ),
         Command::new("request")
             .about("Send any request to the API, and print the answer")
             .arg(
@@ -155,6 +172,15 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Option<Result<(), Failure
             let revoked = api(matches)?.send(Method::POST, &path, None).await;
             print(&revoked.map_err(refused)?)
         }),
+        "rotate" => carry_out(async {
+            let path = format!("nodes/{}/rotate-keys", identifier(matches)?);
+            let how = match matches.get_one::<u32>("overlap") {
+                Some(seconds) => json!({ "overlap": seconds }),
+                None => json!({}),
+            };
+            let asked = api(matches)?.send(Method::POST, &path, Some(&how)).await;
+            print(&asked.map_err(refused)?)
+        }),
         "request" => carry_out(async {
             let method = text(matches, "method").unwrap_or_default().to_uppercase();
             let method = method
@@ -207,6 +233,11 @@ fn kind(matches: &ArgMatches) -> Result<Kind, Failure> {
 
 /// The path of the one that is meant.
 fn one(matches: &ArgMatches) -> Result<String, Failure> {
+    let id = identifier(matches)?;
+    Ok(format!("{}/{id}", kind(matches)?.collection()))
+}
+
+fn identifier(matches: &ArgMatches) -> Result<&str, Failure> {
     let id = text(matches, "id").unwrap_or_default();
     let whole = !id.is_empty() && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !whole {
@@ -214,7 +245,7 @@ fn one(matches: &ArgMatches) -> Result<String, Failure> {
             "`{id}` is no identifier: `kakuremichi list` shows them"
         )));
     }
-    Ok(format!("{}/{id}", kind(matches)?.collection()))
+    Ok(id)
 }
 
 fn api(matches: &ArgMatches) -> Result<Api, Failure> {

@@ -56,6 +56,15 @@ pub struct Node {
     pub identity_key: String,
     /// Its WireGuard public key, base 64.
     pub wireguard_key: String,
+    /// When it got the keys that it has; `None` where these are the ones that it enrolled with.
+    #[serde(default, with = "rfc3339::option")]
+    pub keys_rotated_at: Option<OffsetDateTime>,
+    /// Until when the keys that it had before count beside them.
+    #[serde(default, with = "rfc3339::option")]
+    pub previous_keys_until: Option<OffsetDateTime>,
+    /// Since when it is asked for new keys.
+    #[serde(default, with = "rfc3339::option")]
+    pub keys_asked_at: Option<OffsetDateTime>,
     /// Its address in the overlay.
     pub address: Ipv6Addr,
     /// Whether it is connected to Control. It serves without that, too.
@@ -109,6 +118,15 @@ pub struct NodeChange {
     /// All its labels; as they were, if this is `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// How a node gets new keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct KeyRotation {
+    /// For how many seconds the keys of before count beside the new ones; a day, if this is `None`. With 0 they do not
+    /// count at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<u32>,
 }
 
 /// A stock WireGuard device.

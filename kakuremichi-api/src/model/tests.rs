@@ -108,6 +108,8 @@ fn each_draft_has_what_control_accepts() {
     is_accepted(&key, "ApiKeyInput");
     is_accepted(&Named::new("a"), "GroupInput");
     is_accepted(&Named::new("a"), "OrganizationInput");
+    is_accepted(&KeyRotation { overlap: Some(0) }, "RotationInput");
+    is_accepted(&KeyRotation::default(), "RotationInput");
     let change = NodeChange {
         name: Some("a".to_owned()),
         labels: Some(Default::default()),

@@ -4,6 +4,8 @@ mod status;
 
 pub(crate) use status::NodeStatusView;
 
+use std::time::Duration;
+
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
 use kakuremichi_core::{
     id::NodeId,
@@ -54,6 +56,18 @@ pub(crate) struct NodeView {
     identity_key: String,
     /// Its WireGuard public key, base 64.
     wireguard_key: String,
+    /// When it got the keys that it has; absent where these are the ones that it enrolled with.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys_rotated_at: Option<TimeText>,
+    /// Until when the keys that it had before count beside them; absent where they do not.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_keys_until: Option<TimeText>,
+    /// Since when it is asked for new keys; absent once it has them.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys_asked_at: Option<TimeText>,
     /// Its address in the overlay.
     #[schema(value_type = String, example = "fd12:3456:789a::1")]
     address: Text<std::net::Ipv6Addr>,
@@ -127,6 +141,16 @@ pub(crate) struct NodeInput {
     /// All its labels, by the rules of Kubernetes, at most 32; as they were, if left out.
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>, example = json!({"env": "prod"}))]
     labels: Option<LabelsText>,
+}
+
+/// How a node gets new keys.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RotationInput {
+    /// For how many seconds the keys of before count beside the new ones: a day, if left out. With 0 they do not count
+    /// at all, which is for keys that somebody else has, and cuts what is open by them.
+    #[schema(maximum = 2_592_000, example = 86400)]
+    overlap: Option<u32>,
 }
 
 /// Which nodes are wanted.
@@ -256,6 +280,32 @@ pub(super) async fn revoke(
     answer(&app, app.use_cases.revoke_node(&actor, id).await?).await
 }
 
+/// Asks a node for new keys: an identity and a WireGuard key. A node that is away is asked when it comes back.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/rotate-keys", tag = "nodes", request_body = RotationInput,
+    params(("id" = String, Path)),
+    responses((status = 200, body = NodeView), (status = 400, body = Problem), (status = 401, body = Problem),
+              (status = 404, body = Problem), (status = 409, description = "It does not take part", body = Problem)))]
+pub(super) async fn rotate_keys(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<NodeId>,
+    Body(input): Body<RotationInput>,
+) -> Result<impl IntoResponse, Problem> {
+    let overlap = input.overlap.map(|seconds| Duration::from_secs(seconds.into()));
+    answer(&app, app.use_cases.ask_for_keys(&actor, id, overlap).await?).await
+}
+
+/// Ends the time of the keys that a node had before: whoever shows them is refused from now on.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/revoke-previous-keys", tag = "nodes", params(("id" = String, Path)),
+    responses((status = 200, body = NodeView), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn revoke_previous_keys(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Id(id): Id<NodeId>,
+) -> Result<impl IntoResponse, Problem> {
+    answer(&app, app.use_cases.revoke_previous_keys(&actor, id).await?).await
+}
+
 /// Deletes a node, and the services that it declared.
 #[utoipa::path(delete, path = "/api/v1/nodes/{id}", tag = "nodes",
     params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
@@ -356,6 +406,9 @@ fn view(overlay: Overlay, node: Node, seen: Seen) -> NodeView {
         labels: LabelsText(node.labels),
         identity_key: node.identity.to_string(),
         wireguard_key: node.wireguard.to_string(),
+        keys_rotated_at: node.rotation.rotated.map(Into::into),
+        previous_keys_until: node.rotation.previous.map(|previous| previous.until.into()),
+        keys_asked_at: node.rotation.asked.map(|asked| asked.at.into()),
         address: Text(overlay.address(node.id.as_bytes())),
         gateway,
         agent,

@@ -101,6 +101,8 @@ use super::{
         nodes::approve,
         nodes::refuse,
         nodes::revoke,
+        nodes::rotate_keys,
+        nodes::revoke_previous_keys,
         nodes::status,
         sites::list,
         sites::create,

@@ -158,6 +158,7 @@ impl From<UseCaseError> for Problem {
             | UseCaseError::ManyPending
             | UseCaseError::NotPending
             | UseCaseError::NodeKey
+            | UseCaseError::PreviousKeys
             | UseCaseError::ScopeNone
             | UseCaseError::ScopeHost(_)
             | UseCaseError::ScopePort(_)

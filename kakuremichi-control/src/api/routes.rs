@@ -141,6 +141,8 @@ table! {
     POST "/nodes/{id}/approve" NodesApprove nodes::approve;
     POST "/nodes/{id}/refuse" NodesApprove nodes::refuse;
     POST "/nodes/{id}/revoke" NodesWrite nodes::revoke;
+    POST "/nodes/{id}/rotate-keys" NodesWrite nodes::rotate_keys;
+    POST "/nodes/{id}/revoke-previous-keys" NodesWrite nodes::revoke_previous_keys;
     GET "/nodes/{id}/status" NodesRead nodes::status;
 
     GET "/sites" SitesRead sites::list;

@@ -91,8 +91,12 @@ impl Connection<'_> {
         loop {
             self.take_events();
             if doing.is_none()
-                && let Some(work) = self.work.pop_front()
+                && let Some(mut work) = self.work.pop_front()
             {
+                if let (Work::CheckKeys(identity), Some(member)) = (&mut work, &self.member) {
+                    // It may have become another since that was put there.
+                    *identity = member.identity;
+                }
                 let seat = self.member.as_ref().map(|member| member.seat.clone());
                 doing = Some(Box::pin(perform(hub, seat, work)));
             }
@@ -127,6 +131,7 @@ impl Connection<'_> {
                 }
                 turn = turned(self.member.as_mut()), if open => match turn {
                     Turn::Plan => self.take_plan(),
+                    Turn::Keys => self.take_keys(),
                     Turn::End => self.take_end(),
                 },
                 () = drains(&mut state), if open && !draining => {
@@ -177,6 +182,7 @@ impl Connection<'_> {
                     self.work.retain(|work| !matches!(work, Work::SigningKeys(_)));
                     self.work.push_back(Work::SigningKeys(keys));
                 }
+                ServerEvent::RotateKeys(request) => self.work.push_back(Work::RotateKeys(request)),
                 ServerEvent::PlanApplied {
                     revision,
                     hash,
@@ -276,6 +282,16 @@ impl Connection<'_> {
                     denied: resumed.denied,
                 });
                 self.update(|presence| presence.plan = plan);
+                // They may have turned before the node was let in.
+                self.take_keys();
+            }
+            Done::Rotated(identity, result) => {
+                match (&result, &mut self.member) {
+                    (Ok(_), Some(member)) => member.identity = identity,
+                    (Err(refusal), _) => self.refused(refusal.code()),
+                    (Ok(_), None) => {}
+                }
+                self.server.answer_rotation(result, now);
             }
             Done::Declared(request, result) => {
                 if let Err(refusal) = &result {
@@ -298,11 +314,17 @@ impl Connection<'_> {
         if self.closed.is_some() || self.server.is_closed() {
             return;
         }
-        let Admission { node, start, plans } = admission;
+        let Admission {
+            node,
+            identity,
+            start,
+            plans,
+            keys,
+        } = admission;
         let session = self.hub.next_session();
         let (seat, ended) = self.hub.registry.open(&node, session);
         self.hub.note(&seat);
-        self.member = Some(Member::new(seat, plans, ended));
+        self.member = Some(Member::new(seat, identity, plans, keys, ended));
         self.admitted = None;
         count(&self.hub.tally.sessions);
         tracing::info!(node = %node.id, session, "a node is connected");
@@ -319,6 +341,13 @@ impl Connection<'_> {
     fn take_plan(&mut self) {
         if let Some(member) = &mut self.member {
             member.take_plan(&self.hub.registry, &mut self.server);
+        }
+    }
+
+    fn take_keys(&mut self) {
+        let Some(member) = &mut self.member else { return };
+        if member.take_keys(&mut self.server) {
+            self.work.push_back(Work::CheckKeys(member.identity));
         }
     }
 

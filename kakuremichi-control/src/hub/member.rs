@@ -2,15 +2,18 @@
 
 use std::{collections::VecDeque, future::pending, sync::Arc, time::Instant};
 
-use kakuremichi_core::{code::Code, plan::Revision};
+use kakuremichi_core::{code::Code, key::IdentityKey, plan::Revision, time::Timestamp};
 use kakuremichi_proto::{
     plan::{PlanHash, WirePlan},
-    session::{Reason, Server},
+    session::{Command, Reason, Server},
 };
 use tokio::sync::watch;
 
 use super::registry::{Registry, Seat};
-use crate::planner::Planned;
+use crate::{
+    planner::{NodeKeys, Planned},
+    service::now,
+};
 
 /// Plans that were given to the session and are remembered in case that the node acknowledges them. The
 /// oldest gives way; then more than the difference may be sent after a reconnect.
@@ -19,7 +22,12 @@ const PLANS_KEPT: usize = 4;
 /// A node that was let in.
 pub(super) struct Member {
     pub(super) seat: Seat,
+    /// What the node was let in as, or became in its session.
+    pub(super) identity: IdentityKey,
     plans: watch::Receiver<Planned>,
+    keys: watch::Receiver<NodeKeys>,
+    /// When the node was asked for other keys, as far as it was told here.
+    asked: Option<Timestamp>,
     ended: watch::Receiver<Option<Reason>>,
     /// Whether it said what it has; only then it is given plans.
     ready: bool,
@@ -29,18 +37,24 @@ pub(super) struct Member {
 /// What turned.
 pub(super) enum Turn {
     Plan,
+    Keys,
     End,
 }
 
 impl Member {
     pub(super) fn new(
         seat: Seat,
+        identity: IdentityKey,
         plans: watch::Receiver<Planned>,
+        keys: watch::Receiver<NodeKeys>,
         ended: watch::Receiver<Option<Reason>>,
     ) -> Self {
         Self {
             seat,
+            identity,
             plans,
+            keys,
+            asked: None,
             ended,
             ready: false,
             given: VecDeque::new(),
@@ -51,6 +65,7 @@ impl Member {
     pub(super) async fn turned(&mut self) -> Turn {
         tokio::select! {
             Ok(()) = self.plans.changed() => Turn::Plan,
+            Ok(()) = self.keys.changed() => Turn::Keys,
             Ok(()) = self.ended.changed() => Turn::End,
             else => pending().await,
         }
@@ -64,6 +79,7 @@ impl Member {
         has: Option<(Revision, PlanHash)>,
     ) {
         self.ready = true;
+        self.ask_for_keys(server);
         let planned = self.plans.borrow_and_update().clone();
         let Planned::Plan(plan) = planned else {
             return self.give(registry, server, planned, None);
@@ -80,6 +96,26 @@ impl Member {
         };
         let base = registry.acknowledged(self.seat.node);
         self.give(registry, server, Planned::Plan(plan), base);
+    }
+
+    /// The keys turned, or the node proposed other ones: asks it for new ones, if somebody wants that. Returns whether it
+    /// may no longer be what it was let in as.
+    pub(super) fn take_keys(&mut self, server: &mut Server) -> bool {
+        self.keys.mark_unchanged();
+        self.ask_for_keys(server);
+        self.keys.borrow().are_not(&self.identity, now())
+    }
+
+    fn ask_for_keys(&mut self, server: &mut Server) {
+        let asked = self.keys.borrow().asked.map(|asked| asked.at);
+        if !self.ready || asked.is_none() || asked == self.asked {
+            return;
+        }
+        self.asked = asked;
+        // A node that is older than this is asked again when it comes as a newer one.
+        if let Err(error) = server.command(Command::RotateKeys, Instant::now()) {
+            tracing::warn!(node = %self.seat.node, %error, "a node cannot be asked for new keys");
+        }
     }
 
     /// The plan turned.

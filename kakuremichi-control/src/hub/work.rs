@@ -8,22 +8,23 @@ use std::{
 use kakuremichi_core::{
     code::Code,
     id::NodeId,
-    key::SigningKey,
+    key::{IdentityKey, SigningKey},
     model::Node,
     name::Label,
     store::{NodeUsage, UsageCounts, UsageEntry, UsageReport},
+    time::Timestamp,
 };
 use kakuremichi_proto::{
     declare::{Declaration, DeclaredService},
     report::{GatewayInfo, Refusal, UsageBatch, UsageKey},
-    session::{AuthenticateRequest, EnrolRequest, Reason, RequestId, Resumed},
+    session::{AuthenticateRequest, EnrolRequest, Reason, RequestId, Resumed, RotateRequest},
 };
 
 use tokio::sync::watch;
 
 use super::{Hub, counters, registry::Seat};
 use crate::{
-    planner::Planned,
+    planner::{NodeKeys, Planned},
     service::{Actor, Start, UseCaseError},
 };
 
@@ -40,6 +41,10 @@ pub(super) enum Work {
     Gateway(GatewayInfo),
     /// A gateway says what it signs session cookies with.
     SigningKeys(Vec<SigningKey>),
+    /// A node proposes other keys.
+    RotateKeys(RotateRequest),
+    /// The keys of a node are others: is it still what it was let in as?
+    CheckKeys(IdentityKey),
     /// An agent declares a service.
     Declare {
         request: RequestId,
@@ -59,9 +64,13 @@ pub(super) enum Work {
 #[derive(Debug)]
 pub(super) struct Admission {
     pub(super) node: Node,
+    /// What it was let in as.
+    pub(super) identity: IdentityKey,
     pub(super) start: Start,
     /// Its plan, and each one that follows.
     pub(super) plans: watch::Receiver<Planned>,
+    /// Its keys, and each change of them.
+    pub(super) keys: watch::Receiver<NodeKeys>,
 }
 
 /// What came of it.
@@ -73,6 +82,8 @@ pub(super) enum Done {
     Refused(Reason),
     /// Its plan can be sent.
     Resumed(Resumed),
+    /// Keys are answered.
+    Rotated(IdentityKey, Result<Option<Timestamp>, Refusal>),
     /// A declaration is answered.
     Declared(RequestId, Result<DeclaredService, Refusal>),
     /// The end of a declaration is answered.
@@ -93,14 +104,14 @@ pub(super) async fn perform(hub: &Hub, seat: Option<Seat>, work: Work) -> Done {
             if node.is_ok() {
                 counters::count(&hub.tally.enrolments);
             }
-            admitted(hub, node).await
+            admitted(hub, node, request.identity).await
         }
         (Work::Authenticate(request), _) => {
             let node = hub
                 .use_cases
                 .login(request.node, request.identity, request.wireguard)
                 .await;
-            admitted(hub, node).await
+            admitted(hub, node, request.identity).await
         }
         (work, Some(seat)) => {
             let _turn = seat.turn.lock().await;
@@ -141,6 +152,24 @@ async fn perform_for(hub: &Hub, seat: &Seat, work: Work) -> Done {
                 Err(error) => failed(&error),
             }
         }
+        (Work::RotateKeys(request), node) => {
+            let rotated = hub.use_cases.rotate_keys(node, &request).await;
+            if let Err(error) = &rotated {
+                tracing::warn!(%node, code = %error.code(), error = error as &dyn std::error::Error, "a node keeps its keys");
+            }
+            Done::Rotated(request.new, rotated.map_err(|error| reason(&error).refusal))
+        }
+        (Work::CheckKeys(identity), node) => match hub.use_cases.check_keys(node, &identity).await {
+            Ok(()) => Done::Nothing,
+            // Whoever has newer ones comes again with them.
+            Err(error @ UseCaseError::NodeKey) => Done::Failed(Reason {
+                permanent: false,
+                ..reason(&error)
+            }),
+            // The board tells.
+            Err(UseCaseError::NodeUnknown | UseCaseError::NodeRevoked) => Done::Nothing,
+            Err(error) => failed(&error),
+        },
         (Work::Declare { request, declaration }, NodeId::Agent(agent)) => {
             match hub.use_cases.declare(agent, actor, &declaration).await {
                 Ok(declared) => Done::Declared(request, Ok(declared)),
@@ -173,15 +202,20 @@ fn misplaced() -> Done {
     ))
 }
 
-async fn admitted(hub: &Hub, node: Result<Node, UseCaseError>) -> Done {
+async fn admitted(hub: &Hub, node: Result<Node, UseCaseError>, identity: IdentityKey) -> Done {
     let admission = async {
         let (node, start) = (node?, hub.use_cases.start().await?);
         let plans = hub.board.subscribe(node.id);
+        let keys = hub.board.keys(node.id);
         // Whoever deleted the node before this is seen now, and whoever does after it is seen on the board.
-        hub.use_cases
-            .login(node.id, node.identity, node.wireguard)
-            .await?;
-        Ok(Box::new(Admission { node, start, plans }))
+        hub.use_cases.check_keys(node.id, &identity).await?;
+        Ok(Box::new(Admission {
+            node,
+            identity,
+            start,
+            plans,
+            keys,
+        }))
     };
     match admission.await {
         Ok(admission) => Done::Admitted(admission),

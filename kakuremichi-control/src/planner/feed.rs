@@ -184,6 +184,7 @@ impl Feed {
                 continue;
             }
             for node in plans.stale() {
+                board.publish_keys(node, plans.keys(node));
                 if let Some(planned) = plans.replan(node, revision) {
                     board.publish(node, planned);
                 }

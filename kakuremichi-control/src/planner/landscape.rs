@@ -6,6 +6,7 @@ use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, PeerId, PolicyId, ServiceId, ServiceTokenId, SiteId, UserId},
     model::{Node, NodeKind, Service, ServiceToken, Site, TargetPlace},
     net::{Endpoint, Overlay},
+    plan::PlannedPreviousKeys,
     policy::{Needs, SharedPolicy},
     store::{RecordId, StoreRecord},
 };
@@ -188,6 +189,16 @@ impl Landscape {
     #[must_use]
     pub fn active(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(&id).filter(|node| node.is_active())
+    }
+
+    /// What others are told of the keys that a node had before, while they count.
+    pub(super) fn previous_keys(&self, id: NodeId) -> Option<PlannedPreviousKeys> {
+        let previous = self.active(id)?.rotation.previous?;
+        Some(PlannedPreviousKeys {
+            node: id,
+            identity: previous.identity,
+            wireguard: previous.wireguard,
+        })
     }
 
     /// Every agent, revoked ones too.

@@ -15,7 +15,7 @@ use kakuremichi_core::{
 };
 use kakuremichi_proto::plan::{Change, PlanBuilder, PlanError, PlanRecord, WirePlan, WireRecord};
 
-use super::{Landscape, Planned, Touched};
+use super::{Landscape, NodeKeys, Planned, Touched};
 
 /// The plans of one organization's nodes, and what they are made of.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Plans {
     common: BTreeMap<GatewayKey, Arc<WireRecord>>,
     /// What every agent has.
     gateways: BTreeMap<GatewayId, Arc<WireRecord>>,
+    /// The keys that gateways had before, for every agent.
+    previous: BTreeMap<GatewayId, Arc<WireRecord>>,
     /// What every other gateway has.
     siblings: BTreeMap<GatewayId, Arc<WireRecord>>,
     plans: BTreeMap<NodeId, Arc<WirePlan>>,
@@ -44,6 +46,7 @@ impl Plans {
             landscape: Landscape::new(overlay),
             common: BTreeMap::new(),
             gateways: BTreeMap::new(),
+            previous: BTreeMap::new(),
             siblings: BTreeMap::new(),
             plans: BTreeMap::new(),
             partial: BTreeSet::new(),
@@ -108,6 +111,14 @@ impl Plans {
             news.extend(put(&mut self.common, GatewayKey::SignIn, record));
         }
         let (mut gateways, mut agents) = (touched.gateways, touched.agents);
+        let nodes = agents.iter().map(|id| NodeId::from(*id));
+        for node in nodes.chain(gateways.iter().map(|id| NodeId::from(*id))) {
+            let record = self
+                .landscape
+                .previous_keys(node)
+                .map(GatewayRecord::PreviousKeys);
+            news.extend(put(&mut self.common, GatewayKey::PreviousKeys(node), record));
+        }
         if !gateways.is_empty() {
             self.https_ports = self.landscape.https_ports();
         }
@@ -115,6 +126,9 @@ impl Plans {
         for gateway in &gateways {
             let record = self.landscape.agent_gateway(*gateway).map(AgentRecord::Gateway);
             told_to_agents |= put(&mut self.gateways, *gateway, record).is_some();
+            let record = self.landscape.previous_keys((*gateway).into());
+            let record = record.map(AgentRecord::PreviousKeys);
+            told_to_agents |= put(&mut self.previous, *gateway, record).is_some();
             let record = self.landscape.gateway_signer(*gateway).map(GatewayRecord::Signer);
             news.extend(put(&mut self.common, GatewayKey::Signer(*gateway), record));
             let record = self.landscape.gateway_sibling(*gateway);
@@ -134,6 +148,11 @@ impl Plans {
         };
         let gateways = gateways.into_iter().map(NodeId::from);
         gateways.chain(agents.into_iter().map(NodeId::from)).collect()
+    }
+
+    /// By which keys a node speaks, as far as it takes part.
+    pub(super) fn keys(&self, node: NodeId) -> NodeKeys {
+        self.landscape.active(node).map(NodeKeys::of).unwrap_or_default()
     }
 
     /// Makes the plan of a node anew. `None` when it is as it was.
@@ -203,6 +222,7 @@ impl Plans {
         let records = encode(&own)
             .into_iter()
             .chain(self.gateways.values().cloned())
+            .chain(self.previous.values().cloned())
             .chain(services);
         Some(self.build(id.into(), records, revision))
     }

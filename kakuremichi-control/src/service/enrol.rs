@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId},
-    model::{EnrolmentToken, Node, NodeKind, Role, TokenUnusable, VirtualPort},
+    model::{EnrolmentToken, Node, NodeKind, Role, Rotation, TokenUnusable, VirtualPort},
     store::{Mutation, Stored, UniqueKey},
 };
 use kakuremichi_proto::{identity::constant_time_eq, session::EnrolRequest};
@@ -100,6 +100,7 @@ impl UseCases {
             revoked: None,
             pending,
             labels: token.labels,
+            rotation: Rotation::default(),
             kind,
         };
         let actor = Actor::node(&node);

@@ -79,9 +79,18 @@ pub enum UseCaseError {
     /// The node does not wait for approval any more.
     #[error("the node was approved already: revoke it, if it is to go")]
     NotPending,
-    /// The node proved another key than the one it enrolled with.
-    #[error("the key is not the one that the node enrolled with")]
+    /// The node proved other keys than those that it has.
+    #[error(
+        "these are not the keys of the node: they were rotated since, or are another node's. If its state directory comes \
+         from a backup, empty it and enrol the node anew"
+    )]
     NodeKey,
+    /// Keys of before made others.
+    #[error(
+        "the node has newer keys than these, which make no others and end to count: if its state directory comes from a \
+         backup, empty it and enrol the node anew"
+    )]
+    PreviousKeys,
     /// An agent may declare nothing.
     #[error("the token that the agent enrolled with does not let it declare services")]
     ScopeNone,
@@ -235,7 +244,7 @@ impl UseCaseError {
             Self::NodeRevoked => Code::NODE_REVOKED,
             Self::NodePending => Code::NODE_PENDING,
             Self::NotPending => Code::CONFLICT,
-            Self::NodeKey => Code::PROOF_INVALID,
+            Self::NodeKey | Self::PreviousKeys => Code::NODE_KEYS,
             Self::ScopeNone => Code::SCOPE_NONE,
             Self::ScopeHost(_) => Code::SCOPE_HOST,
             Self::ScopePort(_) => Code::SCOPE_PORT,
@@ -295,6 +304,7 @@ impl UseCaseError {
             | Self::NodeRevoked
             | Self::NotPending
             | Self::NodeKey
+            | Self::PreviousKeys
             | Self::ScopeNone
             | Self::ScopeHost(_)
             | Self::ScopePort(_)

@@ -3,7 +3,7 @@
 use kakuremichi_core::{
     id::{AgentId, NodeId, OrganizationId},
     key::{IdentityKey, SigningKey, WireGuardKey},
-    model::{Labels, Node, NodeKind, NodeState, Service, TargetPlace},
+    model::{KeyAge, Labels, Node, NodeKind, NodeState, Service, TargetPlace},
     name::Label,
     net::Endpoint,
     store::{MAX_PAGE, Mutation, Query, RecordKind, Stored, Version},
@@ -106,7 +106,7 @@ impl UseCases {
     }
 
     /// A node that enrolled before shows its keys, whose possession it has proven. A new WireGuard key takes
-    /// the place of the one that is known.
+    /// the place of the one that is known; one of before does not.
     ///
     /// # Errors
     /// When the node is not known, waits for approval, was revoked, or the identity is another's.
@@ -120,15 +120,17 @@ impl UseCases {
         let Some(Stored { value: node, .. }) = found.and_then(Stored::narrow::<Node>) else {
             return Err(UseCaseError::NodeUnknown);
         };
-        if node.identity != identity {
+        let Some(age) = node.speaks_as(&identity, now()) else {
             return Err(UseCaseError::NodeKey);
-        }
+        };
         match node.state() {
             NodeState::Active => {}
             NodeState::Pending => return Err(UseCaseError::NodePending),
             NodeState::Revoked => return Err(UseCaseError::NodeRevoked),
         }
-        if node.wireguard == wireguard {
+        let previous = node.rotation.previous;
+        let of_before = age == KeyAge::Previous || previous.is_some_and(|keys| keys.wireguard == wireguard);
+        if node.wireguard == wireguard || of_before {
             return Ok(node);
         }
         let actor = Actor::node(&node);

@@ -241,7 +241,7 @@ async fn a_revoked_node_is_out_and_a_node_is_its_key() {
     assert!(login(keys(1).0, keys(1).1).await.is_ok());
     assert_eq!(
         login(keys(2).0, keys(1).1).await.unwrap_err().code(),
-        Code::PROOF_INVALID
+        Code::NODE_KEYS
     );
     // Its own identity may bring another WireGuard key.
     assert_eq!(login(keys(1).0, keys(7).1).await.unwrap().wireguard, keys(7).1);

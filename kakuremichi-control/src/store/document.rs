@@ -9,7 +9,7 @@ mod record;
 mod service;
 
 pub(super) use channel::ChannelDocument;
-pub(super) use node::{NodeDocument, PendingDocument, ScopeDocument};
+pub(super) use node::{NodeDocument, PendingDocument, RotationDocument, ScopeDocument};
 pub(super) use people::{
     GroupDocument, InvitationDocument, MemberDocument, PermissionsDocument, ServiceTokenDocument,
     SessionDocument, UserDocument, UserRoleDocument,

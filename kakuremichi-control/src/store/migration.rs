@@ -13,6 +13,7 @@ mod m0009_channels;
 mod m0010_approval;
 mod m0011_service_tokens;
 mod m0013_passkeys;
+mod m0014_rotation;
 mod m0016_questions;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement};
@@ -39,6 +40,7 @@ impl MigratorTrait for Steps {
             Box::new(m0010_approval::Step),
             Box::new(m0011_service_tokens::Step),
             Box::new(m0013_passkeys::Step),
+            Box::new(m0014_rotation::Step),
             Box::new(m0016_questions::Step),
         ]
     }

@@ -160,7 +160,7 @@ async fn only_the_key_that_enrolled_is_let_in(store: Arc<dyn Store>) {
         signer: Keys::new(),
         ..known.clone()
     };
-    assert_eq!(refused(other_key).await, Code::PROOF_INVALID);
+    assert_eq!(refused(other_key).await, Code::NODE_KEYS);
 
     let shown = Keys::new();
     let forged = ClientConfig {

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use crate::{
     id::{NodeId, OrganizationId, SiteId, TokenId},
     key::{IdentityKey, SigningKey, WireGuardKey},
-    model::{DeclareScope, Labels, VirtualPort},
+    model::{DeclareScope, Labels, Rotation, VirtualPort},
     name::Label,
     net::{Cidr, Endpoint},
     time::Timestamp,
@@ -70,6 +70,8 @@ pub struct Node {
     pub pending: Option<Pending>,
     /// What people find it by. They mean nothing to the node itself.
     pub labels: Labels,
+    /// How its keys follow each other.
+    pub rotation: Rotation,
     /// What only an agent, or only a gateway, has.
     pub kind: NodeKind,
 }

@@ -2,9 +2,9 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Plan, Record};
+use super::{Plan, PlannedPreviousKeys, Record};
 use crate::{
-    id::{AgentId, GatewayId, OrganizationId, ServiceId, TargetId},
+    id::{AgentId, GatewayId, NodeId, OrganizationId, ServiceId, TargetId},
     key::{IdentityKey, WireGuardKey},
     model::{HealthCheck, TargetAddress, Transport, VirtualPort},
     name::{HostPattern, Label},
@@ -23,6 +23,8 @@ pub enum AgentRecord {
     Gateway(AgentGateway),
     /// A service with targets at this agent.
     Service(AgentService),
+    /// The keys that a gateway had before.
+    PreviousKeys(PlannedPreviousKeys),
 }
 
 /// The key of an [`AgentRecord`].
@@ -34,6 +36,8 @@ pub enum AgentKey {
     Gateway(GatewayId),
     /// A service.
     Service(ServiceId),
+    /// The keys that a node had before.
+    PreviousKeys(NodeId),
 }
 
 impl Record for AgentRecord {
@@ -44,13 +48,14 @@ impl Record for AgentRecord {
             Self::Node(_) => AgentKey::Node,
             Self::Gateway(gateway) => AgentKey::Gateway(gateway.id),
             Self::Service(service) => AgentKey::Service(service.id),
+            Self::PreviousKeys(keys) => AgentKey::PreviousKeys(keys.node),
         }
     }
 
     fn service(&self) -> Option<ServiceId> {
         match self {
             Self::Service(service) => Some(service.id),
-            Self::Node(_) | Self::Gateway(_) => None,
+            Self::Node(_) | Self::Gateway(_) | Self::PreviousKeys(_) => None,
         }
     }
 }
@@ -69,15 +74,24 @@ impl AgentPlan {
     pub fn gateways(&self) -> impl Iterator<Item = &AgentGateway> {
         self.records().filter_map(|record| match record {
             AgentRecord::Gateway(gateway) => Some(gateway),
-            AgentRecord::Node(_) | AgentRecord::Service(_) => None,
+            AgentRecord::Node(_) | AgentRecord::Service(_) | AgentRecord::PreviousKeys(_) => None,
         })
+    }
+
+    /// The keys that a gateway had before, while they count.
+    #[must_use]
+    pub fn previous_keys(&self, gateway: GatewayId) -> Option<&PlannedPreviousKeys> {
+        match self.get(AgentKey::PreviousKeys(gateway.into())) {
+            Some(AgentRecord::PreviousKeys(keys)) => Some(keys),
+            _ => None,
+        }
     }
 
     /// The services, in the order of their identifiers.
     pub fn services(&self) -> impl Iterator<Item = &AgentService> {
         self.records().filter_map(|record| match record {
             AgentRecord::Service(service) => Some(service),
-            AgentRecord::Node(_) | AgentRecord::Gateway(_) => None,
+            AgentRecord::Node(_) | AgentRecord::Gateway(_) | AgentRecord::PreviousKeys(_) => None,
         })
     }
 }

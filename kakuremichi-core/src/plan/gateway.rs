@@ -2,11 +2,13 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{GatewayMember, GatewayServiceToken, GatewaySignIn, GatewaySigner, Plan, Record};
+use super::{
+    GatewayMember, GatewayServiceToken, GatewaySignIn, GatewaySigner, Plan, PlannedPreviousKeys, Record,
+};
 use crate::{
     id::{
-        AgentId, GatewayId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, ServiceTokenId, SiteId,
-        TargetId, UserId,
+        AgentId, GatewayId, NodeId, OrganizationId, PeerId, PolicyId, RouteId, ServiceId, ServiceTokenId,
+        SiteId, TargetId, UserId,
     },
     key::{IdentityKey, WireGuardKey},
     model::{TargetScheme, VirtualPort},
@@ -39,6 +41,8 @@ pub enum GatewayRecord {
     Member(GatewayMember),
     /// A service token.
     ServiceToken(GatewayServiceToken),
+    /// The keys that an agent or a gateway had before.
+    PreviousKeys(PlannedPreviousKeys),
 }
 
 /// The key of a [`GatewayRecord`].
@@ -62,6 +66,8 @@ pub enum GatewayKey {
     Member(OrganizationId, UserId),
     /// A service token.
     ServiceToken(ServiceTokenId),
+    /// The keys that a node had before.
+    PreviousKeys(NodeId),
 }
 
 impl Record for GatewayRecord {
@@ -78,6 +84,7 @@ impl Record for GatewayRecord {
             Self::Signer(signer) => GatewayKey::Signer(signer.id),
             Self::Member(member) => GatewayKey::Member(member.organization, member.user),
             Self::ServiceToken(token) => GatewayKey::ServiceToken(token.id),
+            Self::PreviousKeys(keys) => GatewayKey::PreviousKeys(keys.node),
         }
     }
 
@@ -91,7 +98,8 @@ impl Record for GatewayRecord {
             | Self::SignIn(_)
             | Self::Signer(_)
             | Self::Member(_)
-            | Self::ServiceToken(_) => None,
+            | Self::ServiceToken(_)
+            | Self::PreviousKeys(_) => None,
         }
     }
 }
@@ -169,6 +177,15 @@ impl GatewayPlan {
             GatewayRecord::ServiceToken(token) => Some(token),
             _ => None,
         })
+    }
+
+    /// The keys that an agent or a gateway had before, while they count.
+    #[must_use]
+    pub fn previous_keys(&self, node: NodeId) -> Option<&PlannedPreviousKeys> {
+        match self.get(GatewayKey::PreviousKeys(node)) {
+            Some(GatewayRecord::PreviousKeys(keys)) => Some(keys),
+            _ => None,
+        }
     }
 
     /// One service.

@@ -34,8 +34,8 @@ pub use pages::{
     declared_services_are_found, pages_are_bounded, pages_hold_every_record_once, records_of_a_user_are_found,
 };
 pub use records::{
-    overlay_is_made_once, records_are_deleted, records_are_updated_at_their_version, records_round_trip,
-    unique_values_are_unique,
+    keys_of_before_are_nobody_elses, overlay_is_made_once, records_are_deleted,
+    records_are_updated_at_their_version, records_round_trip, unique_values_are_unique,
 };
 pub use requests::{a_request_is_carried_out_once, no_more_requests_are_remembered_than_may_be};
 pub use tokens::{a_token_is_used_no_more_often_than_it_may_be, a_token_says_why_it_is_of_no_use};
@@ -57,6 +57,7 @@ pub async fn run<F: AsyncFn() -> Arc<dyn Store>>(empty: F) {
     records_are_updated_at_their_version(&*empty().await).await;
     records_are_deleted(&*empty().await).await;
     unique_values_are_unique(&*empty().await).await;
+    keys_of_before_are_nobody_elses(&*empty().await).await;
     mutations_apply_in_order(&*empty().await).await;
     failing_batches_leave_nothing(&*empty().await).await;
     pages_hold_every_record_once(&*empty().await).await;

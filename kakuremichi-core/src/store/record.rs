@@ -231,9 +231,9 @@ pub enum UniqueKey {
     TcpPort(OrganizationId, u16),
     /// The port of a UDP service.
     UdpPort(OrganizationId, u16),
-    /// A node's identity.
+    /// A node's identity: that of now, and that of before while it counts.
     Identity(IdentityKey),
-    /// The WireGuard key of a node or a site.
+    /// The WireGuard key of a node or a site: that of now, and that of before while it counts.
     WireGuard(WireGuardKey),
     /// The IPv4 address of a site or a gateway in the overlay.
     OverlayV4(Ipv4Addr),
@@ -381,6 +381,13 @@ impl StoreRecord {
                     UniqueKey::Identity(node.identity),
                     UniqueKey::WireGuard(node.wireguard),
                 ];
+                // Keys of before count still: nobody else may come to have them.
+                if let Some(previous) = &node.rotation.previous {
+                    keys.push(UniqueKey::Identity(previous.identity));
+                    if previous.wireguard != node.wireguard {
+                        keys.push(UniqueKey::WireGuard(previous.wireguard));
+                    }
+                }
                 if let NodeKind::Gateway { address_v4, .. } = &node.kind {
                     keys.push(UniqueKey::OverlayV4(*address_v4));
                 }

@@ -32,6 +32,10 @@ impl PlanRecord for AgentRecord {
                 let gateway = record::AgentGateway::try_from(gateway)?;
                 (RecordTag::AgentGateway, codec::encode(&gateway))
             }
+            Self::PreviousKeys(keys) => (
+                RecordTag::AgentPreviousKeys,
+                codec::encode(&record::PreviousKeys::from(keys)),
+            ),
             Self::Service(service) => match service.transport {
                 Transport::Udp => {
                     let service = record::AgentUdpService::try_from(service)?;
@@ -73,6 +77,11 @@ impl PlanRecord for AgentRecord {
                     .in_field("body")?
                     .try_into()?,
             ),
+            Some(RecordTag::AgentPreviousKeys) => Self::PreviousKeys(
+                codec::decode::<record::PreviousKeys>(wire.body())
+                    .in_field("body")?
+                    .into(),
+            ),
             Some(
                 RecordTag::GatewayNode
                 | RecordTag::GatewayPeer
@@ -84,7 +93,8 @@ impl PlanRecord for AgentRecord {
                 | RecordTag::GatewaySignIn
                 | RecordTag::GatewaySigner
                 | RecordTag::GatewayMember
-                | RecordTag::GatewayServiceToken,
+                | RecordTag::GatewayServiceToken
+                | RecordTag::GatewayPreviousKeys,
             )
             | None => return Ok(None),
         };
@@ -97,7 +107,7 @@ impl PlanRecord for AgentRecord {
     fn subject(&self) -> Option<NodeId> {
         match self {
             Self::Node(node) => Some(node.id.into()),
-            Self::Gateway(_) | Self::Service(_) => None,
+            Self::Gateway(_) | Self::Service(_) | Self::PreviousKeys(_) => None,
         }
     }
 }

@@ -9,7 +9,7 @@ use kakuremichi_core::{
     net::{Cidr, Endpoint},
     plan::{
         GatewayNode, GatewayPeer, GatewayRecord, GatewayService, GatewaySibling, PlannedKind, PlannedPool,
-        PlannedRoute, PlannedTarget, Record, Via,
+        PlannedPreviousKeys, PlannedRoute, PlannedTarget, Record, Via,
     },
     policy::Policy,
 };
@@ -71,6 +71,10 @@ impl PlanRecord for GatewayRecord {
                 let token = record::GatewayServiceToken::from(token);
                 (RecordTag::GatewayServiceToken, codec::encode(&token))
             }
+            Self::PreviousKeys(keys) => (
+                RecordTag::GatewayPreviousKeys,
+                codec::encode(&record::PreviousKeys::from(keys)),
+            ),
         };
         Ok(WireRecord::new(
             tag.code(),
@@ -135,11 +139,17 @@ impl PlanRecord for GatewayRecord {
                     .in_field("body")?
                     .into(),
             ),
+            Some(RecordTag::GatewayPreviousKeys) => Self::PreviousKeys(
+                codec::decode::<record::PreviousKeys>(wire.body())
+                    .in_field("body")?
+                    .into(),
+            ),
             Some(
                 RecordTag::AgentNode
                 | RecordTag::AgentGateway
                 | RecordTag::AgentService
-                | RecordTag::AgentUdpService,
+                | RecordTag::AgentUdpService
+                | RecordTag::AgentPreviousKeys,
             )
             | None => return Ok(None),
         };
@@ -159,7 +169,28 @@ impl PlanRecord for GatewayRecord {
             | Self::SignIn(_)
             | Self::Signer(_)
             | Self::Member(_)
-            | Self::ServiceToken(_) => None,
+            | Self::ServiceToken(_)
+            | Self::PreviousKeys(_) => None,
+        }
+    }
+}
+
+impl From<&PlannedPreviousKeys> for record::PreviousKeys {
+    fn from(keys: &PlannedPreviousKeys) -> Self {
+        Self {
+            node: keys.node.into(),
+            identity: *keys.identity.as_bytes(),
+            wireguard: *keys.wireguard.as_bytes(),
+        }
+    }
+}
+
+impl From<record::PreviousKeys> for PlannedPreviousKeys {
+    fn from(keys: record::PreviousKeys) -> Self {
+        Self {
+            node: keys.node.into(),
+            identity: IdentityKey::from_bytes(keys.identity),
+            wireguard: WireGuardKey::from_bytes(keys.wireguard),
         }
     }
 }

@@ -6,6 +6,7 @@ use kakuremichi_core::{
     id::OrganizationId,
     net::{Cidr, Overlay},
     plan::Revision,
+    time::Timestamp,
 };
 
 use super::{InField, Invalid, name, net::endpoints, services};
@@ -110,6 +111,7 @@ impl From<Command> for message::CommandKind {
                 grace: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
             },
             Command::Undrain => Self::Undrain,
+            Command::RotateKeys => Self::RotateKeys,
         }
     }
 }
@@ -121,6 +123,7 @@ impl From<message::CommandKind> for Command {
                 grace: Duration::from_millis(grace.into()),
             },
             message::CommandKind::Undrain => Self::Undrain,
+            message::CommandKind::RotateKeys => Self::RotateKeys,
         }
     }
 }
@@ -134,6 +137,30 @@ impl message::Commanded {
         match self.refused {
             None => Ok(()),
             Some((code, message)) => Err(Refusal::received(code.into(), message)),
+        }
+    }
+}
+
+impl message::Rotated {
+    /// What came of new keys: until when those of before count.
+    ///
+    /// # Errors
+    /// When the keys were refused.
+    pub fn into_result(self) -> Result<Option<Timestamp>, Refusal> {
+        match self {
+            Self::Accepted { previous_until } => Ok(previous_until.map(Timestamp::from_millis)),
+            Self::Refused(code, message) => Err(Refusal::received(code.into(), message)),
+        }
+    }
+}
+
+impl From<Result<Option<Timestamp>, Refusal>> for message::Rotated {
+    fn from(result: Result<Option<Timestamp>, Refusal>) -> Self {
+        match result {
+            Ok(until) => Self::Accepted {
+                previous_until: until.map(Timestamp::as_millis),
+            },
+            Err(refusal) => Self::Refused(refusal.code_text().to_owned(), refusal.message().to_owned()),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! not in them, so that a record of a newer layout takes the place of the older one.
 
 use kakuremichi_core::{
-    id::PeerId,
+    id::{NodeId, PeerId},
     plan::{AgentKey, GatewayKey},
 };
 
@@ -18,6 +18,8 @@ const SIGN_IN: u8 = 6;
 const SIGNER: u8 = 7;
 const MEMBER: u8 = 8;
 const SERVICE_TOKEN: u8 = 9;
+const AGENT_KEYS: u8 = 10;
+const GATEWAY_KEYS: u8 = 11;
 
 pub(super) fn gateway(key: GatewayKey) -> Result<RecordKey, PlanError> {
     match key {
@@ -30,6 +32,7 @@ pub(super) fn gateway(key: GatewayKey) -> Result<RecordKey, PlanError> {
         GatewayKey::SignIn => RecordKey::new(&[SIGN_IN]),
         GatewayKey::Signer(id) => with(SIGNER, id.as_bytes()),
         GatewayKey::ServiceToken(id) => with(SERVICE_TOKEN, id.as_bytes()),
+        GatewayKey::PreviousKeys(node) => previous(node),
         GatewayKey::Member(organization, user) => {
             let mut key = [MEMBER; 33];
             key[1..17].copy_from_slice(organization.as_bytes());
@@ -44,6 +47,14 @@ pub(super) fn agent(key: AgentKey) -> Result<RecordKey, PlanError> {
         AgentKey::Node => RecordKey::new(&[NODE]),
         AgentKey::Gateway(id) => with(GATEWAY, id.as_bytes()),
         AgentKey::Service(id) => with(SERVICE, id.as_bytes()),
+        AgentKey::PreviousKeys(node) => previous(node),
+    }
+}
+
+fn previous(node: NodeId) -> Result<RecordKey, PlanError> {
+    match node {
+        NodeId::Agent(id) => with(AGENT_KEYS, id.as_bytes()),
+        NodeId::Gateway(id) => with(GATEWAY_KEYS, id.as_bytes()),
     }
 }
 

@@ -19,6 +19,11 @@ const CONTROL_LABEL: &[u8] = b"kakuremichi control link v1: control\0";
 /// Before what a node signs.
 const NODE_LABEL: &[u8] = b"kakuremichi control link v1: node\0";
 
+/// Before what a node signs with the identity that it gives up.
+const OLD_LABEL: &[u8] = b"kakuremichi key rotation v1: old identity\0";
+/// Before what it signs with the identity that it takes.
+const NEW_LABEL: &[u8] = b"kakuremichi key rotation v1: new identity\0";
+
 /// What was said before the signatures.
 #[derive(Debug, Clone, Copy)]
 pub struct Transcript<'a> {
@@ -84,6 +89,13 @@ impl Transcript<'_> {
         message
     }
 
+    /// What tells this handshake from every other one: both nonces are in it. What is said later in the same session is
+    /// bound to it by this.
+    #[must_use]
+    pub fn binding(&self) -> [u8; 32] {
+        self.digest()
+    }
+
     /// Every field with its length before it, so that no two transcripts have the same bytes.
     fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
@@ -113,6 +125,51 @@ impl Transcript<'_> {
                 .unwrap_or_default()
                 .as_bytes(),
         );
+        hash.finalize().into()
+    }
+}
+
+/// What is signed when a node gets other keys: by both identities, each in a domain of its own, so that it is proven
+/// that the one gives the node to the other, and that the other takes it. It is bound to one session, so that
+/// nothing of it can be said again in another.
+#[derive(Debug, Clone, Copy)]
+pub struct RotationTranscript<'a> {
+    /// The [`binding`](Transcript::binding) of the session's handshake.
+    pub binding: &'a [u8; 32],
+    /// The node.
+    pub node: NodeId,
+    /// The number of the session.
+    pub session: u64,
+    /// Who the node is.
+    pub old: IdentityKey,
+    /// Who it will be.
+    pub new: IdentityKey,
+    /// Its WireGuard key to be.
+    pub wireguard: WireGuardKey,
+}
+
+impl RotationTranscript<'_> {
+    /// The message that the identity signs which the node gives up.
+    #[must_use]
+    pub fn old_message(&self) -> Vec<u8> {
+        [OLD_LABEL, &self.digest()].concat()
+    }
+
+    /// The message that the identity signs which the node takes.
+    #[must_use]
+    pub fn new_message(&self) -> Vec<u8> {
+        [NEW_LABEL, &self.digest()].concat()
+    }
+
+    /// Every field has one length, but for the node's, which comes last.
+    fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.binding);
+        hash.update(self.session.to_be_bytes());
+        hash.update(self.old.as_bytes());
+        hash.update(self.new.as_bytes());
+        hash.update(self.wireguard.as_bytes());
+        hash.update(self.node.to_string().as_bytes());
         hash.finalize().into()
     }
 }
@@ -198,6 +255,49 @@ mod tests {
         messages.sort();
         messages.dedup();
         assert_eq!(messages.len(), others.len() + 1);
+    }
+
+    #[test]
+    fn a_rotation_is_of_one_session_and_signed_in_two_domains() {
+        let base = RotationTranscript {
+            binding: &[1; 32],
+            node: AgentId::from_bytes([2; 16]).into(),
+            session: 3,
+            old: IdentityKey::from_bytes([4; 32]),
+            new: IdentityKey::from_bytes([5; 32]),
+            wireguard: WireGuardKey::from_bytes([6; 32]),
+        };
+        let others = [
+            base,
+            RotationTranscript {
+                binding: &[9; 32],
+                ..base
+            },
+            RotationTranscript {
+                node: AgentId::from_bytes([9; 16]).into(),
+                ..base
+            },
+            RotationTranscript { session: 9, ..base },
+            RotationTranscript {
+                old: IdentityKey::from_bytes([9; 32]),
+                ..base
+            },
+            RotationTranscript {
+                new: IdentityKey::from_bytes([9; 32]),
+                ..base
+            },
+            RotationTranscript {
+                wireguard: WireGuardKey::from_bytes([9; 32]),
+                ..base
+            },
+        ];
+        let mut messages: Vec<_> = others
+            .iter()
+            .flat_map(|transcript| [transcript.old_message(), transcript.new_message()])
+            .collect();
+        messages.sort();
+        messages.dedup();
+        assert_eq!(messages.len(), 2 * others.len());
     }
 
     #[test]

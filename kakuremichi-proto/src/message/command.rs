@@ -14,6 +14,9 @@ pub enum CommandKind {
     },
     /// Take flows again.
     Undrain,
+    /// Make new keys, and propose them with a [`RotateKeys`](super::RotateKeys). Only where both sides have
+    /// [`KEY_ROTATION`](crate::capability::Capabilities::KEY_ROTATION).
+    RotateKeys,
 }
 
 /// Control asks the node to do something.

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     codec::List,
     message::{
-        Access, Cidr, Endpoint, HealthCheck, PeerId, Policy, Rule, SocketAddress, TargetAddress, TargetScheme,
+        Access, Cidr, Endpoint, HealthCheck, NodeId, PeerId, Policy, Rule, SocketAddress, TargetAddress,
+        TargetScheme,
     },
 };
 
@@ -80,6 +81,8 @@ record_tags! {
     GatewayMember = 0x010a;
     /// [`GatewayServiceToken`].
     GatewayServiceToken = 0x010b;
+    /// [`PreviousKeys`] of an agent or another gateway.
+    GatewayPreviousKeys = 0x010c;
     /// [`AgentNode`].
     AgentNode = 0x0201;
     /// [`AgentGateway`].
@@ -88,6 +91,8 @@ record_tags! {
     AgentService = 0x0203;
     /// [`AgentUdpService`], with the key of an [`AgentService`].
     AgentUdpService = 0x0204;
+    /// [`PreviousKeys`] of a gateway.
+    AgentPreviousKeys = 0x0205;
 }
 
 impl fmt::Display for RecordTag {
@@ -335,6 +340,18 @@ pub struct GatewayServiceToken {
     pub expires: Option<i64>,
 }
 
+/// The keys that another node had before, and which count beside those in its own record. Whoever does not know this
+/// record goes by the new keys alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviousKeys {
+    /// The node.
+    pub node: NodeId,
+    /// Who it was.
+    pub identity: [u8; 32],
+    /// Its WireGuard key.
+    pub wireguard: [u8; 32],
+}
+
 /// An agent itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentNode {
@@ -439,10 +456,12 @@ mod tests {
                 (0x0109, "GatewaySigner"),
                 (0x010a, "GatewayMember"),
                 (0x010b, "GatewayServiceToken"),
+                (0x010c, "GatewayPreviousKeys"),
                 (0x0201, "AgentNode"),
                 (0x0202, "AgentGateway"),
                 (0x0203, "AgentService"),
                 (0x0204, "AgentUdpService"),
+                (0x0205, "AgentPreviousKeys"),
             ]
         );
         let known = (0..=u16::MAX)

@@ -56,6 +56,15 @@ pub struct ClientConfig {
     pub verifier: Arc<dyn Verifier>,
 }
 
+/// Keys of the node's own.
+#[derive(Debug, Clone)]
+pub struct OwnKeys {
+    /// Signs with the identity.
+    pub signer: Arc<dyn Signer>,
+    /// The public half of the WireGuard key.
+    pub wireguard: WireGuardKey,
+}
+
 /// What a node shows to be let in.
 #[derive(Debug, Clone)]
 pub enum Credential {
@@ -129,6 +138,14 @@ pub enum ClientEvent {
         /// What to do.
         command: Command,
     },
+    /// Control answered the keys that were [proposed](Client::rotate_keys).
+    KeysRotated {
+        /// Who the node would be.
+        identity: IdentityKey,
+        /// Whether it is that now, and until when the keys of before count: with `None` they do not. If it
+        /// was refused, the node has the keys that it had.
+        result: Result<Option<Timestamp>, Refusal>,
+    },
     /// The connection ended. It may be made again with [`Client::connect`], unless the reason is
     /// permanent.
     Closed(Closed),
@@ -145,6 +162,8 @@ pub struct Client {
     plan: Option<Arc<WirePlan>>,
     denied: Vec<ServiceId>,
     outbox: Outbox,
+    /// The keys that are proposed, on each connection until they are answered.
+    next: Option<OwnKeys>,
     link: Option<Link>,
     events: VecDeque<ClientEvent>,
     unknown_frames: u64,
@@ -160,6 +179,7 @@ impl Client {
             plan: None,
             denied: Vec::new(),
             outbox: Outbox::new(usage),
+            next: None,
             link: None,
             events: VecDeque::new(),
             unknown_frames: 0,
@@ -329,6 +349,29 @@ impl Client {
         }
     }
 
+    /// Proposes other keys to Control, now and after each reconnect until they are answered. They have to be on
+    /// the disk before, beside those that the node has: it cannot know on which side of Control's decision it dies.
+    /// Other keys that were proposed and are not answered are forgotten. A Control that cannot rotate keys is not
+    /// asked: that is [told](ClientEvent::KeysRotated), as refused with [`Code::VERSION_UNSUPPORTED`].
+    pub fn rotate_keys(&mut self, next: OwnKeys) {
+        self.next = Some(next);
+        if let Some(mut link) = self.link.take() {
+            link.propose(self);
+            self.link = Some(link);
+        }
+    }
+
+    /// Proposes nothing any more.
+    pub fn keep_keys(&mut self) {
+        self.next = None;
+    }
+
+    /// Shows these keys from the next connection on: to be called between connections.
+    pub fn set_keys(&mut self, keys: OwnKeys) {
+        self.config.signer = keys.signer;
+        self.config.wireguard = keys.wireguard;
+    }
+
     /// Ends the connection.
     pub fn close(&mut self, reason: Reason, now: Instant) {
         self.now = self.now.max(now);
@@ -341,9 +384,14 @@ impl Client {
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         let link = self.link.as_mut()?;
-        while let Some(message) =
-            link.poll_transmit(&mut self.outbox, self.plan.as_deref(), &self.denied, self.now)
-        {
+        while let Some(message) = link.poll_transmit(
+            &self.config,
+            self.next.as_ref(),
+            &mut self.outbox,
+            self.plan.as_deref(),
+            &self.denied,
+            self.now,
+        ) {
             // What does not fit was refused where it came in; only texts of others' making are left.
             if let Ok(frame) = message.encode() {
                 return Some(frame);

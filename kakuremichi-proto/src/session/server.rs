@@ -4,7 +4,9 @@ mod event;
 mod handshake;
 mod online;
 
-pub use event::{Accepted, AuthenticateRequest, CommandError, EnrolRequest, Resumed, ServerEvent};
+pub use event::{
+    Accepted, AuthenticateRequest, CommandError, EnrolRequest, Resumed, RotateRequest, ServerEvent,
+};
 
 use std::{
     collections::VecDeque,
@@ -13,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kakuremichi_core::{code::Code, id::NodeId};
+use kakuremichi_core::{code::Code, id::NodeId, time::Timestamp};
 
 use self::{handshake::Handshake, online::Online};
 use super::{Closed, Command, MAX_EVENTS, MAX_HANDSHAKE_BYTES, Reason, RequestId, Timer};
@@ -203,10 +205,16 @@ impl Server {
         self.with_online(now, |online| online.acknowledge_usage(upto));
     }
 
+    /// Answers the keys that a node proposed: until when those of before count (`None`: they do not), or why the node
+    /// keeps what it has. From then on the session is one of the new identity, whose possession was proven in it.
+    pub fn answer_rotation(&mut self, result: Result<Option<Timestamp>, Refusal>, now: Instant) {
+        self.with_online(now, |online| online.answer_rotation(result));
+    }
+
     /// Asks the node to do something.
     ///
     /// # Errors
-    /// When there is no node to ask, or [`MAX_COMMANDS`](super::MAX_COMMANDS) are open.
+    /// When there is no node to ask, it is of a version that cannot, or [`MAX_COMMANDS`](super::MAX_COMMANDS) are open.
     pub fn command(&mut self, command: Command, now: Instant) -> Result<RequestId, CommandError> {
         self.now = self.now.max(now);
         match &mut self.phase {
@@ -311,7 +319,9 @@ impl Server {
                 }
                 Ok(())
             }
-            Phase::Online(online) => Ok(online.handle(message, self.now, &mut self.events)?),
+            Phase::Online(online) => {
+                Ok(online.handle(message, &*self.config.verifier, self.now, &mut self.events)?)
+            }
             Phase::Closed => Ok(()),
         }
     }

@@ -14,6 +14,7 @@ use kakuremichi_core::{
     name::Label,
     net::Overlay,
     plan::Revision,
+    time::Timestamp,
 };
 
 use super::{Node, ToyKeys, ToyVerifier};
@@ -24,8 +25,8 @@ use crate::{
     plan::{PlanHash, WirePlan},
     report::{Amount, Incident, NodeInfo, Refusal, Status, UsageBatch},
     session::{
-        Accepted, Closed, EnrolRequest, Reason, RequestId, Resumed, Server, ServerConfig, ServerEvent,
-        UsageCursor,
+        Accepted, Closed, EnrolRequest, Reason, RequestId, Resumed, RotateRequest, Server, ServerConfig,
+        ServerEvent, UsageCursor,
     },
 };
 
@@ -40,6 +41,8 @@ pub struct Hub {
     pub uses: u32,
     /// The node that enrolled.
     pub node: Option<(NodeId, IdentityKey)>,
+    /// Who it was before, if that counts still.
+    pub previous: Option<IdentityKey>,
     /// Whether the node was revoked.
     pub revoked: bool,
     /// What was declared and is live.
@@ -76,6 +79,8 @@ pub struct Hub {
     pub closed: Vec<Closed>,
     /// Declarations are answered.
     pub answers: bool,
+    /// Keys that are proposed are decided about, and answered.
+    pub answers_rotations: bool,
     /// Usage is acknowledged.
     pub stores: bool,
     config: Arc<ServerConfig>,
@@ -90,6 +95,8 @@ pub struct Hub {
 impl Hub {
     /// What Control signs with.
     pub const KEYS: ToyKeys = ToyKeys([0xc0; 32]);
+    /// Until when keys of before count.
+    pub const PREVIOUS_UNTIL: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
     pub(super) fn new() -> Self {
         Self {
@@ -97,6 +104,7 @@ impl Hub {
             enrolled: 0,
             uses: 1,
             node: None,
+            previous: None,
             revoked: false,
             live: BTreeMap::new(),
             stored: BTreeSet::new(),
@@ -115,6 +123,7 @@ impl Hub {
             resumed: Vec::new(),
             closed: Vec::new(),
             answers: true,
+            answers_rotations: true,
             stores: true,
             config: Arc::new(ServerConfig {
                 url: super::pair::url(),
@@ -214,7 +223,7 @@ impl Hub {
                 if self.revoked {
                     let reason = Reason::permanent(Code::NODE_REVOKED, "the node was revoked");
                     self.with(transport, |server| server.refuse(reason, now));
-                } else if self.node == Some((request.node, request.identity)) {
+                } else if self.knows(request.node, request.identity) {
                     self.accept(transport, request.node, now);
                 } else {
                     let reason = Reason::permanent(Code::NODE_UNKNOWN, "the node is not known");
@@ -224,6 +233,12 @@ impl Hub {
             ServerEvent::Ready(resumed) => self.ready(transport, resumed, now),
             ServerEvent::Info(info) => self.info = Some(info),
             ServerEvent::SigningKeys(keys) => self.signing_keys = keys,
+            ServerEvent::RotateKeys(request) => {
+                let result = self.rotate(request);
+                if self.answers_rotations {
+                    self.with(transport, |server| server.answer_rotation(result, now));
+                }
+            }
             ServerEvent::PlanApplied {
                 revision,
                 hash,
@@ -282,6 +297,27 @@ impl Hub {
         if let Some(server) = self.servers.get_mut(&transport) {
             act(server);
         }
+    }
+
+    fn knows(&self, node: NodeId, identity: IdentityKey) -> bool {
+        self.node.is_some_and(|(known, current)| {
+            known == node && (current == identity || self.previous == Some(identity))
+        })
+    }
+
+    /// Gives the node other keys. It is answered alike when it has them.
+    fn rotate(&mut self, request: RotateRequest) -> Result<Option<Timestamp>, Refusal> {
+        let Some((node, identity)) = self.node else {
+            return Err(Refusal::new(Code::NODE_UNKNOWN, "the node is not known"));
+        };
+        if identity != request.new {
+            if identity != request.old {
+                return Err(Refusal::new(Code::NODE_KEYS, "it has other keys"));
+            }
+            self.node = Some((node, request.new));
+            self.previous = Some(identity);
+        }
+        Ok(Some(Self::PREVIOUS_UNTIL))
     }
 
     /// A node that comes again with the identity that enrolled gets the same answer.

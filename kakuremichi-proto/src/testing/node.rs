@@ -22,7 +22,7 @@ use crate::{
     identity::Signer,
     plan::{PlanHash, WirePlan},
     report::{Amount, Refusal},
-    session::{Client, ClientConfig, ClientEvent, Closed, Command, Credential, UsageQueue},
+    session::{Client, ClientConfig, ClientEvent, Closed, Command, Credential, OwnKeys, UsageQueue},
 };
 
 /// A node. What a process keeps on its disk survives [`restart`](Self::restart); the rest does not.
@@ -42,6 +42,8 @@ pub struct Node {
     pub faults: usize,
     /// The commands that were received.
     pub commands: Vec<Command>,
+    /// What came of keys that were proposed.
+    pub rotations: Vec<Result<Option<Timestamp>, Refusal>>,
     /// The ends of connections.
     pub closed: Vec<Closed>,
     /// What was counted, over all restarts.
@@ -59,8 +61,16 @@ pub struct Node {
     disk: Disk,
 }
 
-#[derive(Debug, Default)]
+/// The keys that a node has on its disk.
+#[derive(Debug, Clone, Copy)]
+struct DiskKeys {
+    current: ToyKeys,
+    next: Option<ToyKeys>,
+}
+
+#[derive(Debug)]
 struct Disk {
+    keys: DiskKeys,
     node: Option<NodeId>,
     plan: Option<Vec<u8>>,
     usage: Option<Vec<u8>>,
@@ -73,7 +83,15 @@ impl Node {
     pub const KEYS: ToyKeys = ToyKeys([0xa9; 32]);
 
     pub(super) fn new(role: Role, control: IdentityKey, now: Instant) -> Self {
-        let disk = Disk::default();
+        let disk = Disk {
+            keys: DiskKeys {
+                current: Self::KEYS,
+                next: None,
+            },
+            node: None,
+            plan: None,
+            usage: None,
+        };
         Self {
             client: start(role, control, &disk, 1, now),
             wants: BTreeMap::new(),
@@ -82,6 +100,7 @@ impl Node {
             plans: Vec::new(),
             faults: 0,
             commands: Vec::new(),
+            rotations: Vec::new(),
             closed: Vec::new(),
             used: Amount::default(),
             denies: Vec::new(),
@@ -109,6 +128,24 @@ impl Node {
         self.wants.remove(name);
         self.declared.remove(name);
         self.client.undeclare(name, delete);
+    }
+
+    /// Makes other keys, keeps them beside those that the node has, and proposes them; those that were made before, if
+    /// they were not answered.
+    pub fn rotate(&mut self, next: ToyKeys) {
+        let next = *self.disk.keys.next.get_or_insert(next);
+        self.client.rotate_keys(own_keys(next));
+    }
+
+    /// Whether no keys are proposed.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.disk.keys.next.is_none()
+    }
+
+    /// The keys that the node has.
+    #[must_use]
+    pub fn keys(&self) -> ToyKeys {
+        self.disk.keys.current
     }
 
     /// Counts usage and sends it.
@@ -170,6 +207,13 @@ impl Node {
                         self.client.answer_command(request, Ok(()));
                     }
                 }
+                ClientEvent::KeysRotated { result, .. } => {
+                    let next = self.disk.keys.next.take();
+                    if let (Ok(_), Some(next)) = (&result, next) {
+                        self.disk.keys.current = next;
+                    }
+                    self.rotations.push(result);
+                }
                 ClientEvent::Closed(closed) => {
                     let wait = closed.reason().and_then(|reason| reason.retry_after);
                     if !closed.is_permanent() {
@@ -193,6 +237,7 @@ fn start(role: Role, control: IdentityKey, disk: &Disk, starts: u64, now: Instan
         .usage
         .as_deref()
         .and_then(|bytes| UsageQueue::from_bytes(bytes).ok());
+    let keys = own_keys(disk.keys.current);
     let config = ClientConfig {
         url: super::pair::url(),
         control,
@@ -204,10 +249,21 @@ fn start(role: Role, control: IdentityKey, disk: &Disk, starts: u64, now: Instan
                 name: super::pair::label("node"),
             },
         },
-        wireguard: WireGuardKey::from_bytes(*Node::KEYS.public_key().as_bytes()),
+        wireguard: keys.wireguard,
         capabilities: Capabilities::SUPPORTED,
-        signer: Arc::new(Node::KEYS),
+        signer: keys.signer,
         verifier: Arc::new(ToyVerifier),
     };
-    Client::new(config, stored.unwrap_or_else(|| UsageQueue::new(starts)), now)
+    let mut client = Client::new(config, stored.unwrap_or_else(|| UsageQueue::new(starts)), now);
+    if let Some(next) = disk.keys.next {
+        client.rotate_keys(own_keys(next));
+    }
+    client
+}
+
+fn own_keys(keys: ToyKeys) -> OwnKeys {
+    OwnKeys {
+        wireguard: WireGuardKey::from_bytes(*keys.public_key().as_bytes()),
+        signer: Arc::new(keys),
+    }
 }

@@ -12,7 +12,7 @@ use super::{
     pipe::{Cut, Item, Pipe},
 };
 use crate::{
-    identity::{CanonicalUrl, sha256},
+    identity::{CanonicalUrl, Signer as _, sha256},
     session::{ClientState, Server},
 };
 
@@ -225,7 +225,10 @@ impl Pair {
 
     fn agree(&self) -> bool {
         let answered = |name| self.node.declared.get(name).is_some_and(Result::is_ok);
+        let identity = self.hub.node.map(|(_, identity)| identity);
         self.agree_on_plan()
+            && self.node.is_settled()
+            && identity == Some(self.node.keys().public_key())
             && self.hub.live == self.node.wants
             && self.node.wants.keys().all(answered)
             && self.node.client.usage().sealed().len() == 0

@@ -15,7 +15,7 @@ use kakuremichi_core::{
         AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayMember,
         GatewayNode, GatewayPeer, GatewayPlan, GatewayPolicy, GatewayRecord, GatewayService,
         GatewayServiceToken, GatewaySibling, GatewaySignIn, GatewaySigner, PlannedKind, PlannedPool,
-        PlannedRoute, PlannedTarget, Revision, Via,
+        PlannedPreviousKeys, PlannedRoute, PlannedTarget, Revision, Via,
     },
     policy::{
         Access, BasicUser, Condition, Effect, HeaderTest, Method, Policy, Requirement, Rule, TimeWindow,
@@ -200,6 +200,22 @@ pub fn message(tag: Tag) -> Message {
             refused: Some(("KKM-E024".to_owned(), "busy".to_owned())),
         }
         .into(),
+        Tag::RotateKeys => message::RotateKeys {
+            subject,
+            identity: [14; 32],
+            wireguard: [15; 32],
+            by_old: Array([16; 64]),
+            by_new: Array([17; 64]),
+        }
+        .into(),
+        Tag::KeysRotated => message::KeysRotated {
+            subject,
+            identity: [14; 32],
+            outcome: message::Rotated::Accepted {
+                previous_until: Some(1_700_000_000_000),
+            },
+        }
+        .into(),
     }
 }
 
@@ -265,6 +281,19 @@ pub fn sign_in_records() -> [GatewayRecord; 6] {
             access: Some(recent_policy().access),
         }),
     ]
+}
+
+/// The keys that an agent and a gateway had before, as a gateway is told of them, and as an agent is.
+#[must_use]
+pub fn previous_keys() -> ([GatewayRecord; 2], AgentRecord) {
+    let keys = |node: NodeId| PlannedPreviousKeys {
+        node,
+        identity: IdentityKey::from_bytes([0x81; 32]),
+        wireguard: WireGuardKey::from_bytes([0x82; 32]),
+    };
+    let gateway = GatewayId::from_bytes([0x91; 16]).into();
+    let records = [agent(), gateway].map(|node| GatewayRecord::PreviousKeys(keys(node)));
+    (records, AgentRecord::PreviousKeys(keys(gateway)))
 }
 
 /// The status of an agent.

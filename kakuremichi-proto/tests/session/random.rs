@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kakuremichi_core::model::Role;
-use kakuremichi_proto::testing::{Direction, Pair, samples};
+use kakuremichi_proto::testing::{Direction, Pair, ToyKeys, samples};
 use proptest::prelude::*;
 
 use crate::common::{ONE, plan, service};
@@ -21,6 +21,7 @@ enum Op {
     RestartNode,
     RestartHub,
     Drain,
+    Rotate,
     Replay(bool, prop::sample::Index),
     Garbage(bool, Vec<u8>),
 }
@@ -38,6 +39,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::RestartNode),
         1 => Just(Op::RestartHub),
         1 => Just(Op::Drain),
+        2 => Just(Op::Rotate),
         3 => (any::<bool>(), any::<prop::sample::Index>()).prop_map(|(up, frame)| Op::Replay(up, frame)),
         1 => (any::<bool>(), prop::collection::vec(any::<u8>(), 0..64)).prop_map(|(up, bytes)| Op::Garbage(up, bytes)),
     ]
@@ -63,6 +65,8 @@ fn apply(pair: &mut Pair, op: &Op, revision: u64) {
         Op::RestartNode => pair.restart_node(),
         Op::RestartHub => pair.restart_hub(),
         Op::Drain => pair.hub.drain(pair.now),
+        // No keys are made twice.
+        Op::Rotate => pair.node.rotate(ToyKeys([u8::try_from(revision).unwrap(); 32])),
         Op::Replay(up, frame) => {
             let frames = pair.history(direction(*up));
             if !frames.is_empty() {

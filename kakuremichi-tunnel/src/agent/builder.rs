@@ -4,6 +4,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use data_encoding::BASE32_NOPAD;
@@ -11,6 +12,7 @@ use kakuremichi_core::{
     model::Role,
     name::{Label, NameError},
     plan::AgentRecord,
+    time::Timestamp,
 };
 use kakuremichi_proto::report::NodeInfo;
 use rustls::crypto::CryptoProvider;
@@ -28,9 +30,9 @@ use crate::{
     crypto,
     engine::{ShardConfig, ShardHandle},
     error::SpawnError,
-    keys::{self, NodeKeys},
+    keys::{self, MIN_KEY_AGE, NodeKeys},
     lane::{LanePreference, PoolLimits},
-    link::{self, ControlLink, EgressProxy, EgressProxyError, PlanSource},
+    link::{self, ControlLink, EgressProxy, EgressProxyError, OwnKeys, PlanSource},
     state::StateDir,
     status::EVENTS,
 };
@@ -55,6 +57,7 @@ pub struct AgentBuilder {
     egress: Option<Result<EgressProxy, EgressProxyError>>,
     transport: Option<Arc<dyn LaneTransport>>,
     provider: Option<Arc<CryptoProvider>>,
+    rotate_keys_after: Option<Duration>,
     software: String,
 }
 
@@ -96,6 +99,7 @@ impl AgentBuilder {
             egress: None,
             transport: None,
             provider: None,
+            rotate_keys_after: None,
             software: concat!("kakuremichi ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -197,6 +201,14 @@ impl AgentBuilder {
         self
     }
 
+    /// The age of its keys at which the agent [rotates](Agent::rotate_keys) them by itself, at least
+    /// [`MIN_KEY_AGE`](crate::keys::MIN_KEY_AGE); without, it does not. The age is that of the file.
+    #[must_use]
+    pub fn rotate_keys_after(mut self, age: Duration) -> Self {
+        self.rotate_keys_after = Some(age.max(MIN_KEY_AGE));
+        self
+    }
+
     /// How the program calls itself, name and version, for those who look at the agent in Control.
     #[must_use]
     pub fn software(mut self, software: impl Into<String>) -> Self {
@@ -232,7 +244,8 @@ impl AgentBuilder {
             State::Path(path) => StateDir::open(&path)?,
             State::Open(state) => state,
         };
-        let keys = state.keys()?;
+        let (ring, previous_until) = state.key_ring(Timestamp::from(SystemTime::now()))?;
+        let keys = ring.current();
         let name = match self.name {
             Some(name) => name.map_err(SpawnError::Name)?,
             None => presumed_name(&keys).map_err(SpawnError::Name)?,
@@ -246,7 +259,13 @@ impl AgentBuilder {
             software: self.software,
             gateway: None,
         };
-        let (supply, node) = link::supply(Role::Agent, name, keys.clone(), state, info);
+        let own = OwnKeys {
+            ring: ring.clone(),
+            previous_until,
+            rotate_after: self.rotate_keys_after,
+        };
+        let (supply, node) = link::supply(Role::Agent, name, own, state, info);
+        let rotations = node.rotations.clone();
         let egress = self.egress.transpose()?;
         let source = match self.source {
             Source::Control(link) => match &egress {
@@ -259,7 +278,7 @@ impl AgentBuilder {
             preference: self.lane,
             standby: self.standby,
             pool: self.pool,
-            keys: keys.clone(),
+            keys: ring.clone(),
             dialling: Dialling {
                 transport: self.transport.unwrap_or_else(|| Arc::new(Tcp { egress })),
                 provider: self.provider.unwrap_or_else(crypto::default_provider),
@@ -281,7 +300,14 @@ impl AgentBuilder {
             let conductor = Conductor::new(local.clone(), parts);
             local.spawn(conductor.run());
         })?;
-        Ok(Agent::new(shard, requests, statuses, weak_events, keys))
+        Ok(Agent::new(
+            shard,
+            requests,
+            statuses,
+            weak_events,
+            ring,
+            rotations,
+        ))
     }
 }
 

@@ -22,8 +22,8 @@ use super::{
 use crate::{
     engine::{self, ShardHandle},
     error::{CloseReason, ExposeError},
-    keys::NodeKeys,
-    link::{LinkEnd, LinkStatus, PlanSource},
+    keys::KeyRing,
+    link::{self, LinkEnd, LinkStatus, PlanSource, RotateKeysError, RotationAnswer},
     status::{AgentEvent, AgentStatus, Events, Phase},
 };
 
@@ -39,7 +39,8 @@ struct Inner {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<Arc<AgentStatus>>,
     events: broadcast::WeakSender<AgentEvent>,
-    keys: NodeKeys,
+    keys: KeyRing,
+    rotations: mpsc::Sender<RotationAnswer>,
 }
 
 /// What a shutdown did.
@@ -69,7 +70,8 @@ impl Agent {
         requests: mpsc::Sender<Request>,
         status: watch::Receiver<Arc<AgentStatus>>,
         events: broadcast::WeakSender<AgentEvent>,
-        keys: NodeKeys,
+        keys: KeyRing,
+        rotations: mpsc::Sender<RotationAnswer>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -78,6 +80,7 @@ impl Agent {
                 status,
                 events,
                 keys,
+                rotations,
             }),
         }
     }
@@ -182,13 +185,26 @@ impl Agent {
     /// Who the agent is.
     #[must_use]
     pub fn identity(&self) -> IdentityKey {
-        self.inner.keys.identity()
+        self.inner.keys.current().identity()
     }
 
     /// How its lanes are keyed.
     #[must_use]
     pub fn wireguard_key(&self) -> WireGuardKey {
-        self.inner.keys.wireguard()
+        self.inner.keys.current().wireguard()
+    }
+
+    /// Makes new keys and has Control take them in the place of those that it knows, without downtime: those of before
+    /// count beside them for a while. It waits until Control has answered, for as long as there is no link to it;
+    /// dropping the future ends the waiting, and not the rotation. Control can ask for it, too.
+    ///
+    /// The identity is replaced. The WireGuard key stays.
+    ///
+    /// # Errors
+    /// When there is no Control, it does not take the keys, or they cannot be kept.
+    pub async fn rotate_keys(&self) -> Result<(), RotateKeysError> {
+        let fixed = matches!(self.inner.status.borrow().link, LinkStatus::Fixed);
+        link::rotate(&self.inner.rotations, fixed).await
     }
 
     /// The addresses at which it receives WireGuard's datagrams.
@@ -248,7 +264,7 @@ impl Agent {
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Agent")
-            .field("identity", &self.inner.keys.identity())
+            .field("identity", &self.inner.keys.current().identity())
             .finish_non_exhaustive()
     }
 }

@@ -33,13 +33,13 @@ use super::{
 };
 use crate::{
     engine::{PeerSettings, PeerView, Peers, Shard},
-    keys::NodeKeys,
+    keys::KeyRing,
     lane::{
         ChoiceTiming, LaneChoice, LanePreference, PathHealth, PoolLimits, TlsWanted, is_another_round_trip,
     },
     link::candidates::candidates,
     status::{LaneKind, LaneState, LaneStatus},
-    streams::hello::Ends,
+    streams::hello::Identities,
     wg::PeerConfig,
 };
 
@@ -81,13 +81,14 @@ pub(super) struct StreamSetup {
     pub(super) preference: LanePreference,
     pub(super) standby: bool,
     pub(super) pool: PoolLimits,
-    pub(super) keys: NodeKeys,
+    pub(super) keys: KeyRing,
     pub(super) dialling: Dialling,
 }
 
 #[derive(Debug)]
 struct Lane {
     gateway: AgentGateway,
+    identities: Identities,
     choice: LaneChoice,
     /// None while there is nowhere to dial, or WireGuard is pinned.
     stream: Option<StreamLane>,
@@ -144,13 +145,17 @@ impl Lanes {
         let mut before = std::mem::take(&mut self.lanes);
         for gateway in plan.gateways() {
             let lane = match before.remove(&gateway.id) {
-                Some(lane) if lane.gateway == *gateway => lane,
-                Some(mut lane) if is_same(&lane.gateway, gateway) => {
+                Some(mut lane) if lane.gateway == *gateway => {
+                    lane.known_as(identities(plan, gateway));
+                    lane
+                }
+                Some(mut lane) if lane.is_same(plan, gateway) => {
+                    lane.known_as(identities(plan, gateway));
                     let stream = lane.stream.take();
                     if let Some(stream) = &stream {
                         stream.moved(&gateway.streams);
                     }
-                    let mut moved = self.begin(gateway, stream);
+                    let mut moved = self.begin(plan, gateway, stream);
                     (moved.endpoint, moved.state) = (lane.endpoint, lane.state);
                     (moved.since, moved.turned) = (lane.since, lane.turned);
                     (moved.choice, moved.kind) = (lane.choice.clone(), lane.kind);
@@ -158,7 +163,7 @@ impl Lanes {
                 }
                 _ => {
                     let stream = self.stream(plan, gateway);
-                    self.begin(gateway, stream)
+                    self.begin(plan, gateway, stream)
                 }
             };
             self.lanes.insert(gateway.id, lane);
@@ -172,12 +177,10 @@ impl Lanes {
             return None;
         }
         Some(StreamLane::begin(StreamParts {
-            ends: Ends {
-                agent: node.id,
-                gateway: gateway.id,
-                gateway_key: gateway.identity,
-                keys: self.setup.keys.clone(),
-            },
+            agent: node.id,
+            gateway: gateway.id,
+            gateway_keys: identities(plan, gateway),
+            keys: self.setup.keys.clone(),
             name: gateway.name.clone(),
             peer: gateway.wireguard,
             local: node.address,
@@ -191,7 +194,7 @@ impl Lanes {
         }))
     }
 
-    fn begin(&self, gateway: &AgentGateway, stream: Option<StreamLane>) -> Lane {
+    fn begin(&self, plan: &AgentPlan, gateway: &AgentGateway, stream: Option<StreamLane>) -> Lane {
         let seeker = Seeker {
             gateway: gateway.id,
             key: gateway.wireguard,
@@ -210,6 +213,7 @@ impl Lanes {
         let choice = LaneChoice::new(preference, standby, ChoiceTiming::default(), Instant::now());
         Lane {
             gateway: gateway.clone(),
+            identities: identities(plan, gateway),
             kind: choice.chosen(),
             standby: false,
             choice,
@@ -337,6 +341,21 @@ impl Lanes {
 }
 
 impl Lane {
+    /// Whether the gateway is the one that it was, wherever it is.
+    fn is_same(&self, plan: &AgentPlan, now: &AgentGateway) -> bool {
+        self.gateway.wireguard == now.wireguard
+            && self.identities.meet(identities(plan, now))
+            && self.gateway.address == now.address
+            && self.gateway.streams.is_empty() == now.streams.is_empty()
+    }
+
+    fn known_as(&mut self, identities: Identities) {
+        self.identities = identities;
+        if let Some(stream) = &self.stream {
+            stream.known_as(identities);
+        }
+    }
+
     /// Chooses between the two lanes, by what is known now. Returns what is known of the chosen one, and
     /// what is wrong with TLS streams where they are needed.
     fn choose(&mut self, (wireguard, doubtful): (PathHealth, bool)) -> (PathHealth, Option<String>) {
@@ -366,12 +385,12 @@ impl Lane {
     }
 }
 
-/// Whether a gateway is the one that it was, wherever it is.
-fn is_same(before: &AgentGateway, now: &AgentGateway) -> bool {
-    before.wireguard == now.wireguard
-        && before.identity == now.identity
-        && before.address == now.address
-        && before.streams.is_empty() == now.streams.is_empty()
+/// Who a gateway is.
+fn identities(plan: &AgentPlan, gateway: &AgentGateway) -> Identities {
+    Identities {
+        current: gateway.identity,
+        previous: plan.previous_keys(gateway.id).map(|keys| keys.identity),
+    }
 }
 
 async fn until(due: Option<Instant>) {

@@ -14,14 +14,22 @@ pub(super) use dial::Dialling;
 
 use std::{
     cell::RefCell,
+    future::Future,
     io,
     net::Ipv6Addr,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use kakuremichi_core::{backoff::Backoff, key::WireGuardKey, name::Label, net::Endpoint};
+use kakuremichi_core::{
+    backoff::Backoff,
+    id::{AgentId, GatewayId},
+    key::{IdentityKey, WireGuardKey},
+    name::Label,
+    net::Endpoint,
+};
 use kakuremichi_proto::{
     lane::{
         hello::Purpose,
@@ -37,17 +45,17 @@ use tokio::{
 };
 
 use self::{
-    dial::Dialler,
+    dial::{Dialled, Dialler, StreamError},
     foreign::Cut,
     serve::{Event, serve},
 };
 use super::{feed, incoming::Shared};
 use crate::{
-    keys,
+    keys::{self, KeyRing},
     lane::{PathHealth, PathState, Pool, PoolLimits, Timing, TlsWanted},
     streams::{
         connection::{Connection, Signal},
-        hello::Ends,
+        hello::{Ends, Identities, Shown},
     },
 };
 
@@ -58,6 +66,10 @@ const STANDBY_PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::
 /// Connections that stand by are made at some moment within this time, so that thousands of agents that lost
 /// the same gateway do not come back to it together.
 const SPREAD: Duration = Duration::from_secs(30);
+/// How soon a lane is made anew with other keys: by then the other end has heard of them, as a rule.
+const HEARD: Duration = Duration::from_secs(1);
+/// How often it is tried to make a lane anew with other keys, while somebody has not heard of them.
+const RENEW: Duration = Duration::from_secs(5);
 /// How long what is said may take to be sent.
 const WRITE: Duration = Duration::from_secs(10);
 
@@ -84,7 +96,11 @@ struct Orders {
 /// What a lane is made of.
 #[derive(Debug)]
 pub(super) struct StreamParts {
-    pub(super) ends: Ends,
+    pub(super) agent: AgentId,
+    pub(super) gateway: GatewayId,
+    pub(super) gateway_keys: Identities,
+    /// The agent's own.
+    pub(super) keys: KeyRing,
     /// The gateway's name.
     pub(super) name: Label,
     /// How the gateway's flows are known to the agent's table.
@@ -105,17 +121,25 @@ pub(super) struct StreamParts {
 pub(super) struct StreamLane {
     orders: watch::Sender<Orders>,
     view: watch::Receiver<StreamView>,
+    gateway_keys: watch::Sender<Identities>,
     cuts: Cuts,
     task: AbortHandle,
 }
 
-/// The sockets of all connections for flows.
+/// The sockets of all connections for flows, and who it was that the gateway proved to be.
 #[derive(Debug, Clone, Default)]
-struct Cuts(Rc<RefCell<Slab<Cut>>>);
+struct Cuts(Rc<RefCell<Slab<(IdentityKey, Cut)>>>);
 
 impl Cuts {
     fn cut(&self) {
-        self.0.borrow().iter().for_each(|(_, cut)| cut.cut());
+        self.0.borrow().iter().for_each(|(_, (_, cut))| cut.cut());
+    }
+
+    /// Cuts what was proven by others.
+    fn keep(&self, gateway: Identities) {
+        let cuts = self.0.borrow();
+        let others = cuts.iter().filter(|(_, (key, _))| !gateway.has(*key));
+        others.for_each(|(_, (_, cut))| cut.cut());
     }
 }
 
@@ -141,8 +165,15 @@ impl StreamLane {
             connections: 0,
         });
         let cuts = Cuts::default();
+        let (gateway_keys, known) = watch::channel(parts.gateway_keys);
+        let ends = Ends {
+            agent: parts.agent,
+            gateway: parts.gateway,
+            gateway_keys: known,
+            keys: parts.keys,
+        };
         let lane = Running {
-            dialler: Rc::new(Dialler::new(parts.ends, parts.name, parts.dialling)),
+            dialler: Rc::new(Dialler::new(ends, parts.name, parts.dialling)),
             place: Rc::new(serve::Place {
                 peer: parts.peer,
                 local: parts.local,
@@ -161,6 +192,7 @@ impl StreamLane {
         Self {
             orders,
             view,
+            gateway_keys,
             cuts,
             task: tokio::task::spawn_local(lane.run()).abort_handle(),
         }
@@ -173,6 +205,18 @@ impl StreamLane {
             (orders.wanted, orders.choice) = (wanted, choice);
             changed
         });
+    }
+
+    /// The gateway has other keys, or those of before count no more: what was proven by those is cut.
+    pub(super) fn known_as(&self, gateway: Identities) {
+        let changed = self.gateway_keys.send_if_modified(|known| {
+            let differ = *known != gateway;
+            *known = gateway;
+            differ
+        });
+        if changed {
+            self.cuts.keep(gateway);
+        }
     }
 
     /// The gateway is elsewhere.
@@ -216,7 +260,7 @@ impl Running {
                 continue;
             }
             let error = match self.dialler.dial(&orders.endpoints, Purpose::Control).await {
-                Ok((connection, _)) => match self.live(connection).await {
+                Ok(dialled) => match self.live(dialled.connection, dialled.shown).await {
                     Ok(()) => {
                         self.tell(PathHealth::Unknown, None);
                         continue;
@@ -270,7 +314,7 @@ impl Running {
     }
 
     /// Keeps the lane until it is no longer wanted, or an error ends it.
-    async fn live(&mut self, mut connection: Connection) -> io::Result<()> {
+    async fn live(&mut self, mut connection: Connection, mut proven: Shown) -> io::Result<()> {
         let nonce = keys::random().map_err(io::Error::other)?;
         let mut path = PathState::new(Timing::default(), u64::from_le_bytes(nonce), Instant::now());
         let mut pool = Pool::new(self.pool, Instant::now());
@@ -278,6 +322,11 @@ impl Running {
         let (tell, mut events) = mpsc::unbounded_channel();
         let mut dials = Backoff::new(PAUSES.0, PAUSES.1);
         let mut hold = None;
+        let mut own_keys = self.dialler.ends().keys.watch();
+        let mut gateway_keys = self.dialler.ends().gateway_keys.clone();
+        own_keys.mark_changed();
+        gateway_keys.mark_changed();
+        let mut renewal = Renewal::default();
         self.orders.mark_changed();
         self.report.mark_changed();
         loop {
@@ -298,22 +347,55 @@ impl Running {
             for _ in 0..pool.poll_retirements() {
                 self.place.retire.notify_one();
             }
-            let drained = timeout(WRITE, connection.drain()).await;
-            drained.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+            if !renewal.replaces {
+                let drained = timeout(WRITE, connection.drain()).await;
+                let drained = drained.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                renewal.outlives(drained)?;
+            }
             let (before, counted, mut answered) = (path.is_up(), pool.open(), false);
             tokio::select! {
-                signal = connection.next() => match signal? {
-                    Some(Signal::Ping(echo)) => connection.queue(Record::Pong(echo)),
-                    Some(Signal::Pong(echo)) => {
+                signal = connection.next(), if !renewal.replaces => match signal {
+                    Err(error) => renewal.outlives(Err(error))?,
+                    Ok(None) => renewal.outlives(Err(io::ErrorKind::UnexpectedEof.into()))?,
+                    Ok(Some(Signal::Ping(echo))) => connection.queue(Record::Pong(echo)),
+                    Ok(Some(Signal::Pong(echo))) => {
                         path.handle_answer(echo.sequence, echo.payload, Instant::now());
                         answered = path.misses() == 0;
                     }
-                    Some(Signal::Demand(flows)) => pool.handle_demand(flows.into()),
+                    Ok(Some(Signal::Demand(flows))) => pool.handle_demand(flows.into()),
                     // A gateway says nothing on the feed; a newer one may.
-                    Some(Signal::Data(_)) => {}
-                    Some(_) => return Err(io::ErrorKind::InvalidData.into()),
-                    None => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(Some(Signal::Data(_))) => {}
+                    Ok(Some(_)) => return Err(io::ErrorKind::InvalidData.into()),
                 },
+                Ok(()) = own_keys.changed() => {
+                    let now = own_keys.borrow_and_update().current.identity();
+                    renewal.due(now != proven.own.identity());
+                }
+                Ok(()) = gateway_keys.changed() => {
+                    let now = *gateway_keys.borrow_and_update();
+                    if !now.has(proven.gateway) {
+                        return Err(io::ErrorKind::ConnectionAborted.into());
+                    }
+                    renewal.due(now.current != proven.gateway);
+                }
+                () = until(renewal.at), if renewal.dial.is_none() => {
+                    let endpoints = Arc::clone(&self.orders.borrow().endpoints);
+                    renewal.begin(Rc::clone(&self.dialler), endpoints);
+                }
+                dialled = renewal.dialled() => {
+                    if let Some(dialled) = renewal.take(dialled)? {
+                        connection = dialled.connection;
+                        let keys = [dialled.shown.own.identity(), dialled.shown.gateway];
+                        let newest = [own_keys.borrow().current.identity(), gateway_keys.borrow().current];
+                        renewal.due_later(keys != newest);
+                        proven = dialled.shown;
+                        // What is said at the beginning of a connection, and the others are made anew, too.
+                        self.orders.mark_changed();
+                        self.report.mark_changed();
+                        self.place.retire.notify_waiters();
+                        path.nudge(Instant::now());
+                    }
+                }
                 () = sleep_until(path.poll_timeout().min(pool.poll_timeout()).into()) => {
                     path.handle_timeout(Instant::now());
                     pool.handle_timeout(Instant::now());
@@ -373,6 +455,70 @@ impl Running {
                 self.place.cuts.cut();
                 return Err(io::ErrorKind::TimedOut.into());
             }
+        }
+    }
+}
+
+/// A control connection that is to take the place of one that was proven by keys of before: it is made first, so that
+/// the lane is never down. The gateway ends the one before as soon as it knows the new one.
+#[derive(Default)]
+struct Renewal {
+    at: Option<Instant>,
+    dial: Option<Pin<Box<dyn Future<Output = Result<Dialled, StreamError>>>>>,
+    /// The connection before has ended, and this one is not there yet.
+    replaces: bool,
+}
+
+impl Renewal {
+    /// Keys have changed, and the connection is or is not one of theirs.
+    fn due(&mut self, due: bool) {
+        self.at = due.then(|| Instant::now() + HEARD);
+    }
+
+    /// The same; not everybody has heard of them yet.
+    fn due_later(&mut self, due: bool) {
+        self.at = due.then(|| Instant::now() + RENEW);
+    }
+
+    fn begin(&mut self, dialler: Rc<Dialler>, endpoints: Arc<[Endpoint]>) {
+        self.at = None;
+        self.dial = Some(Box::pin(async move {
+            dialler.dial(&endpoints, Purpose::Control).await
+        }));
+    }
+
+    async fn dialled(&mut self) -> Result<Dialled, StreamError> {
+        match &mut self.dial {
+            Some(dial) => dial.await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What came of the dial. An error where there is neither the one connection nor the other.
+    fn take(&mut self, dialled: Result<Dialled, StreamError>) -> io::Result<Option<Dialled>> {
+        self.dial = None;
+        match dialled {
+            Ok(dialled) => {
+                self.replaces = false;
+                Ok(Some(dialled))
+            }
+            Err(error) if self.replaces => Err(io::Error::other(error)),
+            Err(error) => {
+                tracing::debug!(%error, "a lane is not made anew with other keys yet");
+                self.due_later(true);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The connection before may end once there is another one to come.
+    fn outlives(&mut self, result: io::Result<()>) -> io::Result<()> {
+        match result {
+            Err(_) if self.dial.is_some() => {
+                self.replaces = true;
+                Ok(())
+            }
+            other => other,
         }
     }
 }

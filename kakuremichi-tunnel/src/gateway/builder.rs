@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use kakuremichi_core::{
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     engine::{self, ShardSetHandle},
-    keys::KeyError,
+    keys::{KeyError, MIN_KEY_AGE},
     link::{PlanSource, SetupError},
     state::{StateDir, StateError},
 };
@@ -91,6 +92,7 @@ pub struct GatewayBuilder {
     provider: Option<Arc<CryptoProvider>>,
     timeouts: Timeouts,
     limits: Limits,
+    rotate_keys_after: Option<Duration>,
     software: String,
 }
 
@@ -138,6 +140,7 @@ impl GatewayBuilder {
             provider: None,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
+            rotate_keys_after: None,
             software: concat!("kakuremichi ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -289,6 +292,14 @@ impl GatewayBuilder {
     #[must_use]
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The age of its keys at which the gateway [rotates](Gateway::rotate_keys) them by itself, at least
+    /// [`MIN_KEY_AGE`](crate::keys::MIN_KEY_AGE); without, it does not. The age is that of the file.
+    #[must_use]
+    pub fn rotate_keys_after(mut self, age: Duration) -> Self {
+        self.rotate_keys_after = Some(age.max(MIN_KEY_AGE));
         self
     }
 

@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     engine::{self, ShardSetHandle},
-    keys::NodeKeys,
-    link::PlanSource,
+    keys::KeyRing,
+    link::{self, LinkStatus, PlanSource, RotateKeysError, RotationAnswer},
 };
 
 /// A gateway, for as long as a handle to it is there: when the last clone is dropped, its tasks are
@@ -41,7 +41,8 @@ pub(super) struct Inner {
     pub(super) http: Option<SocketAddr>,
     pub(super) https: SocketAddr,
     pub(super) ca: Option<String>,
-    pub(super) keys: NodeKeys,
+    pub(super) keys: KeyRing,
+    pub(super) rotations: mpsc::Sender<RotationAnswer>,
 }
 
 /// What a shutdown did.
@@ -132,13 +133,26 @@ impl Gateway {
     /// Who the gateway is.
     #[must_use]
     pub fn identity(&self) -> IdentityKey {
-        self.inner.keys.identity()
+        self.inner.keys.current().identity()
     }
 
     /// How its lanes are keyed.
     #[must_use]
     pub fn wireguard_key(&self) -> WireGuardKey {
-        self.inner.keys.wireguard()
+        self.inner.keys.current().wireguard()
+    }
+
+    /// Makes new keys and has Control take them in the place of those that it knows, without downtime: those of before
+    /// count beside them for a while. It waits until Control has answered, for as long as there is no link to it;
+    /// dropping the future ends the waiting, and not the rotation. Control can ask for it, too.
+    ///
+    /// The identity is replaced. The WireGuard key stays.
+    ///
+    /// # Errors
+    /// When there is no Control, it does not take the keys, or they cannot be kept.
+    pub async fn rotate_keys(&self) -> Result<(), RotateKeysError> {
+        let fixed = matches!(self.inner.status.borrow().link, LinkStatus::Fixed);
+        link::rotate(&self.inner.rotations, fixed).await
     }
 
     /// Stops: takes no new visitors, announces the end on open connections, waits for open requests at
@@ -170,7 +184,7 @@ impl Gateway {
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gateway")
-            .field("identity", &self.inner.keys.identity())
+            .field("identity", &self.inner.keys.current().identity())
             .field("https", &self.inner.https)
             .finish_non_exhaustive()
     }

@@ -37,9 +37,9 @@ use tokio::{
 use self::errands::{Desk, desk};
 use super::{metrics::Counters, per_address::PerAddress, settings::Limits, upstream::FlowError};
 use crate::{
-    keys::NodeKeys,
+    keys::KeyRing,
     lane::PathHealth,
-    streams::{connection::Connection, finish::Home, socket::Cut, tls::ServerConfigs},
+    streams::{connection::Connection, finish::Home, hello::Identities, socket::Cut, tls::ServerConfigs},
 };
 
 /// The flows that wait for a connection of one agent. Beyond, a flow is refused as overload.
@@ -53,7 +53,7 @@ pub(crate) struct Streams {
 }
 
 struct Inner {
-    keys: NodeKeys,
+    keys: KeyRing,
     tls: ServerConfigs,
     /// The gateway's own names, for which agents ask.
     names: Vec<Hostname>,
@@ -84,9 +84,9 @@ struct State {
 
 /// One agent's.
 struct Lane {
-    identity: IdentityKey,
-    /// Every connection of the agent.
-    cuts: BTreeMap<u64, Cut>,
+    identities: Identities,
+    /// Every connection of the agent, and who it was that proved it.
+    cuts: BTreeMap<u64, (IdentityKey, Cut)>,
     /// Those without a flow; the one that was used last is used next.
     idle: Vec<Connection>,
     waiting: VecDeque<oneshot::Sender<Connection>>,
@@ -137,7 +137,7 @@ impl StreamView {
 impl Streams {
     /// Nobody's, as the first of so many shards sees it. The other half is for each of them; see [`tend`].
     pub(crate) fn new(
-        keys: NodeKeys,
+        keys: KeyRing,
         tls: ServerConfigs,
         names: Vec<Hostname>,
         limits: &Limits,
@@ -174,12 +174,16 @@ impl Streams {
         }
     }
 
-    /// Follows a new plan. Who is no longer in it, or is another, is cut off with everything that is open.
+    /// Follows a new plan. Who is no longer in it, or is another, is cut off with everything that is open; and so is
+    /// what was proven by keys that count no more.
     pub(crate) fn apply(&self, plan: &GatewayPlan) {
         let known: BTreeMap<_, _> = plan
             .peers()
             .filter_map(|peer| match (peer.id, peer.identity) {
-                (PeerId::Agent(agent), Some(identity)) => Some((agent, identity)),
+                (PeerId::Agent(agent), Some(current)) => {
+                    let previous = plan.previous_keys(agent.into()).map(|keys| keys.identity);
+                    Some((agent, Identities { current, previous }))
+                }
                 _ => None,
             })
             .collect();
@@ -188,24 +192,31 @@ impl Streams {
         let before = std::mem::take(&mut state.lanes);
         let (stay, go): (BTreeMap<_, _>, BTreeMap<_, _>) = before
             .into_iter()
-            .partition(|(agent, lane)| known.get(agent) == Some(&lane.identity));
+            .partition(|(agent, lane)| known.get(agent).is_some_and(|now| now.meet(lane.identities)));
         state.lanes = stay;
-        for (agent, identity) in known {
-            state.lanes.entry(agent).or_insert_with(|| Lane {
-                identity,
+        let mut old = Vec::new();
+        for (agent, identities) in known {
+            let lane = state.lanes.entry(agent).or_insert_with(|| Lane {
+                identities,
                 cuts: BTreeMap::new(),
                 idle: Vec::new(),
                 waiting: VecDeque::new(),
                 sessions: Arc::default(),
                 control: None,
             });
+            if lane.identities != identities {
+                lane.identities = identities;
+                let by_others = lane.cuts.values().filter(|(key, _)| !identities.has(*key));
+                old.extend(by_others.map(|(_, cut)| cut.clone()));
+            }
         }
         drop(state);
+        old.iter().for_each(Cut::cut);
         for (agent, lane) in go {
             if !lane.cuts.is_empty() {
                 tracing::info!(%agent, connections = lane.cuts.len(), "an agent's streams are cut");
             }
-            lane.cuts.values().for_each(Cut::cut);
+            lane.cuts.values().for_each(|(_, cut)| cut.cut());
         }
     }
 

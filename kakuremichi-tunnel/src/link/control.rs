@@ -9,7 +9,7 @@ use kakuremichi_proto::{
     capability::Capabilities,
     identity::TokenText,
     plan::WirePlan,
-    session::{Client, ClientConfig, Credential, UsageQueue},
+    session::{Client, ClientConfig, Credential, OwnKeys, UsageQueue},
 };
 use rustls::{RootCertStore, crypto::CryptoProvider};
 
@@ -129,19 +129,27 @@ impl<R: NodeRecord> PlanSource<R> for ControlLink {
             (None, Some(fingerprint)) => Trust::Fingerprint(fingerprint),
             (None, None) => Trust::System,
         };
+        let keys = supply.keys();
         let config = ClientConfig {
             url: url.canonical().clone(),
             control: known.control,
             role: supply.role(),
             credential,
-            wireguard: supply.keys().wireguard(),
+            wireguard: keys.wireguard(),
             capabilities: Capabilities::SUPPORTED,
-            signer: Arc::new(supply.keys().clone()),
+            signer: Arc::new(keys),
             verifier: Arc::new(RingVerifier),
         };
         let mut client = Client::new(config, usage(supply.state())?, Instant::now());
         if let Some(node) = client.node() {
             restore_plan(&mut client, node, &supply)?;
+        }
+        // Nobody knows whether Control took them before this process began.
+        if let Some(next) = supply.own_keys().ring.held().next {
+            client.rotate_keys(OwnKeys {
+                wireguard: next.wireguard(),
+                signer: Arc::new(next),
+            });
         }
         let provider = match &self.provider {
             Some(provider) => Arc::clone(provider),

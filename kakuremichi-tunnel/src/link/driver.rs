@@ -24,6 +24,7 @@ use tokio::time;
 
 use super::{
     ControlUrl, EgressProxy, LinkEnd, LinkError, LinkStatus, NodeRecord, Supply,
+    rotation::Rotating,
     session::SessionEnd,
     socket,
     status::{FIRST_PAUSE, LONGEST_PAUSE},
@@ -57,6 +58,7 @@ pub(super) struct Driver<R: NodeRecord> {
     /// What was written to the disk last.
     saved_usage: Vec<u8>,
     backoff: Backoff,
+    pub(super) rotating: Rotating,
 }
 
 impl<R: NodeRecord> Driver<R> {
@@ -71,6 +73,7 @@ impl<R: NodeRecord> Driver<R> {
     ) -> Self {
         Self {
             saved_usage: client.usage().to_bytes(),
+            rotating: Rotating::new(supply.own_keys().previous_until),
             supply,
             client,
             url,
@@ -121,7 +124,7 @@ impl<R: NodeRecord> Driver<R> {
                             SessionEnd::Broken(error) => (LinkError::Broken(error), None),
                             SessionEnd::Closed(Closed::Lost) => (LinkError::Ended, None),
                             SessionEnd::Closed(Closed::Local(reason) | Closed::Remote(reason)) => {
-                                if reason.permanent {
+                                if !self.shows_other_keys(&reason) && reason.permanent {
                                     return LinkEnd::Refused(reason.refusal);
                                 }
                                 (LinkError::Closed(reason.refusal), reason.retry_after)

@@ -158,8 +158,10 @@ impl<R: NodeRecord> Driver<R> {
                 }
                 Ok(()) = changed(&self.supply.report), if !self.supply.report.has_changed().unwrap_or(true) => {}
                 Some(incident) = self.supply.incidents.recv() => self.client.report(incident),
+                Some(answer) = self.supply.rotations.recv() => self.rotate_for(answer).await,
                 () = time::sleep_until(usage_due) => {
                     self.ask_again();
+                    self.tend_keys().await;
                     self.count_usage().await;
                     usage_due = time::Instant::now() + USAGE_INTERVAL;
                 }
@@ -184,6 +186,7 @@ impl<R: NodeRecord> Driver<R> {
         match event {
             ClientEvent::Connected(membership) => {
                 self.enrolled(membership.node).await;
+                self.let_in().await;
                 tracing::info!(node = %membership.node, name = %membership.name, session = membership.session, "linked to Control");
                 self.supply.set_status(LinkStatus::Up {
                     since: SystemTime::now(),
@@ -196,6 +199,14 @@ impl<R: NodeRecord> Driver<R> {
             }
             ClientEvent::Declared { name, result } => self.answered(&name, result),
             ClientEvent::Undeclared { name } => tracing::debug!(%name, "no longer declared"),
+            ClientEvent::Command {
+                request,
+                command: Command::RotateKeys,
+            } => {
+                let result = self.rotate().await;
+                self.client.answer_command(request, result);
+            }
+            ClientEvent::KeysRotated { result, .. } => self.rotated(result).await,
             ClientEvent::Command { request, command } => self.command(request, command),
             ClientEvent::Closed(_) => {}
         }
@@ -233,6 +244,8 @@ impl<R: NodeRecord> Driver<R> {
         let order = match command {
             Command::Drain { .. } => Order::Drain,
             Command::Undrain => Order::Undrain,
+            // It is the link's own to do.
+            Command::RotateKeys => return,
         };
         let result = if self.supply.order(order) {
             Ok(())

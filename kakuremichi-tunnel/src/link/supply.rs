@@ -6,6 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use kakuremichi_core::{
@@ -14,6 +15,7 @@ use kakuremichi_core::{
     model::Role,
     name::Label,
     plan::{Plan, Record},
+    time::Timestamp,
 };
 use kakuremichi_proto::{
     declare::{Declaration, DeclaredService},
@@ -21,15 +23,20 @@ use kakuremichi_proto::{
     report::{Amount, Incident, NodeInfo, Refusal, Status},
     session::MAX_USAGE_SERVICES,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{LinkEnd, LinkStatus, SetupError};
-use crate::{keys::NodeKeys, state::StateDir};
+use crate::{
+    keys::{KeyRing, NodeKeys},
+    state::StateDir,
+};
 
 /// The incidents that wait to be reported; beyond, new ones are dropped.
 const INCIDENTS: usize = 64;
 /// The commands that wait to be obeyed; beyond, Control's are refused.
 const COMMANDS: usize = 16;
+/// Those who wait for new keys; beyond, they are refused.
+const ROTATIONS: usize = 4;
 
 /// A record of a gateway's or an agent's plan. Whatever has the bounds is one.
 pub trait NodeRecord: Record<Key: Send + Sync> + PlanRecord + Send + Sync + 'static {}
@@ -69,6 +76,7 @@ pub struct Supply<R: NodeRecord> {
     pub(super) report: watch::Receiver<Arc<Status>>,
     pub(super) signing: watch::Receiver<Arc<[SigningKey]>>,
     pub(super) incidents: mpsc::Receiver<Incident>,
+    pub(super) rotations: mpsc::Receiver<RotationAnswer>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -95,6 +103,8 @@ pub(crate) struct NodeSide<R: NodeRecord> {
     pub(crate) signing: watch::Sender<Arc<[SigningKey]>>,
     /// Things that happened.
     pub(crate) incidents: mpsc::Sender<Incident>,
+    /// Whoever wants the node to have new keys.
+    pub(crate) rotations: mpsc::Sender<RotationAnswer>,
     /// The plan that the node serves.
     served: watch::Sender<Arc<Plan<R>>>,
     stop: watch::Sender<bool>,
@@ -104,10 +114,38 @@ pub(crate) struct NodeSide<R: NodeRecord> {
 struct Common {
     role: Role,
     name: Label,
-    keys: NodeKeys,
+    keys: OwnKeys,
     state: StateDir,
     info: NodeInfo,
     usage: Mutex<BTreeMap<ServiceId, Amount>>,
+}
+
+/// Where it is said what came of new keys.
+pub(crate) type RotationAnswer = oneshot::Sender<Result<(), RotateKeysError>>;
+
+/// The keys that a node holds, and how they follow each other.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnKeys {
+    pub(crate) ring: KeyRing,
+    /// Until when those of before count.
+    pub(crate) previous_until: Option<Timestamp>,
+    /// The age at which the node wants other ones by itself.
+    pub(crate) rotate_after: Option<Duration>,
+}
+
+/// Why a node has no new keys.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RotateKeysError {
+    /// Its plan does not come from a Control, or the node has ended.
+    #[error("there is no link to Control over which keys are rotated")]
+    NoControl,
+    /// Others asked before, and are not answered.
+    #[error("new keys are being asked for already")]
+    Busy,
+    /// Control did not take them, or they could not be made. The node has those that it had.
+    #[error(transparent)]
+    Refused(Refusal),
 }
 
 /// What a node asks to publish: all of it, by name. The number tells a later wish from an earlier one
@@ -133,7 +171,7 @@ pub enum Order {
 pub(crate) fn supply<R: NodeRecord>(
     role: Role,
     name: Label,
-    keys: NodeKeys,
+    keys: OwnKeys,
     state: StateDir,
     info: NodeInfo,
 ) -> (Supply<R>, NodeSide<R>) {
@@ -154,6 +192,7 @@ pub(crate) fn supply<R: NodeRecord>(
     let (report, reports) = watch::channel(Arc::default());
     let (sign, signing) = watch::channel(Arc::default());
     let (incident, incidents) = mpsc::channel(INCIDENTS);
+    let (rotate, rotations) = mpsc::channel(ROTATIONS);
     let (stop, stopped) = watch::channel(false);
     let supply = Supply {
         common: Arc::clone(&common),
@@ -166,6 +205,7 @@ pub(crate) fn supply<R: NodeRecord>(
         report: reports,
         signing,
         incidents,
+        rotations,
         stop: stopped,
     };
     let node = NodeSide {
@@ -178,6 +218,7 @@ pub(crate) fn supply<R: NodeRecord>(
         report,
         signing: sign,
         incidents: incident,
+        rotations: rotate,
         served: serve,
         stop,
     };
@@ -197,9 +238,14 @@ impl<R: NodeRecord> Supply<R> {
         &self.common.name
     }
 
-    /// The node's keys.
+    /// The keys that the node has.
     #[must_use]
-    pub fn keys(&self) -> &NodeKeys {
+    pub fn keys(&self) -> NodeKeys {
+        self.common.keys.ring.current()
+    }
+
+    /// All keys that it holds.
+    pub(super) fn own_keys(&self) -> &OwnKeys {
         &self.common.keys
     }
 
@@ -314,6 +360,22 @@ impl<R: NodeRecord> NodeSide<R> {
             usage.entry(service).or_default().add(amount);
         }
     }
+}
+
+/// Asks the link for new keys, and waits for what comes of it: as long as there is no link to Control.
+pub(crate) async fn rotate(
+    rotations: &mpsc::Sender<RotationAnswer>,
+    fixed: bool,
+) -> Result<(), RotateKeysError> {
+    if fixed {
+        return Err(RotateKeysError::NoControl);
+    }
+    let (answer, answered) = oneshot::channel();
+    rotations.try_send(answer).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => RotateKeysError::Busy,
+        mpsc::error::TrySendError::Closed(_) => RotateKeysError::NoControl,
+    })?;
+    answered.await.unwrap_or(Err(RotateKeysError::NoControl))
 }
 
 pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {

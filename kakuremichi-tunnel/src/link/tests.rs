@@ -3,12 +3,13 @@
 #![expect(clippy::disallowed_methods, reason = "tests wait for sockets, within a time")]
 
 pub(crate) mod control;
+mod rotation;
 
 use std::{
     fs,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use kakuremichi_core::{
@@ -17,6 +18,7 @@ use kakuremichi_core::{
     model::{Role, TargetAddress, TargetScheme},
     plan::{AgentNode, AgentPlan, AgentRecord, AgentService, Plan, Revision},
     policy::Policy,
+    time::Timestamp,
 };
 use kakuremichi_proto::{
     declare::{Declaration, DeclaredKind, DeclaredService, DeclaredTarget},
@@ -68,10 +70,15 @@ async fn kill(node: Node, mut running: Running, state: &Path) {
 
 fn open(source: &dyn PlanSource<AgentRecord>, state: &Path) -> Result<(Node, SourceFuture), SetupError> {
     let state = StateDir::open(state).unwrap();
+    let (ring, previous_until) = state.key_ring(Timestamp::from(SystemTime::now())).unwrap();
     let (supply, node) = supply(
         Role::Agent,
         "edge".parse().unwrap(),
-        state.keys().unwrap(),
+        OwnKeys {
+            ring,
+            previous_until,
+            rotate_after: None,
+        },
         state,
         NodeInfo::default(),
     );

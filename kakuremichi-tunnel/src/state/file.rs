@@ -88,6 +88,15 @@ pub(super) fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<
     File::open(directory)?.sync_all()
 }
 
+/// Removes the file `name` of `directory`, if it is there: for good, also after a power failure.
+pub(super) fn remove(directory: &Path, name: &str) -> io::Result<()> {
+    match fs::remove_file(directory.join(name)) {
+        Ok(()) => File::open(directory)?.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Puts a checksum before `content`.
 pub(super) fn seal(content: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(MAGIC.len() + CHECKSUM + content.len());

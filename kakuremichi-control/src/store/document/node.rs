@@ -1,10 +1,10 @@
 //! What only one role has.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use kakuremichi_core::{
-    key::SigningKey,
-    model::{DeclareScope, NodeKind, Pending, VirtualPort},
+    key::{IdentityKey, SigningKey, WireGuardKey},
+    model::{DeclareScope, NodeKind, Pending, PreviousKeys, Rotation, RotationAsked, VirtualPort},
     name::HostPattern,
     net::{Endpoint, PortRange},
     time::Timestamp,
@@ -120,6 +120,72 @@ impl From<PendingDocument> for Pending {
         Self {
             place: document.place,
             until: Timestamp::from_millis(document.until),
+        }
+    }
+}
+
+/// How the keys of a node follow each other.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct RotationDocument {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rotated: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked: Option<RotationAskedDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<PreviousKeysDocument>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RotationAskedDocument {
+    at: i64,
+    /// In milliseconds.
+    overlap: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PreviousKeysDocument {
+    identity: Text<IdentityKey>,
+    wireguard: Text<WireGuardKey>,
+    until: i64,
+}
+
+impl RotationDocument {
+    /// None where there is nothing to say.
+    pub(in crate::store) fn of(rotation: &Rotation) -> Option<Self> {
+        if *rotation == Rotation::default() {
+            return None;
+        }
+        Some(Self {
+            rotated: rotation.rotated.map(Timestamp::as_millis),
+            asked: rotation.asked.map(|asked| RotationAskedDocument {
+                at: asked.at.as_millis(),
+                overlap: u64::try_from(asked.overlap.as_millis()).unwrap_or(u64::MAX),
+            }),
+            previous: rotation.previous.map(|previous| PreviousKeysDocument {
+                identity: Text(previous.identity),
+                wireguard: Text(previous.wireguard),
+                until: previous.until.as_millis(),
+            }),
+        })
+    }
+}
+
+impl From<RotationDocument> for Rotation {
+    fn from(document: RotationDocument) -> Self {
+        Self {
+            rotated: document.rotated.map(Timestamp::from_millis),
+            asked: document.asked.map(|asked| RotationAsked {
+                at: Timestamp::from_millis(asked.at),
+                overlap: Duration::from_millis(asked.overlap),
+            }),
+            previous: document.previous.map(|previous| PreviousKeys {
+                identity: previous.identity.0,
+                wireguard: previous.wireguard.0,
+                until: Timestamp::from_millis(previous.until),
+            }),
         }
     }
 }

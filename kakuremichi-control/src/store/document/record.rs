@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     AccessDocument, AccountPolicyDocument, ChannelDocument, GroupDocument, IdentityProviderDocument,
     InvitationDocument, KindDocument, LifetimeDocument, MemberDocument, NodeDocument, PendingDocument,
-    PermissionsDocument, PolicyDocument, RuleDocument, ScopeDocument, ServiceTokenDocument, SessionDocument,
-    UserDocument, UserRoleDocument,
+    PermissionsDocument, PolicyDocument, RotationDocument, RuleDocument, ScopeDocument, ServiceTokenDocument,
+    SessionDocument, UserDocument, UserRoleDocument,
 };
 use crate::text::{LabelsText, Text, texts, untexts};
 
@@ -72,6 +72,8 @@ enum RecordDocument {
         pending: Option<PendingDocument>,
         #[serde(default)]
         labels: LabelsText,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rotation: Option<RotationDocument>,
     },
     Site {
         id: Text<SiteId>,
@@ -169,6 +171,7 @@ impl From<&StoreRecord> for RecordDocument {
                 details: (&node.kind).into(),
                 pending: node.pending.map(Into::into),
                 labels: LabelsText(node.labels.clone()),
+                rotation: RotationDocument::of(&node.rotation),
             },
             StoreRecord::Site(site) => Self::Site {
                 id: Text(site.id),
@@ -265,6 +268,7 @@ impl From<RecordDocument> for StoreRecord {
                 details,
                 pending,
                 labels,
+                rotation,
             } => Node {
                 id: id.0,
                 organization: organization.0,
@@ -276,6 +280,7 @@ impl From<RecordDocument> for StoreRecord {
                 revoked: time(revoked),
                 pending: pending.map(Into::into),
                 labels: labels.0,
+                rotation: rotation.map(Into::into).unwrap_or_default(),
                 kind: details.into(),
             }
             .into(),
@@ -409,9 +414,10 @@ mod tests {
 
     #[test]
     fn every_record_has_a_text() {
-        let records: [StoreRecord; 17] = [
+        let records: [StoreRecord; 18] = [
             sample::organization(0).into(),
             sample::agent(0, 1).into(),
+            sample::rotated(0, 1).into(),
             sample::gateway(0, 1).into(),
             sample::site(0, 1).into(),
             sample::http_service(0, 1).into(),

@@ -10,7 +10,7 @@ use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
 use crate::{
     store::{
-        document::{NodeDocument, PendingDocument},
+        document::{NodeDocument, PendingDocument, RotationDocument},
         row::{self, RowError},
         table::Table,
     },
@@ -35,6 +35,8 @@ pub struct Model {
     pub pending: Option<String>,
     /// None of nodes that enrolled when there were no labels.
     pub labels: Option<String>,
+    /// None where nothing was ever rotated.
+    pub rotation: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -65,6 +67,9 @@ impl Table for Entity {
                 .map(|pending| row::to_json("pending", &PendingDocument::from(pending)))
                 .transpose()?),
             labels: Set(Some(row::to_json("labels", &LabelsText(domain.labels.clone()))?)),
+            rotation: Set(RotationDocument::of(&domain.rotation)
+                .map(|rotation| row::to_json("rotation", &rotation))
+                .transpose()?),
         })
     }
 
@@ -76,6 +81,10 @@ impl Table for Entity {
             .transpose()?;
         let labels = row.labels.as_deref();
         let labels = labels.map(|text| row::json::<LabelsText>("labels", text));
+        let rotation = row.rotation.as_deref();
+        let rotation = rotation
+            .map(|text| row::json::<RotationDocument>("rotation", text))
+            .transpose()?;
         let node = Node {
             id: row::node_id(&row.id)?,
             organization: row::organization(&row.organization)?,
@@ -87,6 +96,7 @@ impl Table for Entity {
             revoked: row.revoked.map(row::time),
             pending: pending.map(Into::into),
             labels: labels.transpose()?.unwrap_or_default().0,
+            rotation: rotation.map(Into::into).unwrap_or_default(),
             kind: details.into(),
         };
         Ok((node, row::version(row.version)))

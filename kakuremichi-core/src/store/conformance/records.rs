@@ -2,7 +2,7 @@
 
 use super::{batch, create, read, sample};
 use crate::{
-    model::Pending,
+    model::{Pending, PreviousKeys},
     net::Overlay,
     store::{CommitError, Mutation, RecordId, Store, StoreRecord, UniqueKey, Version},
 };
@@ -74,6 +74,53 @@ pub async fn records_round_trip(store: &dyn Store) {
     create(store, [waiting.clone().into()]).await;
     let stored = read(store, waiting.id).await.expect("it was created");
     assert_eq!(stored.value, waiting.into());
+    let rotated = sample::rotated(0, 9);
+    create(store, [rotated.clone().into()]).await;
+    let stored = read(store, rotated.id).await.expect("it was created");
+    assert_eq!(stored.value, rotated.into());
+}
+
+/// Keys of before are their node's for as long as they count, whichever of the two another one has.
+pub async fn keys_of_before_are_nobody_elses(store: &dyn Store) {
+    let rotated = sample::rotated(0, 1);
+    let previous = rotated.rotation.previous.expect("it was rotated");
+    create(store, [rotated.clone().into()]).await;
+    let keys = [
+        UniqueKey::Identity(previous.identity),
+        UniqueKey::WireGuard(previous.wireguard),
+    ];
+    for key in &keys {
+        let found = store
+            .find(key)
+            .await
+            .expect("works")
+            .map(|stored| stored.value.id());
+        assert_eq!(found, Some(rotated.id.into()));
+    }
+    // As its own key, and as one of before.
+    let mut twin = sample::agent(0, 2);
+    twin.identity = previous.identity;
+    refused(store, Mutation::Create(twin.into()), rotated.id).await;
+    let mut twin = sample::agent(0, 2);
+    twin.wireguard = previous.wireguard;
+    refused(store, Mutation::Create(twin.into()), rotated.id).await;
+    let mut twin = sample::rotated(0, 2);
+    twin.rotation.previous = Some(PreviousKeys {
+        identity: rotated.identity,
+        ..previous
+    });
+    refused(store, Mutation::Create(twin.into()), rotated.id).await;
+    // Once they no longer count they are free.
+    let mut done = rotated.clone();
+    done.rotation.previous = None;
+    let update = Mutation::Update(done.into(), Version(1));
+    store
+        .commit(batch([update]))
+        .await
+        .expect("the keys of before go");
+    for key in &keys {
+        assert_eq!(store.find(key).await.expect("works"), None);
+    }
 }
 
 /// An update names the version that it replaces.

@@ -15,8 +15,9 @@ use crate::{
         AccountPolicy, ApiKey, Channel, ChannelTarget, ClaimNames, DeclareScope, EndedSession,
         EnrolmentToken, Group, Health, HealthCheck, IdentityProvider, Invitation, Labels, Lifetime,
         LinkedIdentity, MailedSecret, Member, Node, NodeKind, Organization, Passkey, Permission, Permissions,
-        Pool, ProviderProtocol, Role, Route, Service, ServiceKind, ServiceToken, Session, SignIn, Site,
-        Target, TargetAddress, TargetPlace, TargetScheme, Totp, User, UserRole, VirtualPort, parse_label,
+        Pool, PreviousKeys, ProviderProtocol, Role, Rotation, RotationAsked, Route, Service, ServiceKind,
+        ServiceToken, Session, SignIn, Site, Target, TargetAddress, TargetPlace, TargetScheme, Totp, User,
+        UserRole, VirtualPort, parse_label,
     },
     name::{Hostname, Label},
     net::{Cidr, Endpoint},
@@ -134,6 +135,7 @@ pub fn agent(organization: u8, n: u8) -> Node {
         revoked: None,
         pending: None,
         labels: Labels::default(),
+        rotation: Rotation::default(),
         kind: NodeKind::Agent {
             declare: DeclareScope {
                 hosts: vec!["*.example.net".parse().expect("a valid pattern")],
@@ -141,6 +143,29 @@ pub fn agent(organization: u8, n: u8) -> Node {
             },
             next_port: VirtualPort::FIRST,
         },
+    }
+}
+
+/// The [`agent`] with other keys, and those of before beside them.
+#[must_use]
+pub fn rotated(organization: u8, n: u8) -> Node {
+    let before = agent(organization, n);
+    Node {
+        identity: IdentityKey::from_bytes([n | 0x80; 32]),
+        wireguard: WireGuardKey::from_bytes([n | 0x80; 32]),
+        rotation: Rotation {
+            rotated: Some(NOW),
+            asked: Some(RotationAsked {
+                at: NOW.after(Duration::from_secs(1)),
+                overlap: Duration::from_secs(3600),
+            }),
+            previous: Some(PreviousKeys {
+                identity: before.identity,
+                wireguard: before.wireguard,
+                until: NOW.after(Duration::from_secs(60)),
+            }),
+        },
+        ..before
     }
 }
 

@@ -12,12 +12,12 @@ use kakuremichi_core::{
     key::IdentityKey,
 };
 
-use super::{Client, ClientConfig, ClientEvent, ClientState, Credential, End, Membership, Outbox};
+use super::{Client, ClientConfig, ClientEvent, ClientState, Credential, End, Membership, Outbox, OwnKeys};
 use crate::{
     capability::Capabilities,
     codec::{Array, List, SecretArray},
     frame::{self, Incoming, Message, Tag},
-    identity::{Signature, SignedProof, Transcript, sha256},
+    identity::{RotationTranscript, Signature, SignedProof, Transcript, sha256},
     message::{self, ProofKind, Subject},
     plan::WirePlan,
     report::Refusal,
@@ -48,16 +48,28 @@ enum Phase {
         deadline: Instant,
     },
     /// The proof was sent.
-    Welcome { deadline: Instant },
+    Welcome { deadline: Instant, session: Handshaken },
     /// The node was let in.
     Online(Box<Online>),
     /// The last frame was sent or received.
     Closed,
 }
 
+/// What came of the handshake.
+#[derive(Debug, Clone, Copy)]
+struct Handshaken {
+    /// Tells it from every other one.
+    binding: [u8; 32],
+    /// What both sides can do.
+    capabilities: Capabilities,
+}
+
 #[derive(Debug)]
 struct Online {
     subject: Subject,
+    session: Handshaken,
+    /// Whether keys that are proposed are to be sent.
+    rotate_due: bool,
     receiver: PlanReceiver,
     resume_due: bool,
     ack_due: Option<message::PlanAck>,
@@ -121,7 +133,7 @@ impl Link {
 
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), End> {
         match &self.phase {
-            Phase::Challenge { deadline, .. } | Phase::Welcome { deadline } if *deadline <= now => {
+            Phase::Challenge { deadline, .. } | Phase::Welcome { deadline, .. } if *deadline <= now => {
                 Err(Reason::passing(Code::HEARTBEAT_LOST, "Control did not go on with the handshake").into())
             }
             Phase::Online(_) => self.heartbeat.handle_timeout(now).map_err(|Silent| {
@@ -133,7 +145,7 @@ impl Link {
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         match &self.phase {
-            Phase::Challenge { deadline, .. } | Phase::Welcome { deadline } => {
+            Phase::Challenge { deadline, .. } | Phase::Welcome { deadline, .. } => {
                 Some((*deadline, Timer::Handshake))
             }
             Phase::Online(_) => earlier(Some(self.heartbeat.poll_timeout()), None),
@@ -161,8 +173,28 @@ impl Link {
         }
     }
 
+    /// There are keys to propose.
+    pub(super) fn propose(&mut self, client: &mut Client) {
+        let (Phase::Online(online), Some(next)) = (&mut self.phase, &client.next) else {
+            return;
+        };
+        if online.session.capabilities.contains(Capabilities::KEY_ROTATION) {
+            online.rotate_due = true;
+            return;
+        }
+        let identity = next.signer.public_key();
+        client.next = None;
+        let old = "this Control is of a version that cannot rotate keys";
+        client.push(ClientEvent::KeysRotated {
+            identity,
+            result: Err(Refusal::new(Code::VERSION_UNSUPPORTED, old)),
+        });
+    }
+
     pub(super) fn poll_transmit(
         &mut self,
+        config: &ClientConfig,
+        next: Option<&OwnKeys>,
         outbox: &mut Outbox,
         plan: Option<&WirePlan>,
         denied: &[ServiceId],
@@ -198,6 +230,11 @@ impl Link {
         if let Some(answer) = online.answers.pop_front() {
             return Some(answer.into());
         }
+        if std::mem::take(&mut online.rotate_due)
+            && let Some(next) = next
+        {
+            return Some(online.rotate(config, next).into());
+        }
         outbox.poll(online.subject, now)
     }
 
@@ -228,23 +265,26 @@ impl Link {
                 let Message::Challenge(challenge) = message else {
                     return Err(unexpected(message.tag()).into());
                 };
-                let proof = prove(&client.config, hello, &challenge)?;
+                let (proof, session) = prove(&client.config, hello, &challenge)?;
                 self.out.push_back(proof.into());
                 self.phase = Phase::Welcome {
                     deadline: client.now + WELCOME_TIMEOUT,
+                    session,
                 };
                 Ok(())
             }
-            Phase::Welcome { .. } => {
+            Phase::Welcome { session, .. } => {
+                let session = *session;
                 let Message::Welcome(welcome) = message else {
                     return Err(unexpected(message.tag()).into());
                 };
                 let membership = Membership::try_from(&welcome).map_err(violation)?;
                 check_membership(&client.config, &membership)?;
                 client.config.credential = Credential::Known(membership.node);
-                self.phase = Phase::Online(Box::new(Online::new(&membership)));
+                self.phase = Phase::Online(Box::new(Online::new(&membership, session)));
                 self.heartbeat = Heartbeat::new(client.now);
                 client.push(ClientEvent::Connected(membership));
+                self.propose(client);
                 Ok(())
             }
             Phase::Online(online) => {
@@ -264,12 +304,14 @@ impl Link {
 }
 
 impl Online {
-    fn new(membership: &Membership) -> Self {
+    fn new(membership: &Membership, session: Handshaken) -> Self {
         Self {
             subject: Subject {
                 node: membership.node.into(),
                 session: membership.session,
             },
+            session,
+            rotate_due: false,
             receiver: PlanReceiver::default(),
             resume_due: true,
             ack_due: None,
@@ -323,6 +365,7 @@ impl Online {
                     command: Command::from(command.kind),
                 });
             }
+            Message::KeysRotated(rotated) => keys_rotated(rotated, client),
             // Frames of a handshake that is over, sent again.
             Message::Challenge(_) | Message::Welcome(_) => {}
             Message::Hello(_)
@@ -341,9 +384,30 @@ impl Online {
             | Message::Event(_)
             | Message::Certificates(_)
             | Message::Usage(_)
-            | Message::Commanded(_) => return Err(unexpected(message.tag())),
+            | Message::Commanded(_)
+            | Message::RotateKeys(_) => return Err(unexpected(message.tag())),
         }
         Ok(())
+    }
+
+    /// Proposes keys, signed by both identities.
+    fn rotate(&self, config: &ClientConfig, next: &OwnKeys) -> message::RotateKeys {
+        let (old, new) = (config.signer.public_key(), next.signer.public_key());
+        let transcript = RotationTranscript {
+            binding: &self.session.binding,
+            node: self.subject.node.into(),
+            session: self.subject.session,
+            old,
+            new,
+            wireguard: next.wireguard,
+        };
+        message::RotateKeys {
+            subject: self.subject,
+            identity: *new.as_bytes(),
+            wireguard: *next.wireguard.as_bytes(),
+            by_old: Array(config.signer.sign(&transcript.old_message()).0),
+            by_new: Array(next.signer.sign(&transcript.new_message()).0),
+        }
     }
 
     fn declared(&self, declared: message::Declared, client: &mut Client) -> Result<(), Reason> {
@@ -369,6 +433,18 @@ impl Online {
             }
         }
     }
+}
+
+/// Control answered keys; those that are not proposed any more were answered twice.
+fn keys_rotated(rotated: message::KeysRotated, client: &mut Client) {
+    let identity = IdentityKey::from_bytes(rotated.identity);
+    let answered = client.next.take_if(|next| next.signer.public_key() == identity);
+    let Some(next) = answered else { return };
+    let result = rotated.outcome.into_result();
+    if result.is_ok() {
+        client.set_keys(next);
+    }
+    client.push(ClientEvent::KeysRotated { identity, result });
 }
 
 /// What the node believes of a reason that the other side gave.
@@ -399,7 +475,7 @@ fn prove(
     config: &ClientConfig,
     hello: &message::Hello,
     challenge: &message::Challenge,
-) -> Result<message::Proof, Reason> {
+) -> Result<(message::Proof, Handshaken), Reason> {
     if challenge.control != *config.control.as_bytes() {
         let reason = Reason::passing(
             Code::OTHER_CONTROL,
@@ -457,10 +533,17 @@ fn prove(
         }
         Credential::Known(_) => (ProofKind::Known, transcript.node_message(SignedProof::Known)),
     };
-    Ok(message::Proof {
+    let session = Handshaken {
+        binding: transcript.binding(),
+        capabilities: transcript
+            .node_capabilities
+            .common(transcript.control_capabilities),
+    };
+    let proof = message::Proof {
         kind,
         signature: Array(config.signer.sign(&message).0),
-    })
+    };
+    Ok((proof, session))
 }
 
 fn check_membership(config: &ClientConfig, membership: &Membership) -> Result<(), Reason> {

@@ -48,6 +48,18 @@ pub struct AuthenticateRequest {
     pub wireguard: WireGuardKey,
 }
 
+/// A node proposes other keys. Both signatures were verified, in this very session: by the identity that the node
+/// was let in with, and by the new one. The caller checks that the first one is still the node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RotateRequest {
+    /// Who the node is.
+    pub old: IdentityKey,
+    /// Who it wants to be.
+    pub new: IdentityKey,
+    /// The WireGuard key that it wants to have; perhaps the one that it has.
+    pub wireguard: WireGuardKey,
+}
+
 /// A node is let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -107,6 +119,9 @@ pub enum ServerEvent {
     Info(NodeInfo),
     /// What the gateway signs session cookies with: all its keys.
     SigningKeys(Vec<SigningKey>),
+    /// The node proposes other keys: answer with [`Server::answer_rotation`](super::Server::answer_rotation). It may propose the same again
+    /// after a reconnect, also when it has them by then, and is to get the same answer.
+    RotateKeys(RotateRequest),
     /// The node has applied a plan.
     PlanApplied {
         /// Its revision.
@@ -175,6 +190,9 @@ pub enum CommandError {
     /// The node was not let in yet, or the connection has ended.
     #[error("the node is not connected")]
     Offline,
+    /// The node is of a version that does not know it.
+    #[error("the node is of a version that does not know this command")]
+    Unsupported,
     /// There are as many as there may be.
     #[error(
         "at most {} commands to one node are open at a time",

@@ -44,12 +44,23 @@ enum State {
     Decision {
         role: Role,
         claimed: Option<NodeId>,
-        capabilities: Capabilities,
+        proven: Proven,
     },
     Resume {
         accepted: Accepted,
-        capabilities: Capabilities,
+        proven: Proven,
     },
+}
+
+/// What came of the proof.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proven {
+    /// Tells the handshake from every other one.
+    pub(super) binding: [u8; 32],
+    /// Who the node is.
+    pub(super) identity: IdentityKey,
+    /// What both sides can do.
+    pub(super) capabilities: Capabilities,
 }
 
 /// What a frame leads to.
@@ -108,26 +119,25 @@ impl Handshake {
             }
             (State::Proof { hello, version }, Message::Proof(proof)) => {
                 let event = verify(hello, *version, &self.nonce, &proof, config)?;
+                let transcript = transcript(hello, *version, &self.nonce, config);
                 self.state = State::Decision {
                     role: hello.role.into(),
                     claimed: hello.node.map(NodeId::from),
-                    capabilities: Capabilities::from_bits(hello.capabilities).common(config.capabilities),
+                    proven: Proven {
+                        binding: transcript.binding(),
+                        identity: transcript.node_key,
+                        capabilities: transcript.node_capabilities.common(config.capabilities),
+                    },
                 };
                 self.deadline = now + DECISION_TIMEOUT;
                 Ok(Step::Ask(event))
             }
-            (
-                State::Resume {
-                    accepted,
-                    capabilities,
-                },
-                Message::Resume(resume),
-            ) => {
+            (State::Resume { accepted, proven }, Message::Resume(resume)) => {
                 if !is_current(resume.subject, accepted.subject())? {
                     return Ok(Step::Wait);
                 }
                 let resumed = Resumed::try_from(resume).map_err(violation)?;
-                let online = Online::new(accepted, *capabilities, &resumed, now);
+                let online = Online::new(accepted, *proven, &resumed, now);
                 Ok(Step::Done(Box::new(online), ServerEvent::Ready(resumed)))
             }
             (_, Message::Ping(_) | Message::Pong(_)) => Ok(Step::Wait),
@@ -144,7 +154,7 @@ impl Handshake {
         let State::Decision {
             role,
             claimed,
-            capabilities,
+            proven,
         } = self.state
         else {
             return Ok(None);
@@ -157,10 +167,7 @@ impl Handshake {
             ));
         }
         let welcome = message::Welcome::from(&accepted);
-        self.state = State::Resume {
-            accepted,
-            capabilities,
-        };
+        self.state = State::Resume { accepted, proven };
         self.deadline = now + RESUME_TIMEOUT;
         Ok(Some(welcome))
     }

@@ -6,15 +6,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kakuremichi_core::{code::Code, id::NodeId, model::Role, plan::Revision};
+use kakuremichi_core::{
+    code::Code,
+    id::NodeId,
+    key::{IdentityKey, WireGuardKey},
+    model::Role,
+    plan::Revision,
+    time::Timestamp,
+};
 
-use super::{Accepted, CommandError, Resumed, ServerEvent, unexpected, violation};
+use super::{
+    Accepted, CommandError, Resumed, RotateRequest, ServerEvent, handshake::Proven, unexpected, violation,
+};
 use crate::session::is_current;
 use crate::{
     capability::Capabilities,
     convert::role_of,
     declare::{Declaration, DeclaredService},
     frame::Message,
+    identity::{RotationTranscript, Signature, Verifier},
     message::{self, Subject},
     plan::{PlanHash, WirePlan},
     report::{NodeInfo, Refusal, UsageBatch, UsageKey},
@@ -31,6 +41,11 @@ use crate::{
 pub(super) struct Online {
     node: NodeId,
     subject: Subject,
+    /// The identity in it is that of the keys that the node has now.
+    proven: Proven,
+    /// Keys that the caller has not answered; one set at a time.
+    rotating: Option<IdentityKey>,
+    rotated_due: Option<message::KeysRotated>,
     heartbeat: Heartbeat,
     plan: PlanSender,
     /// The request that follows.
@@ -58,17 +73,15 @@ enum Asked {
 }
 
 impl Online {
-    pub(super) fn new(
-        accepted: &Accepted,
-        capabilities: Capabilities,
-        resumed: &Resumed,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(accepted: &Accepted, proven: Proven, resumed: &Resumed, now: Instant) -> Self {
         let subject = accepted.subject();
-        let deltas = capabilities.contains(Capabilities::PLAN_DELTA);
+        let deltas = proven.capabilities.contains(Capabilities::PLAN_DELTA);
         Self {
             node: accepted.node,
             subject,
+            proven,
+            rotating: None,
+            rotated_due: None,
             heartbeat: Heartbeat::new(now),
             plan: PlanSender::new(subject, deltas, resumed.plan),
             request_next: resumed.request_next,
@@ -95,6 +108,7 @@ impl Online {
     pub(super) fn handle(
         &mut self,
         message: Message,
+        verifier: &dyn Verifier,
         now: Instant,
         events: &mut VecDeque<ServerEvent>,
     ) -> Result<(), Reason> {
@@ -184,6 +198,7 @@ impl Online {
                     events.push_back(ServerEvent::Commanded { request, result });
                 }
             }
+            Message::RotateKeys(rotate) => self.rotate(&rotate, verifier, events)?,
             // Frames of a handshake that is over, sent again.
             Message::Hello(_) | Message::Proof(_) | Message::Resume(_) => {}
             Message::Challenge(_)
@@ -195,7 +210,8 @@ impl Online {
             | Message::Declared(_)
             | Message::Undeclared(_)
             | Message::UsageAck(_)
-            | Message::Command(_) => return Err(unexpected(message.tag())),
+            | Message::Command(_)
+            | Message::KeysRotated(_) => return Err(unexpected(message.tag())),
         }
         Ok(())
     }
@@ -246,6 +262,9 @@ impl Online {
         if let Some(ack) = self.usage_due.take() {
             return Some(ack.into());
         }
+        if let Some(rotated) = self.rotated_due.take() {
+            return Some(rotated.into());
+        }
         if let Some(answer) = self.answers.pop_front() {
             return Some(answer);
         }
@@ -289,7 +308,25 @@ impl Online {
         });
     }
 
+    pub(super) fn answer_rotation(&mut self, result: Result<Option<Timestamp>, Refusal>) {
+        let Some(identity) = self.rotating.take() else {
+            return;
+        };
+        if result.is_ok() {
+            self.proven.identity = identity;
+        }
+        self.rotated_due = Some(message::KeysRotated {
+            subject: self.subject,
+            identity: *identity.as_bytes(),
+            outcome: result.into(),
+        });
+    }
+
     pub(super) fn command(&mut self, command: Command, now: Instant) -> Result<RequestId, CommandError> {
+        let rotation = Capabilities::KEY_ROTATION;
+        if command == Command::RotateKeys && !self.proven.capabilities.contains(rotation) {
+            return Err(CommandError::Unsupported);
+        }
         if self.commands.len() >= MAX_COMMANDS {
             return Err(CommandError::TooMany);
         }
@@ -312,6 +349,7 @@ impl Online {
         let idle = self.plan.is_idle()
             && self.open.is_empty()
             && self.commands.len() == 0
+            && self.rotating.is_none()
             && self.usage_open.is_empty();
         idle.then(|| reason.clone())
     }
@@ -340,6 +378,51 @@ impl Online {
             }
         };
         self.answer_declare(request, Err(refusal));
+        Ok(())
+    }
+
+    /// Keys are proposed (LESSONS, advisory 10: of the node that the channel authenticated, by the identity that
+    /// authenticated it, and in this session).
+    fn rotate(
+        &mut self,
+        rotate: &message::RotateKeys,
+        verifier: &dyn Verifier,
+        events: &mut VecDeque<ServerEvent>,
+    ) -> Result<(), Reason> {
+        if !self.proven.capabilities.contains(Capabilities::KEY_ROTATION) {
+            return Err(violation("this node did not say that it rotates keys"));
+        }
+        let request = RotateRequest {
+            old: self.proven.identity,
+            new: IdentityKey::from_bytes(rotate.identity),
+            wireguard: WireGuardKey::from_bytes(rotate.wireguard),
+        };
+        // What was answered, or is being answered, was sent twice.
+        if request.new == request.old || self.rotating == Some(request.new) {
+            return Ok(());
+        }
+        if self.rotating.is_some() {
+            return Err(violation("other keys are being answered"));
+        }
+        let transcript = RotationTranscript {
+            binding: &self.proven.binding,
+            node: self.node,
+            session: self.subject.session,
+            old: request.old,
+            new: request.new,
+            wireguard: request.wireguard,
+        };
+        let (by_old, by_new) = (Signature(rotate.by_old.0), Signature(rotate.by_new.0));
+        if !verifier.verify(&request.old, &transcript.old_message(), &by_old)
+            || !verifier.verify(&request.new, &transcript.new_message(), &by_new)
+        {
+            return Err(Reason::passing(
+                Code::PROOF_INVALID,
+                "a signature of the keys that are proposed does not verify",
+            ));
+        }
+        self.rotating = Some(request.new);
+        events.push_back(ServerEvent::RotateKeys(request));
         Ok(())
     }
 

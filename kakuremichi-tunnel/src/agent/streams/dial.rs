@@ -9,7 +9,7 @@ use kakuremichi_core::{
     name::Label,
     net::{Endpoint, Host},
 };
-use kakuremichi_proto::lane::hello::Purpose;
+use kakuremichi_proto::lane::hello::{HelloRefusal, Purpose};
 use rustls::{
     ClientConfig, ClientConnection,
     crypto::CryptoProvider,
@@ -26,7 +26,7 @@ use crate::{
     agent::transport::{Carrier, LaneDial, LaneTransport},
     streams::{
         connection::Connection,
-        hello::{self, Ends, HelloError},
+        hello::{self, Ends, HelloError, Shown},
         socket::Socket,
         tls,
         websocket::{self, WebSocketError},
@@ -88,6 +88,11 @@ pub(in super::super) struct Dialling {
 }
 
 impl StreamError {
+    /// Whether the gateway knows other keys than those that were shown.
+    const fn is_of_keys(&self) -> bool {
+        matches!(self, Self::Hello(HelloError::Refused(HelloRefusal::Identity)))
+    }
+
     /// Whether something in between may be what does not let the lane's protocol pass, so that a WebSocket
     /// is worth a try.
     const fn may_be_a_middlebox(&self) -> bool {
@@ -102,6 +107,14 @@ impl StreamError {
             | Self::NoEndpoint => false,
         }
     }
+}
+
+/// A connection that was made.
+pub(super) struct Dialled {
+    pub(super) connection: Connection,
+    pub(super) cut: Cut,
+    /// The keys by which its ends know each other.
+    pub(super) shown: Shown,
 }
 
 /// Dials one gateway. Sessions of TLS are remembered between dials, and so is what gets through.
@@ -133,17 +146,33 @@ impl Dialler {
         self.ends.gateway
     }
 
-    /// A connection whose ends know each other, to the first of `endpoints` with which there is one.
+    pub(super) const fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
+    /// A connection whose ends know each other, to the first of `endpoints` with which there is one. While keys are
+    /// being rotated not everybody has heard of the new ones: where those are refused, the others that count are tried.
     pub(super) async fn dial(
         &self,
         endpoints: &[Endpoint],
         purpose: Purpose,
-    ) -> Result<(Connection, Cut), StreamError> {
+    ) -> Result<Dialled, StreamError> {
         let mut last = StreamError::NoEndpoint;
-        for endpoint in endpoints {
-            match self.dial_one(endpoint, purpose).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = error,
+        for shown in self.ends.shown() {
+            for endpoint in endpoints {
+                match self.dial_one(endpoint, purpose, &shown).await {
+                    Ok((connection, cut)) => {
+                        return Ok(Dialled {
+                            connection,
+                            cut,
+                            shown,
+                        });
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            if !last.is_of_keys() {
+                break;
             }
         }
         Err(last)
@@ -155,10 +184,11 @@ impl Dialler {
         &self,
         endpoint: &Endpoint,
         purpose: Purpose,
+        shown: &Shown,
     ) -> Result<(Connection, Cut), StreamError> {
         let mut direct = None;
         if purpose == Purpose::Control || !self.insists.get() {
-            let connected = timeout(LIMIT, self.directly(endpoint, purpose)).await;
+            let connected = timeout(LIMIT, self.directly(endpoint, purpose, shown)).await;
             match connected.unwrap_or(Err(StreamError::TimedOut)) {
                 Ok(connected) => {
                     self.insists.set(false);
@@ -168,7 +198,7 @@ impl Dialler {
                 Err(error) => return Err(error),
             }
         }
-        let connected = timeout(LIMIT, self.as_websocket(endpoint, purpose)).await;
+        let connected = timeout(LIMIT, self.as_websocket(endpoint, purpose, shown)).await;
         match (connected.unwrap_or(Err(StreamError::TimedOut)), direct) {
             (Ok(connected), _) => {
                 self.insists.set(true);
@@ -187,16 +217,17 @@ impl Dialler {
         &self,
         endpoint: &Endpoint,
         purpose: Purpose,
+        shown: &Shown,
     ) -> Result<(Connection, Cut), StreamError> {
         let (carrier, config) = self.reach(endpoint, &self.direct).await?;
         match carrier {
             Reached::Tcp(socket, cut) => {
                 let stream = encrypted(endpoint, config, socket).await?;
-                Ok((self.introduced(stream, purpose).await?, cut))
+                Ok((self.introduced(stream, purpose, shown).await?, cut))
             }
             Reached::Other(stream, cut) => {
                 let stream = encrypted(endpoint, config, stream).await?;
-                Ok((self.introduced(stream, purpose).await?, cut))
+                Ok((self.introduced(stream, purpose, shown).await?, cut))
             }
         }
     }
@@ -205,16 +236,17 @@ impl Dialler {
         &self,
         endpoint: &Endpoint,
         purpose: Purpose,
+        shown: &Shown,
     ) -> Result<(Connection, Cut), StreamError> {
         let (carrier, config) = self.reach(endpoint, &self.websocket).await?;
         match carrier {
             Reached::Tcp(socket, cut) => {
                 let stream = encrypted(endpoint, config, socket).await?;
-                Ok((self.upgraded(endpoint, stream, purpose).await?, cut))
+                Ok((self.upgraded(endpoint, stream, purpose, shown).await?, cut))
             }
             Reached::Other(stream, cut) => {
                 let stream = encrypted(endpoint, config, stream).await?;
-                Ok((self.upgraded(endpoint, stream, purpose).await?, cut))
+                Ok((self.upgraded(endpoint, stream, purpose, shown).await?, cut))
             }
         }
     }
@@ -254,6 +286,7 @@ impl Dialler {
         &self,
         mut stream: TlsStream<S>,
         purpose: Purpose,
+        shown: &Shown,
     ) -> Result<Connection, StreamError> {
         let session = stream.get_ref().1;
         if session.alpn_protocol() != Some(tls::LANE) {
@@ -263,7 +296,7 @@ impl Dialler {
             self.tell(session);
         }
         let exporter = hello::exporter(session).map_err(StreamError::Tls)?;
-        hello::introduce(&mut stream, &exporter, &self.ends, purpose).await?;
+        hello::introduce(&mut stream, &exporter, &self.ends, shown, purpose).await?;
         Ok(Connection::new(self.ends.agent, SHARD, Box::new(stream), None))
     }
 
@@ -273,6 +306,7 @@ impl Dialler {
         endpoint: &Endpoint,
         stream: TlsStream<S>,
         purpose: Purpose,
+        shown: &Shown,
     ) -> Result<Connection, StreamError> {
         let session = stream.get_ref().1;
         if purpose == Purpose::Control {
@@ -280,7 +314,7 @@ impl Dialler {
         }
         let exporter = hello::exporter(session).map_err(StreamError::Tls)?;
         let mut socket = websocket::ask(stream, &endpoint.to_string()).await?;
-        hello::introduce(&mut socket, &exporter, &self.ends, purpose).await?;
+        hello::introduce(&mut socket, &exporter, &self.ends, shown, purpose).await?;
         Ok(Connection::new(self.ends.agent, SHARD, Box::new(socket), None))
     }
 

@@ -26,6 +26,7 @@ use crate::{
         connection::{Connection, Signal},
         finish::finish,
         flow::LaneFlow,
+        hello::HelloError,
         idle,
         splice::LaneSplice,
     },
@@ -63,19 +64,31 @@ pub(super) async fn serve(
     tell: mpsc::UnboundedSender<Event>,
 ) {
     // Where nobody listens the lane begins anew, and so does its count.
-    let (connection, cut) = match dialler.dial(&endpoints, Purpose::Flows).await {
-        Ok(dialled) => dialled,
+    let (connection, (shown, cut)) = match dialler.dial(&endpoints, Purpose::Flows).await {
+        Ok(dialled) => (dialled.connection, (dialled.shown, dialled.cut)),
         Err(error) => return drop(tell.send(Event::Failed(error))),
     };
-    let number = place.cuts.0.borrow_mut().insert(cut);
+    // The plan may have turned since the proof.
+    if !dialler.ends().gateway_keys.borrow().has(shown.gateway) {
+        return drop(tell.send(Event::Failed(StreamError::Hello(HelloError::NotTheGateway))));
+    }
+    let number = place.cuts.0.borrow_mut().insert((shown.gateway, cut));
     let _ = tell.send(Event::Opened);
-    let last = flows(connection, &place, &tell).await;
+    let is_old = || dialler.ends().has_newer(&shown);
+    let last = flows(connection, &place, &tell, is_old).await;
     place.cuts.0.borrow_mut().try_remove(number);
     let _ = tell.send(last);
 }
 
 /// Serves one flow after the other; returns how it ended.
-async fn flows(mut connection: Connection, place: &Rc<Place>, tell: &mpsc::UnboundedSender<Event>) -> Event {
+///
+/// One that was proven by keys of before serves a last flow, and goes: those do not count for ever.
+async fn flows(
+    mut connection: Connection,
+    place: &Rc<Place>,
+    tell: &mpsc::UnboundedSender<Event>,
+    is_old: impl Fn() -> bool,
+) -> Event {
     let (home, mut returned) = mpsc::unbounded_channel();
     let mut retiring = false;
     loop {
@@ -105,6 +118,7 @@ async fn flows(mut connection: Connection, place: &Rc<Place>, tell: &mpsc::Unbou
             None => return Event::ClosedBusy,
         }
         let _ = tell.send(Event::Ended);
+        retiring = retiring || is_old();
     }
 }
 

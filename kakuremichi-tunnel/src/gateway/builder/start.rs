@@ -43,7 +43,7 @@ use crate::{
         table::RouteTable,
     },
     keys::{self, NodeKeys},
-    link::{self, LinkStatus},
+    link::{self, LinkStatus, OwnKeys},
     state::{PEERS, StateDir},
     streams::tls,
 };
@@ -75,7 +75,8 @@ impl GatewayBuilder {
             State::Path(path) => StateDir::open(&path)?,
             State::Open(state) => state,
         };
-        let keys = state.keys()?;
+        let (ring, previous_until) = state.key_ring(wall_clock())?;
+        let keys = ring.current();
         let name = match self.name {
             Some(name) => name.map_err(SpawnError::Name)?,
             None => presumed_name(&keys).map_err(SpawnError::Name)?,
@@ -121,7 +122,7 @@ impl GatewayBuilder {
         let sign_in = Arc::new(SignInDesk::new(signing, public_port));
         let (begin, drain) = drain();
         let (streams, errands) = Streams::new(
-            keys.clone(),
+            ring.clone(),
             lane_tls,
             names(&self.public),
             &self.limits,
@@ -152,15 +153,6 @@ impl GatewayBuilder {
         let siblings = Siblings::new(&self.limits, Arc::clone(&counters));
         let (requests, requested) = mpsc::channel(REQUESTS);
         let (status, statuses) = watch::channel(Arc::new(initial()));
-        let inner = Inner {
-            requests,
-            status: statuses,
-            counters,
-            http: http_address,
-            https: https_address,
-            ca,
-            keys: keys.clone(),
-        };
         let last = network::from_text(&state.read_own(PEERS)?.unwrap_or_default());
         let (timeouts, mut wires, mut builds) = (self.timeouts, Vec::new(), Vec::new());
         for _ in 0..shards {
@@ -176,7 +168,22 @@ impl GatewayBuilder {
                 https_port: public_port,
             }),
         };
-        let (supply, node) = link::supply(Role::Gateway, name, keys, state.clone(), info);
+        let own = OwnKeys {
+            ring: ring.clone(),
+            previous_until,
+            rotate_after: self.rotate_keys_after,
+        };
+        let (supply, node) = link::supply(Role::Gateway, name, own, state.clone(), info);
+        let inner = Inner {
+            requests,
+            status: statuses,
+            counters,
+            http: http_address,
+            https: https_address,
+            ca,
+            keys: ring,
+            rotations: node.rotations.clone(),
+        };
         let source = self.source.open(supply)?;
         let (others, followers) = others(wires.len() - 1, &status);
         let conducting = Conducting {

@@ -163,9 +163,10 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let gateway = streams.lock().gateway;
-    let known = |agent| streams.lane(agent, |lane| lane.identity);
-    let place = |agent, _| Place::find(streams, agent, cut);
-    let received = hello::receive(stream, exporter, gateway, &streams.inner.keys, known, place).await?;
+    let known = |agent| streams.lane(agent, |lane| lane.identities);
+    let place = |agent, identity| Place::find(streams, agent, identity, cut);
+    let keys = streams.inner.keys.held();
+    let received = hello::receive(stream, exporter, gateway, &keys, known, place).await?;
     let (_, purpose, place) = received;
     Ok((purpose, place))
 }

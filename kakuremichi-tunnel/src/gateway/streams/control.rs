@@ -44,7 +44,7 @@ pub(super) struct Heard {
 impl Streams {
     /// An agent's control connection is there. It replaces the one before.
     pub(super) fn begin_control(&self, agent: AgentId, number: u64, task: AbortHandle) {
-        let control = Control {
+        let mut control = Control {
             place: number,
             health: PathHealth::Unknown,
             choice: LaneKind::WireGuard,
@@ -52,8 +52,13 @@ impl Streams {
             task,
         };
         let before = self.lane(agent, |lane| {
+            if let Some(before) = &lane.control {
+                // An agent that makes it anew, as with new keys, goes on where it was.
+                (control.health, control.choice) = (before.health, before.choice);
+                control.demand = Arc::clone(&before.demand);
+            }
             let before = lane.control.replace(control)?;
-            lane.cuts.get(&before.place).cloned()
+            lane.cuts.get(&before.place).map(|(_, cut)| cut.clone())
         });
         if let Some(cut) = before.flatten() {
             cut.cut();
@@ -101,7 +106,9 @@ impl Streams {
     /// Whatever has connections of a lane that carries nothing any more is to notice.
     fn cut_all(&self, agent: AgentId) {
         let cuts: Vec<_> = self
-            .lane(agent, |lane| lane.cuts.values().cloned().collect())
+            .lane(agent, |lane| {
+                lane.cuts.values().map(|(_, cut)| cut.clone()).collect()
+            })
             .unwrap_or_default();
         cuts.iter().for_each(crate::streams::socket::Cut::cut);
     }
@@ -131,6 +138,9 @@ async fn converse<U: Upstream>(
     let Some(demand) = streams.demand(heard) else {
         return Ok(());
     };
+    if streams.waiting(heard) > 0 {
+        demand.notify_one();
+    }
     let mut pace = Pace::new(Instant::now());
     loop {
         if let Some(probe) = path.poll_probe(Instant::now()) {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak, atomic::Ordering},
 };
 
-use kakuremichi_core::id::AgentId;
+use kakuremichi_core::{id::AgentId, key::IdentityKey};
 
 use super::{Inner, Streams};
 use crate::{gateway::per_address::Share, streams::socket::Cut};
@@ -54,7 +54,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Finds room for one more; `None` at the bound, and for an agent that is not in the plan.
-    pub(super) fn find(streams: &Streams, agent: AgentId, cut: Cut) -> Option<Self> {
+    pub(super) fn find(streams: &Streams, agent: AgentId, identity: IdentityKey, cut: Cut) -> Option<Self> {
         let inner = &streams.inner;
         let mut state = streams.lock();
         let number = state.next;
@@ -64,7 +64,11 @@ impl Place {
             inner.counters.lanes_refused.one();
             return None;
         }
-        lane.cuts.insert(number, cut);
+        // The plan may have turned since the proof.
+        if !lane.identities.has(identity) {
+            return None;
+        }
+        lane.cuts.insert(number, (identity, cut));
         Some(Self {
             inner: Arc::downgrade(inner),
             agent,

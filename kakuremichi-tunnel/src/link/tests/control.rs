@@ -12,6 +12,7 @@ use kakuremichi_core::{
     net::Overlay,
     plan::{AgentPlan, Revision},
     secret::Secret,
+    time::Timestamp,
 };
 use kakuremichi_proto::{
     capability::Capabilities,
@@ -19,7 +20,10 @@ use kakuremichi_proto::{
     identity::{TokenText, sha256},
     plan::{PlanHash, WirePlan},
     report::{Refusal, UsageBatch, UsageKey},
-    session::{Accepted, Closed, Command, Reason, RequestId, Resumed, Server, ServerConfig, ServerEvent},
+    session::{
+        Accepted, Closed, Command, Reason, RequestId, Resumed, RotateRequest, Server, ServerConfig,
+        ServerEvent,
+    },
     version::SUBPROTOCOL,
 };
 use tokio::{
@@ -258,6 +262,20 @@ impl Connection {
 
     pub(crate) async fn acknowledge(&mut self, upto: UsageKey) {
         self.server.acknowledge_usage(upto, Instant::now());
+        self.flush().await;
+    }
+
+    /// The keys that the node proposes.
+    pub(crate) async fn rotation(&mut self) -> RotateRequest {
+        self.find(|event| match event {
+            ServerEvent::RotateKeys(request) => Some(request),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(crate) async fn answer_rotation(&mut self, answer: Result<Option<Timestamp>, Refusal>) {
+        self.server.answer_rotation(answer, Instant::now());
         self.flush().await;
     }
 

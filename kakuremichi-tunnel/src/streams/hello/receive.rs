@@ -10,18 +10,20 @@ use kakuremichi_proto::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::{Exporter, HelloError};
-use crate::keys::{NodeKeys, RingVerifier};
+use super::{Exporter, HelloError, Identities};
+use crate::keys::{Held, NodeKeys, RingVerifier};
 
-/// The gateway's part. `known` says who an agent is by the plan of this moment, so that a session that TLS
-/// resumed is checked anew; `place` finds room for its connection. The answer is sent in every case.
+/// The gateway's part. `keys` are all that it holds: whoever has not heard of new ones speaks to those of before, and who
+/// has heard of them first to those to be. `known` says who an agent is by the plan of this moment, so that a session
+/// that TLS resumed is checked anew: by its keys, and by those of before while they count. `place` finds room for its
+/// connection, which one of those proved. The answer is sent in every case.
 pub(crate) async fn receive<T, P>(
     io: &mut T,
     exporter: &Exporter,
     gateway: Option<GatewayId>,
-    keys: &NodeKeys,
-    known: impl FnOnce(AgentId) -> Option<IdentityKey>,
-    place: impl FnOnce(AgentId, Purpose) -> Option<P>,
+    keys: &Held,
+    known: impl FnOnce(AgentId) -> Option<Identities>,
+    place: impl FnOnce(AgentId, IdentityKey) -> Option<P>,
 ) -> Result<(AgentId, Purpose, P), HelloError>
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -32,23 +34,29 @@ where
     let accepted = || {
         let gateway = gateway.filter(|gateway| *gateway == hello.gateway);
         let gateway = gateway.ok_or(HelloRefusal::Unknown)?;
-        let agent_key = known(hello.agent).ok_or(HelloRefusal::Unknown)?;
+        let agent_keys = known(hello.agent).ok_or(HelloRefusal::Unknown)?;
         if !constant_time_eq(&hello.binding, &binding(exporter)) {
             return Err(HelloRefusal::Intercepted);
         }
-        let transcript = LaneTranscript {
-            exporter,
-            agent: hello.agent,
-            gateway,
-            agent_key,
-            gateway_key: keys.identity(),
-            purpose: hello.purpose,
+        let spoken = |agent_key: IdentityKey, own: &NodeKeys| {
+            let transcript = LaneTranscript {
+                exporter,
+                agent: hello.agent,
+                gateway,
+                agent_key,
+                gateway_key: own.identity(),
+                purpose: hello.purpose,
+            };
+            RingVerifier
+                .verify(&agent_key, &transcript.agent_message(), &hello.signature)
+                .then(|| (agent_key, own.sign(&transcript.gateway_message())))
         };
-        if !RingVerifier.verify(&agent_key, &transcript.agent_message(), &hello.signature) {
-            return Err(HelloRefusal::Identity);
-        }
-        let place = place(hello.agent, hello.purpose).ok_or(HelloRefusal::Overloaded)?;
-        Ok((place, keys.sign(&transcript.gateway_message())))
+        let met = agent_keys
+            .all()
+            .find_map(|agent_key| keys.all().find_map(|own| spoken(agent_key, own)));
+        let (agent_key, signature) = met.ok_or(HelloRefusal::Identity)?;
+        let place = place(hello.agent, agent_key).ok_or(HelloRefusal::Overloaded)?;
+        Ok((place, signature))
     };
     match accepted() {
         Ok((place, signature)) => {
