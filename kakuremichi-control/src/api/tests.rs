@@ -896,6 +896,7 @@ async fn another_organizations_things_are_not_found() {
         ("/members/{id}", "PUT") => Some(json!({"roles": []})),
         ("/service-tokens/{id}", "PATCH") => Some(json!({"name": "mine"})),
         ("/nodes/{id}", "PATCH") => Some(json!({"name": "mine"})),
+        ("/nodes/{id}/rotate-keys", "POST") => Some(json!({})),
         ("/sites/{id}", "PUT") => {
             Some(json!({"name": "o", "wireguard_key": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="}))
         }
