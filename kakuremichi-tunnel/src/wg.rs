@@ -9,6 +9,9 @@
 //! of them ([`Owners`]), and only that one has sessions with it; a datagram that is another shard's
 //! says so ([`Device::poll_elsewhere`]).
 //!
+//! Both ends may have two static keys while one takes the place of the other: a peer goes over from one to
+//! the other with its sessions ([`OwnKeys`], [`PeerConfig::previous_key`], `wg/rotation.rs`).
+//!
 //! boringtun reads the clock and draws random numbers by itself; everything else in here takes both
 //! as arguments.
 
@@ -20,15 +23,19 @@ mod counters;
 mod device;
 #[cfg(test)]
 mod either;
+mod handshake;
 mod inbound;
 mod index;
+mod keys;
 mod limiter;
 #[cfg(test)]
 mod model;
 mod owners;
+mod pairing;
 mod path;
 mod peer;
 mod reconcile;
+mod rotation;
 mod timers;
 mod tunn;
 
@@ -41,6 +48,7 @@ pub use config::{DeviceConfig, HandshakeLimits, PeerConfig};
 pub use counters::Counters;
 pub use device::{DatagramSink, Device, Elsewhere, OVERHEAD, PeerStatus, Sealed, Standing};
 pub use index::{MAX_PEERS, MAX_SHARDS};
+pub use keys::OwnKeys;
 pub use owners::Owners;
 pub use path::OuterPath;
 pub use reconcile::Reconciled;

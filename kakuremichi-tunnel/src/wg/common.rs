@@ -7,19 +7,19 @@ use std::{
 };
 
 use super::{
-    DeviceConfig, Owners,
+    DeviceConfig, OwnKeys, Owners,
     cipher::{HANDSHAKE_ROOM, Identity},
     limiter::{Limiter, Verdict},
 };
 
-/// One key, one limiter and one table of owners, for all shards.
+/// The same keys, one limiter and one table of owners, for all shards.
 ///
 /// Handshakes are counted together: a sender that uses many ports reaches every shard, and may send no
 /// more for it. Its cookie is good at all of them. The limiter's lock is taken for initiations
 /// whose sender knows our key, and for no other datagram.
 #[derive(Debug)]
 pub(super) struct Common {
-    pub(super) identity: Identity,
+    pub(super) keys: Arc<OwnKeys>,
     pub(super) owners: Arc<Owners>,
     limiter: Mutex<Limiter>,
 }
@@ -31,21 +31,22 @@ impl Common {
 
     pub(super) fn of(identity: Identity, config: &DeviceConfig, shards: u8, now: Instant) -> Self {
         Self {
-            identity,
+            keys: Arc::new(OwnKeys::new(identity)),
             owners: Arc::new(Owners::new(shards)),
             limiter: Mutex::new(Limiter::new(&config.handshakes, config.seed, now)),
         }
     }
 
-    /// Judges an initiation whose sender knows our key.
+    /// Judges an initiation whose sender knows this key of ours.
     pub(super) fn judge(
         &self,
+        identity: &Identity,
         from: IpAddr,
         datagram: &[u8],
         now: Instant,
         out: &mut [u8; HANDSHAKE_ROOM],
     ) -> Verdict {
         let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-        limiter.judge(&self.identity, from, datagram, now, out)
+        limiter.judge(identity, from, datagram, now, out)
     }
 }

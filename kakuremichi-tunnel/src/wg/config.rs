@@ -66,6 +66,9 @@ impl Default for HandshakeLimits {
 pub struct PeerConfig {
     /// Who it is.
     pub public_key: WireGuardKey,
+    /// The key before, while it takes the new one up: it may speak as either, and is the same peer. Handshakes
+    /// with it are begun with `public_key`.
+    pub previous_key: Option<WireGuardKey>,
     /// A symmetric key that is mixed into each handshake.
     pub preshared_key: Option<Secret<[u8; 32]>>,
     /// From which addresses it may send, and which packets are for it.
@@ -84,6 +87,7 @@ impl PeerConfig {
     pub const fn new(public_key: WireGuardKey, allowed_ips: Vec<Cidr>) -> Self {
         Self {
             public_key,
+            previous_key: None,
             preshared_key: None,
             allowed_ips,
             endpoint: None,

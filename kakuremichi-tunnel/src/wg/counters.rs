@@ -20,6 +20,8 @@ pub struct Counters {
     pub elsewhere: u64,
     /// Peers that this shard took over from another one.
     pub taken_over: u64,
+    /// Peers whose session is between other static keys than before, of ours or of theirs.
+    pub rotated: u64,
 
     /// Dropped: no message of WireGuard, or too long for the buffer.
     pub malformed: u64,
@@ -56,6 +58,7 @@ impl AddAssign for Counters {
             challenged,
             elsewhere,
             taken_over,
+            rotated,
             malformed,
             bad_mac,
             limited,
@@ -74,6 +77,7 @@ impl AddAssign for Counters {
         self.challenged += challenged;
         self.elsewhere += elsewhere;
         self.taken_over += taken_over;
+        self.rotated += rotated;
         self.malformed += malformed;
         self.bad_mac += bad_mac;
         self.limited += limited;

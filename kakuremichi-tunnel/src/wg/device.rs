@@ -11,12 +11,13 @@ use kakuremichi_core::key::WireGuardKey;
 use rustc_hash::FxHashMap;
 
 use super::{
-    Counters, DeviceConfig, OuterPath, Owners,
+    Counters, DeviceConfig, OuterPath, OwnKeys, Owners,
     allowed_ips::AllowedIps,
-    cipher::{DATA_OVERHEAD, HANDSHAKE_ROOM, Identity},
+    cipher::{DATA_OVERHEAD, HANDSHAKE_ROOM},
     common::Common,
     inbound::Way,
     index::IndexTable,
+    keys::Keys,
     peer::Peer,
 };
 use crate::{peer::PeerId, random::SplitMix64};
@@ -64,7 +65,7 @@ pub struct Elsewhere {
 pub struct PeerStatus {
     /// Its name in this device.
     pub id: PeerId,
-    /// Its public key.
+    /// Its public key, the newest.
     pub public_key: WireGuardKey,
     /// Whether this shard owns it.
     pub owned: bool,
@@ -98,7 +99,7 @@ pub struct Standing {
 /// WireGuard for many peers.
 ///
 /// Its methods are of four kinds:
-/// - commands: [`set_peers`](Self::set_peers), [`initiate`](Self::initiate);
+/// - commands: [`set_peers`](Self::set_peers), [`rekey`](Self::rekey), [`initiate`](Self::initiate);
 /// - input from the network: [`open`](Self::open) and [`open_handed`](Self::open_handed), and from the
 ///   clock: [`handle_timeout`](Self::handle_timeout);
 /// - packets for peers: [`seal`](Self::seal);
@@ -133,6 +134,8 @@ pub struct Standing {
 pub struct Device {
     pub(super) common: Arc<Common>,
     pub(super) shard: u8,
+    /// Our keys as they were when they were looked at last.
+    pub(super) keys: Arc<Keys>,
     pub(super) indices: IndexTable,
     pub(super) allowed: AllowedIps,
     pub(super) slots: Vec<Option<Box<Peer>>>,
@@ -140,6 +143,7 @@ pub struct Device {
     pub(super) generations: Vec<u32>,
     /// Slots without a peer.
     pub(super) free: Vec<u32>,
+    /// By each of the peers' keys.
     pub(super) by_key: FxHashMap<WireGuardKey, u32>,
     /// Peers whose status is news, each at most once.
     pub(super) changed: VecDeque<PeerId>,
@@ -168,14 +172,24 @@ impl Device {
     /// A device whose peers have the model that stands for boringtun, as all of theirs must.
     #[cfg(test)]
     pub(crate) fn modelled(config: &DeviceConfig, now: Instant) -> Self {
-        let common = Common::of(Identity::model(&config.private_key), config, 1, now);
+        let common = Common::of(
+            super::cipher::Identity::model(&config.private_key),
+            config,
+            1,
+            now,
+        );
         Self::of(Arc::new(common), 0, config.seed, now)
     }
 
     /// The same for a node with so many shards.
     #[cfg(test)]
     pub(crate) fn modelled_for_shards(config: &DeviceConfig, shards: u8, now: Instant) -> Vec<Self> {
-        let common = Common::of(Identity::model(&config.private_key), config, shards, now);
+        let common = Common::of(
+            super::cipher::Identity::model(&config.private_key),
+            config,
+            shards,
+            now,
+        );
         Self::sharing(common, config, now)
     }
 
@@ -189,6 +203,7 @@ impl Device {
 
     fn of(common: Arc<Common>, shard: u8, seed: u64, now: Instant) -> Self {
         Self {
+            keys: common.keys.current(),
             common,
             shard,
             indices: IndexTable::new(shard, seed),
@@ -205,10 +220,16 @@ impl Device {
         }
     }
 
-    /// Our public key.
+    /// Our public key, the newest.
     #[must_use]
     pub fn public_key(&self) -> WireGuardKey {
-        self.common.identity.public_key()
+        self.common.keys.public_key()
+    }
+
+    /// Our keys, those of all devices of the node.
+    #[must_use]
+    pub fn own_keys(&self) -> &Arc<OwnKeys> {
+        &self.common.keys
     }
 
     /// Which shard owns which peer.
@@ -217,7 +238,7 @@ impl Device {
         &self.common.owners
     }
 
-    /// The peer with this key.
+    /// The peer with this key, or with this one before.
     #[must_use]
     pub fn peer(&self, key: &WireGuardKey) -> Option<PeerId> {
         let slot = *self.by_key.get(key)?;
@@ -239,7 +260,10 @@ impl Device {
             public_key: peer.key,
             owned: peer.ownership.get().shard == self.shard,
             endpoint: peer.endpoint.map(|path| path.remote),
-            session_age: peer.tunnel.as_ref().and_then(|tunnel| tunnel.session_age()),
+            session_age: peer
+                .tunnel
+                .as_ref()
+                .and_then(|pairing| pairing.tunnel.session_age()),
             last_received: peer.last_received,
             received_bytes: peer.received_bytes,
             sent_bytes: peer.sent_bytes,
@@ -324,7 +348,10 @@ impl Device {
             self.counters.unreachable += 1;
             return Sealed::Dropped;
         };
-        let sealed = state.tunnel.as_mut().and_then(|tunnel| tunnel.seal(packet, out));
+        let sealed = state
+            .tunnel
+            .as_mut()
+            .and_then(|pairing| pairing.tunnel.seal(packet, out));
         if let Some(length) = sealed {
             state.last_sent = Some(now);
             state.sent_bytes += packet.len() as u64;
@@ -340,7 +367,7 @@ impl Device {
             return Sealed::Dropped;
         }
         self.counters.overflowed += state.enqueue(packet);
-        begin(state, &self.common.identity, false, sink, now);
+        begin(state, &self.keys, false, sink, now);
         Sealed::Queued
     }
 
@@ -350,7 +377,7 @@ impl Device {
         if let Some(state) = get_mut(&mut self.slots, peer)
             && state.ownership.get().shard == self.shard
         {
-            begin(state, &self.common.identity, true, sink, now);
+            begin(state, &self.keys, true, sink, now);
         }
     }
 
@@ -397,19 +424,24 @@ pub(super) fn forget_source(state: &mut Peer) {
 /// Sends an initiation, if an address is known; `again` also when a handshake is under way.
 pub(super) fn begin(
     state: &mut Peer,
-    identity: &Identity,
+    keys: &Keys,
     again: bool,
     sink: &mut impl DatagramSink,
     now: Instant,
 ) -> bool {
-    if state.endpoint.is_none() || state.initiated_within(INITIATION_PAUSE, now) {
+    if state.endpoint.is_none() {
+        return false;
+    }
+    let pairing = state.tunnel(keys.newest());
+    if pairing.initiated_within(INITIATION_PAUSE, now) {
         return false;
     }
     let mut out = [0; HANDSHAKE_ROOM];
-    let Some(length) = state.tunnel(identity).initiate(again, &mut out) else {
+    let Some(length) = pairing.tunnel.initiate(again, &mut out) else {
         return false;
     };
-    state.last_initiation = Some(now);
+    pairing.last_initiation = Some(now);
+    state.try_others(keys);
     state.expect_response();
     forget_source(state);
     send(state, &out[..length], sink, now);

@@ -38,6 +38,13 @@ impl Identity {
         Self::Model(model::Identity::new(private))
     }
 
+    pub(super) fn another(&self, private: &Secret<[u8; 32]>) -> Self {
+        match self {
+            Self::Boringtun(identity) => Self::Boringtun(identity.another(private)),
+            Self::Model(_) => Self::model(private),
+        }
+    }
+
     pub(super) fn public_key(&self) -> WireGuardKey {
         either!(self, public_key())
     }

@@ -18,8 +18,8 @@ const RANDOM_BITS: u32 = 18;
 /// How many shards a node can have: as many as six bits of the receiver index can name.
 pub const MAX_SHARDS: u8 = 64;
 
-/// How many peers a device can have: a quarter of the indices, so that a free one is soon found. Those
-/// beyond are left out.
+/// How many peers a device can have: a quarter of the indices, so that a free one is soon found even when
+/// each peer has two. Those beyond are left out.
 pub const MAX_PEERS: usize = 1 << (RANDOM_BITS - 2);
 
 #[derive(Debug)]
@@ -39,9 +39,9 @@ impl IndexTable {
         }
     }
 
-    /// Gives `slot` an index, 24 bits; `None` when [`MAX_PEERS`] have one.
+    /// Gives `slot` an index, 24 bits; `None` when there are two for each of [`MAX_PEERS`].
     pub(super) fn insert(&mut self, slot: u32) -> Option<u32> {
-        if self.slots.len() >= MAX_PEERS {
+        if self.slots.len() >= 2 * MAX_PEERS {
             return None;
         }
         loop {
@@ -55,6 +55,12 @@ impl IndexTable {
 
     pub(super) fn remove(&mut self, index: u32) {
         self.slots.remove(&index);
+    }
+
+    /// How many are given.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// The shard that a receiver index, 32 bits, belongs to.

@@ -69,10 +69,15 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
+/// What proves that a handshake message was made for this receiver.
+pub(super) fn mac1(receiver: &WireGuardKey, message: &[u8]) -> [u8; 16] {
+    digest(&[b"mac1", receiver.as_bytes(), message])
+}
+
 /// The two MACs at the end of a handshake message.
 fn macs(receiver: &WireGuardKey, cookie: Option<[u8; 16]>, message: &mut [u8]) -> [u8; 16] {
     let end = message.len() - 32;
-    let first = digest(&[b"mac1", receiver.as_bytes(), &message[..end]]);
+    let first = mac1(receiver, &message[..end]);
     message[end..end + 16].copy_from_slice(&first);
     let second = cookie.map_or([0; 16], |cookie| digest(&[&cookie, &message[..end + 16]]));
     message[end + 16..].copy_from_slice(&second);
@@ -95,7 +100,7 @@ impl Identity {
         match Message::of(datagram) {
             Some(Message::Initiation | Message::Response { .. }) => {
                 let end = datagram.len() - 32;
-                datagram[end..end + 16] == digest(&[b"mac1", self.public.as_bytes(), &datagram[..end]])
+                datagram[end..end + 16] == mac1(&self.public, &datagram[..end])
             }
             message => message.is_some(),
         }
@@ -197,7 +202,7 @@ impl Tunnel {
         };
         if matches!(message, Message::Initiation | Message::Response { .. }) {
             let end = datagram.len() - 32;
-            if datagram[end..end + 16] != digest(&[b"mac1", self.ours.as_bytes(), &datagram[..end]]) {
+            if datagram[end..end + 16] != mac1(&self.ours, &datagram[..end]) {
                 return Err(Refusal::Forged);
             }
         }

@@ -65,15 +65,28 @@ impl Owners {
         known.map_or_else(|| self.first(peer), |entry| entry.get().shard)
     }
 
-    /// The entry of a peer, made if there is none.
-    pub(super) fn entry(&self, peer: &WireGuardKey) -> Arc<Ownership> {
+    /// The entry of a peer, made if there is none; it is found by either of its keys from now on.
+    pub(super) fn entry(&self, key: &WireGuardKey, previous: Option<&WireGuardKey>) -> Arc<Ownership> {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get(peer).and_then(Weak::upgrade) {
-            return entry;
+        let known = |key: &WireGuardKey| entries.get(key).and_then(Weak::upgrade);
+        let entry = known(key)
+            .or_else(|| previous.and_then(known))
+            .unwrap_or_else(|| Arc::new(Ownership(AtomicU16::new(self.first(key).into()))));
+        for key in [Some(key), previous].into_iter().flatten() {
+            entries.insert(*key, Arc::downgrade(&entry));
         }
-        let entry = Arc::new(Ownership(AtomicU16::new(self.first(peer).into())));
-        entries.insert(*peer, Arc::downgrade(&entry));
         entry
+    }
+
+    /// A key is not this peer's any more.
+    pub(super) fn forget(&self, key: &WireGuardKey, entry: &Arc<Ownership>) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if entries
+            .get(key)
+            .is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(entry)))
+        {
+            entries.remove(key);
+        }
     }
 
     /// Forgets the entries that nobody keeps any more.
@@ -129,8 +142,8 @@ mod tests {
     #[test]
     fn a_peer_is_taken_over_only_when_nobody_holds_it() {
         let owners = Owners::new(4);
-        let entry = owners.entry(&key(1));
-        assert!(Arc::ptr_eq(&entry, &owners.entry(&key(1))));
+        let entry = owners.entry(&key(1), None);
+        assert!(Arc::ptr_eq(&entry, &owners.entry(&key(1), None)));
         assert!(!entry.get().held);
         assert!(entry.hold(2) && entry.hold(2) && !entry.hold(3));
         assert_eq!(owners.owner(&key(1)), 2);
@@ -143,9 +156,24 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_with_two_keys_has_one_owner() {
+        let owners = Owners::new(4);
+        let entry = owners.entry(&key(1), None);
+        assert!(entry.hold(2));
+        let again = owners.entry(&key(5), Some(&key(1)));
+        assert!(Arc::ptr_eq(&entry, &again));
+        assert_eq!((owners.owner(&key(1)), owners.owner(&key(5))), (2, 2));
+        let other = owners.entry(&key(7), None);
+        owners.forget(&key(1), &other);
+        assert_eq!(owners.owner(&key(1)), 2, "it is not that peer's");
+        owners.forget(&key(1), &entry);
+        assert_eq!((owners.owner(&key(1)), owners.owner(&key(5))), (1, 2));
+    }
+
+    #[test]
     fn entries_last_as_long_as_the_peers() {
         let owners = Owners::new(4);
-        let entry = owners.entry(&key(1));
+        let entry = owners.entry(&key(1), None);
         owners.sweep();
         assert_eq!(owners.entries.read().unwrap().len(), 1);
         drop(entry);

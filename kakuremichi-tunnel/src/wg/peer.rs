@@ -12,8 +12,11 @@ use kakuremichi_core::{key::WireGuardKey, net::Cidr, secret::Secret};
 use super::{
     OuterPath,
     bucket::{Bucket, Rate},
-    cipher::{Identity, Tunnel},
+    cipher::Identity,
+    index::IndexTable,
     owners::Ownership,
+    pairing::Pairing,
+    rotation::Second,
 };
 use crate::peer::PeerId;
 
@@ -35,19 +38,23 @@ pub(super) const MAX_QUEUED_LENGTH: usize = 2048;
 pub(super) struct Peer {
     pub(super) id: PeerId,
     pub(super) key: WireGuardKey,
+    /// The one before, which it may still speak as.
+    pub(super) previous: Option<WireGuardKey>,
     pub(super) preshared: Option<Secret<[u8; 32]>>,
     pub(super) allowed: Vec<Cidr>,
     pub(super) hint: Option<SocketAddr>,
     pub(super) keepalive: Option<Duration>,
-    /// The upper 24 bits of its receiver indices.
+    /// The upper 24 bits of the receiver indices of its tunnel.
     pub(super) index: u32,
     /// Who owns it, of all shards.
     pub(super) ownership: Arc<Ownership>,
-    /// 11 kB, made when it is needed: only the owner has one, and who is about to take over.
-    pub(super) tunnel: Option<Box<Tunnel>>,
-    /// The tunnel is to be made anew once it has no session: see
-    /// [`clock_stepped`](super::Device::clock_stepped).
-    pub(super) outdated: bool,
+    /// What packets are sent in. 11 kB, made when it is needed: only the owner has one, and who is about to
+    /// take over.
+    pub(super) tunnel: Option<Box<Pairing>>,
+    /// A tunnel of other static keys, while the peer goes over from one to the other.
+    pub(super) second: Option<Second>,
+    /// Which pair of static keys is to be tried next, of those that are better than the tunnel's.
+    pub(super) trying: Option<usize>,
     /// Since when the tunnel has only answered an initiation that came to this shard. The peer is
     /// taken over once it is heard in the new session: the initiation may be a replay.
     pub(super) claimed: Option<Instant>,
@@ -55,13 +62,10 @@ pub(super) struct Peer {
     pub(super) queue: VecDeque<Vec<u8>>,
     pub(super) last_sent: Option<Instant>,
     pub(super) last_received: Option<Instant>,
-    pub(super) last_initiation: Option<Instant>,
     /// Responses that may still be worked on.
     pub(super) responses: u8,
     /// What is left of its initiations; `None` before the first.
     pub(super) initiations: Option<Bucket>,
-    /// Our index of the newest session in which the peer was heard, or which its answer made.
-    pub(super) proven: Option<u32>,
     pub(super) received_bytes: u64,
     pub(super) sent_bytes: u64,
     /// Whether it stands in the device's list of changed peers.
@@ -69,31 +73,32 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Its tunnel, made if there is none.
-    pub(super) fn tunnel(&mut self, identity: &Identity) -> &mut Tunnel {
+    /// Its tunnel, made if there is none: between this key of ours and its newest.
+    pub(super) fn tunnel(&mut self, identity: &Identity) -> &mut Pairing {
         self.tunnel.get_or_insert_with(|| {
             let preshared = self.preshared.as_ref();
-            Box::new(Tunnel::new(identity, &self.key, preshared, self.index))
+            Pairing::new(identity, self.key, preshared, self.index)
         })
     }
 
     /// Whether there is a session to send in.
     pub(super) fn is_ready(&self) -> bool {
-        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_ready())
+        self.tunnel
+            .as_ref()
+            .is_some_and(|pairing| pairing.tunnel.is_ready())
     }
 
-    /// Forgets its sessions and its handshake. What waits for a session goes on waiting.
-    pub(super) fn forget_tunnel(&mut self) {
+    /// Forgets its sessions and its handshakes. What waits for a session goes on waiting.
+    pub(super) fn forget_tunnel(&mut self, indices: &mut IndexTable) {
+        self.drop_second(indices);
         self.tunnel = None;
-        self.outdated = false;
         self.claimed = None;
-        self.proven = None;
-        self.last_initiation = None;
+        self.trying = None;
     }
 
     /// Forgets its sessions; returns how many packets waited for one.
-    pub(super) fn close(&mut self) -> u64 {
-        self.forget_tunnel();
+    pub(super) fn close(&mut self, indices: &mut IndexTable) -> u64 {
+        self.forget_tunnel(indices);
         let waiting = self.queue.len() as u64;
         self.queue = VecDeque::new();
         waiting
@@ -146,25 +151,6 @@ impl Peer {
         };
         self.last_sent
             .is_none_or(|sent| now.saturating_duration_since(sent) >= interval)
-    }
-
-    /// The peer was heard in the session with this index of ours; whether that is a newer one than
-    /// before. Who answers a handshake sends in the new session only from then on.
-    pub(super) fn proves(&mut self, index: u32) -> bool {
-        // The lower 8 bits count the handshakes. Packets of the session before may come late.
-        let newer = self
-            .proven
-            .is_none_or(|proven| (1..0x80).contains(&(index.wrapping_sub(proven) & 0xff)));
-        if newer {
-            self.proven = Some(index);
-        }
-        newer
-    }
-
-    /// Whether an initiation was sent so recently that another would be impatient.
-    pub(super) fn initiated_within(&self, pause: Duration, now: Instant) -> bool {
-        self.last_initiation
-            .is_some_and(|last| now.saturating_duration_since(last) < pause)
     }
 }
 

@@ -9,6 +9,8 @@ mod abuse;
 mod clock;
 mod owners;
 #[cfg(target_os = "linux")]
+mod rotation;
+#[cfg(target_os = "linux")]
 mod scripts;
 
 use std::{
@@ -17,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kakuremichi_core::{net::Cidr, secret::Secret};
+use kakuremichi_core::{key::WireGuardKey, net::Cidr, secret::Secret};
 use proptest::prelude::*;
 
 use super::*;
@@ -41,6 +43,8 @@ struct Node {
     device: Device,
     address: SocketAddr,
     overlay: IpAddr,
+    /// Its public key before the newest, if it still has it.
+    previous: Option<WireGuardKey>,
     wire: Wire,
     received: Vec<(PeerId, Vec<u8>)>,
 }
@@ -71,6 +75,7 @@ impl Node {
             device: Device::new(&config, Instant::now()),
             address: SocketAddr::new([192, 0, 2, number].into(), 51820),
             overlay: overlay(number),
+            previous: None,
             wire: Wire::default(),
             received: Vec::new(),
         }
@@ -80,7 +85,19 @@ impl Node {
     fn as_peer(&self) -> PeerConfig {
         let mut config = PeerConfig::new(self.device.public_key(), vec![Cidr::host(self.overlay)]);
         config.endpoint = Some(self.address);
+        config.previous_key = self.previous;
         config
+    }
+
+    /// Takes up another private key and keeps the one before.
+    fn rekey(&mut self, number: u8) {
+        self.previous = Some(self.device.public_key());
+        self.device.rekey(&secret(number));
+    }
+
+    fn forget_previous_key(&mut self) {
+        self.previous = None;
+        self.device.forget_previous_key();
     }
 
     fn set_peers(&mut self, peers: &[PeerConfig]) -> Reconciled {
@@ -88,7 +105,9 @@ impl Node {
     }
 
     fn peer(&self, other: &Self) -> PeerId {
-        self.device.peer(&other.device.public_key()).unwrap()
+        let known = self.device.peer(&other.device.public_key());
+        // Who was not told of its newest key knows it by another one.
+        known.or_else(|| self.device.peers().next()).unwrap()
     }
 
     /// Sends a packet whose source is `source`.

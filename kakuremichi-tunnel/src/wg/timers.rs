@@ -6,15 +6,16 @@ use super::{
     DatagramSink, Device,
     cipher::{HANDSHAKE_ROOM, Message, Tick},
     device::{begin, forget_source, mark, send},
+    rotation::Means,
 };
 use crate::peer::PeerId;
 
 /// How long a tunnel that answered an initiation waits to be heard in, before it is given up: longer
 /// than an initiator waits until it repeats itself (five seconds).
-const CLAIM: Duration = Duration::from_secs(10);
+pub(super) const CLAIM: Duration = Duration::from_secs(10);
 
 /// A session in which nothing was heard for so long is dead (whitepaper, section 6.1).
-const SESSION_LIFE: Duration = Duration::from_secs(180);
+pub(super) const SESSION_LIFE: Duration = Duration::from_secs(180);
 
 /// How often the timers of peers are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -37,6 +38,7 @@ impl Device {
             return;
         }
         self.next_tick = now + TICK;
+        self.refresh_keys();
         let mut initiations = INITIATIONS_PER_TICK;
         let share = next_share(&mut self.shares.0, self.slots.len());
         for state in self.slots[share.0..].iter_mut().step_by(share.1).flatten() {
@@ -48,7 +50,7 @@ impl Device {
                         .claimed
                         .is_some_and(|since| now.saturating_duration_since(since) < CLAIM);
                 if !claims {
-                    self.counters.overflowed += state.close();
+                    self.counters.overflowed += state.close(&mut self.indices);
                     mark(&mut self.changed, state);
                 }
             }
@@ -59,7 +61,7 @@ impl Device {
                 .tunnel
                 .as_mut()
                 .filter(|_| may_tick)
-                .map_or(Tick::Idle, |tunnel| tunnel.tick(&mut out));
+                .map_or(Tick::Idle, |pairing| pairing.tunnel.tick(&mut out));
             match tick {
                 Tick::Idle => {}
                 Tick::Send(length) => {
@@ -67,6 +69,7 @@ impl Device {
                         initiations -= usize::from(!was_ready);
                         forget_source(state);
                         state.expect_response();
+                        state.try_others(&self.keys);
                     }
                     send(state, &out[..length], sink, now);
                 }
@@ -78,8 +81,17 @@ impl Device {
             if was_ready && !state.is_ready() {
                 mark(&mut self.changed, state);
             }
-            if state.outdated && !state.is_ready() {
-                state.forget_tunnel();
+            if state.tunnel.as_ref().is_some_and(|pairing| pairing.outdated) && !state.is_ready() {
+                state.forget_tunnel(&mut self.indices);
+            }
+            if owned {
+                let mut means = Means {
+                    keys: &self.keys,
+                    indices: &mut self.indices,
+                    initiations: &mut initiations,
+                    sink,
+                };
+                state.rotate(&mut means, now);
             }
             if !owned || !state.keepalive_due(now) || state.endpoint.is_none() {
                 continue;
@@ -87,12 +99,12 @@ impl Device {
             let sealed = state
                 .tunnel
                 .as_mut()
-                .and_then(|tunnel| tunnel.seal(&[], &mut out));
+                .and_then(|pairing| pairing.tunnel.seal(&[], &mut out));
             if let Some(length) = sealed {
                 send(state, &out[..length], sink, now);
             } else if initiations > 0 {
                 // Does nothing while a handshake is under way: its timer repeats it.
-                let begun = begin(state, &self.common.identity, false, sink, now);
+                let begun = begin(state, &self.keys, false, sink, now);
                 initiations -= usize::from(begun);
             }
         }
@@ -106,10 +118,7 @@ impl Device {
     /// session are made anew, and those with one when it is over.
     pub fn clock_stepped(&mut self) {
         for state in self.slots.iter_mut().flatten() {
-            state.outdated = state.tunnel.is_some();
-            if state.outdated && !state.is_ready() {
-                state.forget_tunnel();
-            }
+            state.clock_stepped(&mut self.indices);
         }
     }
 

@@ -75,6 +75,15 @@ impl Identity {
         }
     }
 
+    /// The same with another key.
+    #[expect(
+        clippy::unused_self,
+        reason = "its stand-ins in tests are to beget their like"
+    )]
+    pub(super) fn another(&self, private: &Secret<[u8; 32]>) -> Self {
+        Self::new(private)
+    }
+
     pub(super) fn public_key(&self) -> WireGuardKey {
         WireGuardKey::from_bytes(self.public.to_bytes())
     }

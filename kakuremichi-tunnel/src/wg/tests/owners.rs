@@ -265,3 +265,82 @@ fn handshakes_are_counted_over_all_shards() {
     let challenged: u64 = scene.shards.iter().map(|shard| shard.counters().challenged).sum();
     assert_eq!(challenged, 32 - 8);
 }
+
+/// Both keys of a peer are one peer's, whichever shard they come to.
+#[test]
+fn a_peer_that_rotates_stays_with_its_owner() {
+    let mut scene = Scene::new(HandshakeLimits::default());
+    scene.shake_hands(3);
+    let session = scene.status(3);
+    scene.agent.rekey(7);
+    let mut as_peer = PeerConfig::new(
+        scene.agent.device.public_key(),
+        vec![Cidr::host(scene.agent.overlay)],
+    );
+    as_peer.previous_key = scene.agent.previous;
+    // They are told one after the other.
+    let expected = Some(Elsewhere {
+        shard: 3,
+        admitted: true,
+    });
+    for shard in 0..SHARDS {
+        let done = scene.shards[usize::from(shard)].set_peers(std::slice::from_ref(&as_peer), scene.now);
+        assert_eq!(done, Reconciled::default());
+        assert_eq!(scene.owner(), 3);
+        let packet = scene.packet();
+        let from = scene.agent.address;
+        scene.deliver(0, from, &packet);
+    }
+    assert_eq!(scene.opened, usize::from(SHARDS));
+    // It calls with the new key, and the datagrams come anywhere.
+    scene.agent_now += Duration::from_secs(1);
+    let now = scene.agent_now;
+    scene.agent.device.handle_timeout(&mut scene.agent.wire, now);
+    let (_, initiation) = scene.agent.wire.0.pop_front().unwrap();
+    assert_eq!(initiation[0], 1);
+    let from = scene.agent.address;
+    assert_eq!(scene.deliver(1, from, &initiation), expected);
+    scene.exchange(2);
+    let status = scene.status(3);
+    assert_eq!((status.id, status.public_key), (session.id, as_peer.public_key));
+    assert_eq!((status.owned, scene.owner()), (true, 3));
+    assert_eq!(scene.shards[3].counters().rotated, 1);
+    assert_eq!(scene.agent.device.counters().rotated, 1);
+    // In the end it has one key again, and the same owner.
+    scene.agent.forget_previous_key();
+    as_peer.previous_key = None;
+    for shard in &mut scene.shards {
+        assert_eq!(
+            shard.set_peers(std::slice::from_ref(&as_peer), scene.now),
+            Reconciled::default()
+        );
+    }
+    assert_eq!(scene.owner(), 3);
+    let packet = scene.packet();
+    scene.deliver(0, from, &packet);
+    assert_eq!(scene.opened, usize::from(SHARDS) + 1);
+}
+
+/// One call reaches all shards.
+#[test]
+fn a_key_of_ours_is_taken_up_by_all_shards() {
+    for shard in 0..SHARDS {
+        let mut scene = Scene::new(HandshakeLimits::default());
+        scene.shards[2].rekey(&secret(9));
+        // Who knows the former key only is answered by it, until it is forgotten.
+        assert_eq!(scene.shake_hands(shard), None);
+        assert_eq!(scene.owner(), shard);
+        scene.shards[1].forget_previous_key();
+        scene.agent_now += Duration::from_secs(2);
+        let initiation = scene.initiation();
+        let from = scene.agent.address;
+        scene.deliver(shard, from, &initiation);
+        assert_eq!(scene.shards[usize::from(shard)].counters().bad_mac, 1);
+        assert_eq!(scene.status(shard).session_age, None, "it went with its key");
+        let mut gate = PeerConfig::new(scene.shards[0].public_key(), vec![Cidr::host(overlay(1))]);
+        gate.endpoint = Some(scene.address);
+        scene.agent.set_peers(&[gate]);
+        assert_eq!(scene.shake_hands(shard), None);
+        assert!(scene.status(shard).session_age.is_some());
+    }
+}

@@ -38,6 +38,10 @@ enum Step {
     Remove(usize),
     /// It knows it again, with this preshared key and a keep-alive if wanted.
     Add(usize, Option<u8>, Option<u64>),
+    /// It takes up the next private key and keeps the one before.
+    Rekey(usize),
+    /// It drops the one before.
+    Forget(usize),
 }
 
 use Step::*;
@@ -51,6 +55,8 @@ struct Scene {
     log: Vec<String>,
     begin: Instant,
     clock: VirtualClock,
+    /// Private keys that there were.
+    secrets: u8,
 }
 
 impl Scene {
@@ -75,6 +81,7 @@ impl Scene {
             log: Vec::new(),
             begin: clock.now(),
             clock,
+            secrets: 2,
         };
         scene.add(0, None, None);
         scene.add(1, None, None);
@@ -175,6 +182,11 @@ impl Scene {
             Roam(at) => self.roamed[at] = self.roamed[at].wrapping_add(1),
             Remove(at) => drop(self.nodes[at].set_peers(&[])),
             Add(at, preshared, keepalive) => self.add(at, preshared, keepalive),
+            Rekey(at) => {
+                self.secrets += 1;
+                self.nodes[at].rekey(self.secrets);
+            }
+            Forget(at) => self.nodes[at].forget_previous_key(),
         }
     }
 
@@ -419,6 +431,33 @@ fn both_begin_at_once_and_answers_cross() {
     }
 }
 
+#[test]
+fn keys_that_are_rotated() {
+    let talk = [Send(0, 1), Send(1, 2), Settle, Pass(seconds(1)), Settle];
+    let learn = |at| Add(at, None, Some(25));
+    let orders: [&[Step]; 5] = [
+        &[Rekey(0), learn(1)],
+        &[Rekey(1), learn(0)],
+        &[Rekey(0), Rekey(1), learn(0), learn(1)],
+        &[Rekey(1), learn(0), Rekey(1), Rekey(0), learn(1), learn(0)],
+        &[Rekey(1), Forget(1), Pass(seconds(20)), learn(0)],
+    ];
+    for order in orders {
+        let mut steps = vec![Send(0, 1), Settle];
+        for step in order {
+            steps.push(*step);
+            steps.extend(talk);
+        }
+        let replays = (0..6).map(Replay);
+        steps.extend(replays.chain([Pass(seconds(15)), Settle]).chain(talk));
+        steps.extend([Forget(0), Forget(1), learn(0), learn(1)]);
+        steps.extend(talk);
+        steps.extend([Pass(seconds(200)), Settle]);
+        steps.extend(talk);
+        both(&steps);
+    }
+}
+
 /// A device under load.
 fn under_load() -> HandshakeLimits {
     HandshakeLimits {
@@ -467,7 +506,7 @@ fn any_script() {
         let random = std::cell::RefCell::new(SplitMix64::new(seed));
         let below = |bound: u64| (random.borrow_mut().next() % bound) as usize;
         let steps: Vec<_> = (0..80)
-            .map(|_| match below(33) {
+            .map(|_| match below(37) {
                 0..7 => Send(below(2), below(40)),
                 7..14 => Deliver(below(4)),
                 14..16 => Lose(below(4)),
@@ -481,6 +520,8 @@ fn any_script() {
                 29 => Roam(below(2)),
                 30 => Remove(below(2)),
                 31 => Set(below(3) as u64 * 1_000, below(2)),
+                32 | 33 => Rekey(below(2)),
+                34 => Forget(below(2)),
                 _ => {
                     let preshared = (below(4) == 0).then_some(9);
                     Add(below(2), preshared, (below(2) == 0).then_some(25))
