@@ -85,6 +85,11 @@ const COUNTERS: &[Metric] = &[
         |count| count.wireguard.taken_over,
     ),
     (
+        "kakuremichi_peers_rotated_total",
+        "Peers whose session went over to another WireGuard key of theirs, or of this node.",
+        |count| count.wireguard.rotated,
+    ),
+    (
         "kakuremichi_handshakes_challenged_total",
         "Handshakes beyond a rate that were answered with a cookie.",
         |count| count.wireguard.challenged,

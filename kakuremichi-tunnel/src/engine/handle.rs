@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use kakuremichi_core::{key::WireGuardKey, secret::Secret};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -23,7 +24,7 @@ use super::{
     command::{Command, Inbox, Opener, SocketUser},
     shard,
 };
-use crate::{netstack::BuildError, session::TunnelSession, stream::TunnelStream};
+use crate::{netstack::BuildError, session::TunnelSession, stream::TunnelStream, wg::OwnKeys};
 
 /// Why a shard could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,7 @@ pub struct Shard {
     pub(super) peers: watch::Receiver<Arc<Peers>>,
     pub(super) metrics: watch::Receiver<Metrics>,
     pub(super) addresses: Arc<[SocketAddr]>,
+    pub(super) keys: Arc<OwnKeys>,
 }
 
 impl Shard {
@@ -73,6 +75,27 @@ impl Shard {
     /// Takes effect soon; when called again before that, only the newest state is applied.
     pub fn configure(&self, network: impl Into<Arc<Network>>) {
         self.inbox.set_network(network.into());
+    }
+
+    /// Takes up a new WireGuard private key; with all shards of the node, whichever is told. The key before is kept
+    /// beside it, and each peer goes over with its open flows once it knows the new one, see [`PeerSettings`](super::PeerSettings).
+    /// A key that was kept before that is dropped. The newest key given again changes nothing.
+    ///
+    /// A node that starts while it has two keys is spawned with the older one, and told the newer one at once.
+    pub fn rekey(&self, private: &Secret<[u8; 32]>) {
+        self.keys.rekey(private);
+    }
+
+    /// Drops the private key before the newest: peers that have not gone over lose their sessions, and are refused until
+    /// they know the new one.
+    pub fn forget_previous_key(&self) {
+        self.keys.forget_previous();
+    }
+
+    /// The public half of the newest private key.
+    #[must_use]
+    pub fn public_key(&self) -> WireGuardKey {
+        self.keys.public_key()
     }
 
     /// Opens a flow to be used as a stream.

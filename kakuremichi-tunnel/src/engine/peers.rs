@@ -46,7 +46,7 @@ const CALLED_FOR: Duration = Duration::from_secs(180);
 /// two minutes and die after three.
 const SESSION_LIFE: Duration = Duration::from_secs(180);
 
-/// All peers by their public key.
+/// All peers by their public key, the newest where a peer has two.
 pub type Peers = BTreeMap<WireGuardKey, PeerView>;
 
 /// One peer, as it is.
@@ -267,6 +267,7 @@ impl PeerTable {
         let place = &mut self.peers[id.slot()];
         match place {
             Some(entry) if entry.id == id => {
+                entry.key = key;
                 if entry.probe.as_ref().map(|(address, _)| *address) != probe {
                     entry.probe = probe.map(fresh);
                 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use kakuremichi_core::key::WireGuardKey;
+use kakuremichi_core::{key::WireGuardKey, secret::Secret};
 use tokio::sync::watch;
 
 use super::{
@@ -40,6 +40,17 @@ impl ShardSet {
         for shard in &*self.shards {
             shard.configure(Arc::clone(&network));
         }
+    }
+
+    /// Gives all shards a new private key, as [`Shard::rekey`] does.
+    pub fn rekey(&self, private: &Secret<[u8; 32]>) {
+        // There is always a first one, and all have the same keys.
+        self.shards[0].rekey(private);
+    }
+
+    /// Drops the private key before the newest, as [`Shard::forget_previous_key`] does.
+    pub fn forget_previous_key(&self) {
+        self.shards[0].forget_previous_key();
     }
 
     /// Opens a flow to be used as a stream, on whatever thread.

@@ -109,6 +109,7 @@ fn prepare(
         peers: published,
         metrics: counted,
         addresses: addresses.map_err(SpawnError::Thread)?,
+        keys: Arc::clone(device.own_keys()),
     };
     let siblings = Arc::clone(handover.siblings());
     let sources = Sources {

@@ -7,6 +7,7 @@ mod calls;
 mod flows;
 mod mtu;
 mod peers;
+mod rotation;
 mod sessions;
 mod shards;
 #[cfg(target_os = "linux")]

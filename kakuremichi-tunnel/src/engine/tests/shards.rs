@@ -20,9 +20,9 @@ use crate::{
 
 const SHARDS: usize = 4;
 /// The node that has them.
-const GATE: u8 = 1;
+pub(super) const GATE: u8 = 1;
 
-fn gate(steering: bool, address: &str) -> Result<ShardSetHandle, SpawnError> {
+pub(super) fn gate(steering: bool, address: &str) -> Result<ShardSetHandle, SpawnError> {
     gate_with(steering, address, echo)
 }
 
@@ -41,7 +41,11 @@ fn gate_with(
 }
 
 /// Agents of these numbers that call the gate at `address`, and a gate that knows them.
-async fn agents(gate: &ShardSetHandle, numbers: impl Iterator<Item = u8>, address: SocketAddr) -> Vec<Node> {
+pub(super) async fn agents(
+    gate: &ShardSetHandle,
+    numbers: impl Iterator<Item = u8>,
+    address: SocketAddr,
+) -> Vec<Node> {
     let agents: Vec<Node> = numbers.map(|number| agent(number, address)).collect();
     let settings = |agent: &Node| {
         let number = agent.number();
@@ -92,12 +96,12 @@ async fn sees(gate: &ShardSetHandle, number: u8, fits: impl Fn(&PeerView) -> boo
     within(seen).await;
 }
 
-async fn open(gate: &ShardSetHandle, number: u8) -> TunnelStream {
+pub(super) async fn open(gate: &ShardSetHandle, number: u8) -> TunnelStream {
     let connect = Connect::new(key(number), SocketAddr::new(overlay(number), PLAIN));
     within(gate.connect(connect)).await.unwrap()
 }
 
-async fn echoes(stream: &mut TunnelStream, text: &[u8]) {
+pub(super) async fn echoes(stream: &mut TunnelStream, text: &[u8]) {
     let mut back = vec![0; text.len()];
     within(stream.write_all(text)).await.unwrap();
     within(stream.read_exact(&mut back)).await.unwrap();

@@ -9,7 +9,7 @@
 //! is what uses flows and checks every byte, [`Talk`](talk::Talk) the same for sessions and datagrams; a
 //! [`Script`](script::Script) makes hosts, faults, transfers and talks out of a seed. `properties` and `sessions` say
 //! what holds for every seed, `past` holds those that once did not, `owners` has peers
-//! that go from one shard to another, and `large` has many nodes and long times, with a model in the place of
+//! that go from one shard to another, `rotation` nodes that get other keys, and `large` has many nodes and long times, with a model in the place of
 //! boringtun.
 
 mod large;
@@ -19,6 +19,7 @@ mod node;
 mod owners;
 mod past;
 mod properties;
+mod rotation;
 mod script;
 mod sessions;
 mod talk;

@@ -88,8 +88,19 @@ impl Node {
 
     /// Tells this node about another one; `endpoint` if it is to call it.
     pub(super) fn meet(&self, other: u8, endpoint: Option<SocketAddr>) {
+        self.meet_as(other, (key(other), None), endpoint);
+    }
+
+    /// The same, of one that has this key, and this one before.
+    pub(super) fn meet_as(
+        &self,
+        other: u8,
+        (key, previous): (WireGuardKey, Option<WireGuardKey>),
+        endpoint: Option<SocketAddr>,
+    ) {
         let allowed = vec![Cidr::host(overlay(other)), Cidr::host(overlay_v4(other))];
-        let mut wireguard = PeerConfig::new(key(other), allowed);
+        let mut wireguard = PeerConfig::new(key, allowed);
+        wireguard.previous_key = previous;
         wireguard.endpoint = endpoint;
         wireguard.persistent_keepalive = endpoint.map(|_| Duration::from_secs(5));
         self.shard.configure(Network {

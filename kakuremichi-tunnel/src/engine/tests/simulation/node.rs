@@ -2,13 +2,14 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use kakuremichi_core::{net::Cidr, secret::Secret};
+use kakuremichi_core::{key::WireGuardKey, net::Cidr, secret::Secret};
 
 use super::{
     talk::{Book, Ended, Talk},
@@ -94,6 +95,8 @@ pub(super) struct Node {
     pub(super) threads: Vec<Thread>,
     pub(super) spread: Spread,
     random: SplitMix64,
+    /// The keys of others that it was told are new, and those before.
+    told: BTreeMap<u8, (WireGuardKey, Option<WireGuardKey>)>,
     pub(super) set: ShardSet,
     doors: Doors,
     pub(super) transfers: Vec<Transfer>,
@@ -152,6 +155,7 @@ impl Node {
             threads,
             spread: shards.spread,
             random,
+            told: BTreeMap::new(),
             doors,
             transfers: Vec::new(),
             talks: Vec::new(),
@@ -162,7 +166,9 @@ impl Node {
     /// Tells it about others: their numbers, and where they are if that is known.
     pub(super) fn meet(&self, others: &[(u8, Option<SocketAddr>)]) {
         let peers = others.iter().map(|&(other, endpoint)| {
-            let mut wireguard = PeerConfig::new(key(other), vec![Cidr::host(overlay(other))]);
+            let (newest, previous) = self.keys_of(other);
+            let mut wireguard = PeerConfig::new(newest, vec![Cidr::host(overlay(other))]);
+            wireguard.previous_key = previous;
             wireguard.endpoint = endpoint;
             wireguard.persistent_keepalive = Some(KEEP_ALIVE);
             PeerSettings {
@@ -190,14 +196,28 @@ impl Node {
         });
     }
 
+    /// Tells it the keys of another one.
+    pub(super) fn tell(&mut self, other: u8, newest: WireGuardKey, previous: Option<WireGuardKey>) {
+        self.told.insert(other, (newest, previous));
+        self.meet(&[(other, (other == 1).then(|| public(1)))]);
+    }
+
+    /// The keys of another one, as it was told.
+    pub(super) fn keys_of(&self, other: u8) -> (WireGuardKey, Option<WireGuardKey>) {
+        self.told
+            .get(&other)
+            .copied()
+            .unwrap_or_else(|| (key(other), None))
+    }
+
     /// What it knows about another one.
     pub(super) fn view(&self, other: u8) -> Option<PeerView> {
-        self.set.peer(&key(other))
+        self.set.peer(&self.keys_of(other).0)
     }
 
     /// The shard that owns another one.
     pub(super) fn owner(&self, other: u8) -> u8 {
-        self.set.owner_of(&key(other))
+        self.set.owner_of(&self.keys_of(other).0)
     }
 
     pub(super) fn is_online(&self, other: u8) -> bool {

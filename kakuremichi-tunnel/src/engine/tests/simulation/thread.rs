@@ -59,6 +59,7 @@ impl Thread {
         let poll = mio::Poll::new().unwrap();
         let registry = || poll.registry().try_clone().unwrap();
         let wire = Wire::default();
+        let keys = Arc::clone(device.own_keys());
         let sources = Sources {
             device,
             udp: Udp::simulated(vec![(false, Arc::clone(&wire))], registry()),
@@ -83,6 +84,7 @@ impl Thread {
                 peers: published,
                 metrics: counted,
                 addresses: Arc::new([]),
+                keys,
             },
             wire,
             awake: false,

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     engine::{
         Connect, OpenSession,
-        tests::support::{PLAIN, WITH_PREFACE, key, overlay},
+        tests::support::{PLAIN, WITH_PREFACE, overlay},
     },
     random::SplitMix64,
     virtual_clock::VirtualClock,
@@ -195,7 +195,7 @@ impl World {
             pace,
         };
         let node = self.node_mut(from)?;
-        let connect = Connect::new(key(to), service(to));
+        let connect = Connect::new(node.keys_of(to).0, service(to));
         let transfer = Transfer::open(node.set.clone(), connect, wanted);
         node.transfers.push(transfer);
         self.asked[usize::from(from) - 1] = true;
@@ -212,7 +212,7 @@ impl World {
         let node = self.node_mut(from)?;
         let port = if with_preface { WITH_PREFACE } else { PLAIN };
         let open = OpenSession {
-            peer: key(to),
+            peer: node.keys_of(to).0,
             remote: SocketAddr::new(overlay(to), port),
             preface: with_preface.then(|| talk::preface(number)),
             idle: SESSION_IDLE / 2,
