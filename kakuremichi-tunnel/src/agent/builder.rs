@@ -239,6 +239,7 @@ impl AgentBuilder {
         })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "keys of before end by the clock")]
     fn start(self) -> Result<Agent, SpawnError> {
         let state = match self.state {
             State::Path(path) => StateDir::open(&path)?,

@@ -459,12 +459,15 @@ impl Running {
     }
 }
 
+/// A connection that is being made.
+type DialAgain = Pin<Box<dyn Future<Output = Result<Dialled, StreamError>>>>;
+
 /// A control connection that is to take the place of one that was proven by keys of before: it is made first, so that
 /// the lane is never down. The gateway ends the one before as soon as it knows the new one.
 #[derive(Default)]
 struct Renewal {
     at: Option<Instant>,
-    dial: Option<Pin<Box<dyn Future<Output = Result<Dialled, StreamError>>>>>,
+    dial: Option<DialAgain>,
     /// The connection before has ended, and this one is not there yet.
     replaces: bool,
 }
