@@ -237,6 +237,7 @@ impl Node {
             })
         };
         self.client.set_status(Status {
+            certificates: Vec::new(),
             draining: false,
             lanes: lanes.iter().enumerate().filter_map(lane).collect(),
             targets: Vec::new(),
