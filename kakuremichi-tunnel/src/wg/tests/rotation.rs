@@ -180,7 +180,7 @@ impl Scene {
     }
 
     /// Everything arrived that the network did not lose, but what is on its way.
-    fn lost_nothing(&mut self) {
+    fn lost_nothing(&self) {
         let mut missing = self.underway.clone();
         for (_, to, number, _) in &self.wire {
             number.map(|number| missing[*to].remove(&number));
@@ -514,7 +514,7 @@ fn a_forged_initiation_displaces_nothing() {
     while scene.holds(0).0 < 2 && scene.holds(1).0 < 2 {
         scene.step();
     }
-    let mut forged = old.clone();
+    let mut forged = old;
     // Of the model, the stamp's tag: with boringtun nobody can do so much as this.
     forged[100] ^= 1;
     let end = forged.len() - 32;
