@@ -27,6 +27,17 @@ fn on_disk(state: &Path) -> (IdentityKey, Option<IdentityKey>, Option<IdentityKe
     )
 }
 
+/// Waits until the node has the keys that it proposed: who asks before is told of those.
+async fn promoted(state: &Path) {
+    timeout(LIMIT, async {
+        while state.join("keys.next").exists() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
 async fn shown(connection: &mut Connection) -> IdentityKey {
     match connection.event().await {
         ServerEvent::Enrol(request) => request.identity,
@@ -61,6 +72,7 @@ async fn a_node_that_is_asked_has_new_keys_once_control_does() {
     assert_eq!(again, identity);
     assert_eq!(connection.rotation().await, request);
     connection.answer_rotation(Ok(Some(later()))).await;
+    promoted(temp.path()).await;
 
     // The program asks for the next ones, and is told.
     let rotations = node.rotations.clone();
