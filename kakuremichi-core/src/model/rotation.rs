@@ -68,7 +68,7 @@ impl Node {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "conformance"))]
 mod tests {
     use super::*;
     use crate::store::conformance::sample;
