@@ -936,7 +936,7 @@ async fn another_organizations_things_are_not_found() {
             assert_eq!(items, usize::from(route.path == "/api-keys"), "{path}");
         }
     }
-    assert_eq!(walked, 33);
+    assert_eq!(walked, 35);
     assert_eq!(
         api.get("/services").await.body["items"].as_array().unwrap().len(),
         1
