@@ -10,7 +10,7 @@ use kakuremichi_core::{
         ServiceKind,
     },
     net::Overlay,
-    policy::Access,
+    policy::{Access, Method},
     store::{
         Batch, Mutation, Sequence, Store, StoreRecord, UsageCounts, UsageEntry, UsageReport, Version,
         conformance::sample,
@@ -68,18 +68,34 @@ fn service() -> Service {
     if let Access::AnyOf(methods) = &mut service.policy.access {
         methods.truncate(2);
     }
+    undated(&mut service.policy.access);
     service
+}
+
+/// Takes from a policy what there was not at the time: how long ago somebody may have signed in.
+fn undated(access: &mut Access) {
+    if let Access::AnyOf(methods) = access {
+        for method in methods {
+            if let Method::SignedIn(requirement) = method {
+                requirement.max_age = None;
+            }
+        }
+    }
 }
 
 /// One of each kind.
 fn records() -> Vec<StoreRecord> {
+    let mut service = sample::http_service(0, 4);
+    undated(&mut service.policy.access);
+    let mut policy = sample::shared_policy(0, 16);
+    policy.access.iter_mut().for_each(undated);
     vec![
         sample::organization(0).into(),
         sample::user(8).into(),
         sample::agent(0, 1).into(),
         sample::gateway(0, 2).into(),
         sample::site(0, 3).into(),
-        sample::http_service(0, 4).into(),
+        service.into(),
         sample::tcp_service(0, 5).into(),
         sample::token(0, 6).into(),
         sample::api_key(0, 7).into(),
@@ -90,7 +106,7 @@ fn records() -> Vec<StoreRecord> {
         sample::invitation(0, 13).into(),
         sample::session(8, 14).into(),
         sample::udp_service(0, 15).into(),
-        sample::shared_policy(0, 16).into(),
+        policy.into(),
         sample::identity_provider(Some(0), 17).into(),
         sample::channel(0, 18).into(),
     ]

@@ -152,7 +152,7 @@ fn a_gateway_with_a_wrong_key_is_refused() {
     let origin = Origin::on(world.edge(), "origin");
     world.publish("web", origin.port());
     let (mine, others) = (world.gateways[0].data().to_owned(), world.agent.data().to_owned());
-    for (key, code) in [("identity.pk8", "KKM-E012"), ("wireguard.key", "KKM-A005")] {
+    for (key, code) in [("identity.pk8", "KKM-E015"), ("wireguard.key", "KKM-A005")] {
         assert!(world.gateways[0].stop().success());
         let right = fs::read(mine.join(key)).unwrap();
         fs::copy(others.join(key), mine.join(key)).unwrap();

@@ -75,7 +75,7 @@ pub async fn records_round_trip(store: &dyn Store) {
     let stored = read(store, waiting.id).await.expect("it was created");
     assert_eq!(stored.value, waiting.into());
     let rotated = sample::rotated(0, 9);
-    create(store, [sample::organization(0).into(), rotated.clone().into()]).await;
+    create(store, [rotated.clone().into()]).await;
     let stored = read(store, rotated.id).await.expect("it was created");
     assert_eq!(stored.value, rotated.into());
 }
