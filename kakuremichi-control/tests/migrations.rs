@@ -74,7 +74,7 @@ fn service() -> Service {
 
 /// Takes from a policy what there was not at the time: how long ago somebody may have signed in.
 fn undated(access: &mut Access) {
-    if let Access::AnyOf(methods) = access {
+    if let Access::AnyOf(methods) | Access::AllOf(methods) = access {
         for method in methods {
             if let Method::SignedIn(requirement) = method {
                 requirement.max_age = None;
