@@ -12,7 +12,8 @@ use kakuremichi_core::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    SignedError, Ticket, signed,
+    SignedError, Ticket,
+    signed::{self, Labels},
     ticket::{CLOCKS_DIFFER, read_strength, write_strength},
 };
 use crate::identity::{Signer, Verifier};
@@ -20,9 +21,10 @@ use crate::identity::{Signer, Verifier};
 /// The longest life of a session at gateways. It never outlives the one at Control.
 pub const GATEWAY_SESSION_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-const LABEL: &[u8] = b"kakuremichi gateway session v1\0";
-/// Of a session that says when the person signed in.
-const DATED: &[u8] = b"kakuremichi gateway session v2\0";
+const LABELS: Labels = Labels {
+    plain: b"kakuremichi gateway session v1\0",
+    dated: b"kakuremichi gateway session v2\0",
+};
 
 /// A person's session at one host, as the host's cookie has it. Which roles and groups the person has, and whether the
 /// session still counts, is not in it: each gateway has that in its plan.
@@ -54,12 +56,6 @@ struct Body {
     expires: i64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct DatedBody {
-    body: Body,
-    authenticated: i64,
-}
-
 impl GatewaySession {
     /// What is given for a ticket.
     #[must_use]
@@ -88,10 +84,7 @@ impl GatewaySession {
             made: self.made.as_millis(),
             expires: self.expires.as_millis(),
         };
-        match self.authenticated.map(Timestamp::as_millis) {
-            None => signed::seal(LABEL, &body, gateway),
-            Some(authenticated) => signed::seal(DATED, &DatedBody { body, authenticated }, gateway),
-        }
+        signed::seal_dated(LABELS, body, self.authenticated, gateway)
     }
 
     /// Reads the value of a cookie that a browser shows at `host`.
@@ -100,20 +93,12 @@ impl GatewaySession {
     /// When it was not signed with one of the gateways' `keys`, is for another host, or not of this time.
     pub fn open<'a>(
         text: &str,
-        keys: impl IntoIterator<Item = &'a SigningKey, IntoIter: Clone>,
+        keys: impl IntoIterator<Item = &'a SigningKey>,
         verifier: &dyn Verifier,
         host: &Hostname,
         now: Timestamp,
     ) -> Result<Self, SignedError> {
-        let keys = keys.into_iter();
-        let (body, authenticated) = match signed::open(LABEL, text, keys.clone(), verifier) {
-            Err(SignedError::Signature) => {
-                let dated: DatedBody = signed::open(DATED, text, keys, verifier)?;
-                (dated.body, Some(Timestamp::from_millis(dated.authenticated)))
-            }
-            body => (body?, None),
-        };
-        let body: Body = body;
+        let (body, authenticated): (Body, _) = signed::open_dated(LABELS, text, keys, verifier)?;
         let session = Self {
             host: body.host.parse().map_err(|_| SignedError::Malformed)?,
             user: UserId::from_bytes(body.user),

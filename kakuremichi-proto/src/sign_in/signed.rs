@@ -1,8 +1,11 @@
 //! A body with the signature of one of several keys, as a text that may stand in a URL or a cookie.
 
 use data_encoding::BASE64URL_NOPAD;
-use kakuremichi_core::key::{IdentityKey, SigningKey, SigningKeyId};
-use serde::{Serialize, de::DeserializeOwned};
+use kakuremichi_core::{
+    key::{IdentityKey, SigningKey, SigningKeyId},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     codec,
@@ -82,8 +85,56 @@ pub(super) fn open<'a, T: DeserializeOwned>(
     codec::decode(body).map_err(|_| SignedError::Malformed)
 }
 
+/// Below what a body is signed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Labels {
+    /// As it is.
+    pub(super) plain: &'static [u8],
+    /// With when the person signed in.
+    pub(super) dated: &'static [u8],
+}
+
+/// A body with when the person signed in, or confirmed it.
+#[derive(Serialize, Deserialize)]
+struct Dated<T> {
+    body: T,
+    authenticated: i64,
+}
+
+/// Writes `body`, with when the person signed in where that is to be said.
+pub(super) fn seal_dated<T: Serialize>(
+    labels: Labels,
+    body: T,
+    authenticated: Option<Timestamp>,
+    signer: &dyn Signer,
+) -> String {
+    match authenticated.map(Timestamp::as_millis) {
+        None => seal(labels.plain, &body, signer),
+        Some(authenticated) => seal(labels.dated, &Dated { body, authenticated }, signer),
+    }
+}
+
+/// Reads what [`seal_dated`] wrote with one of `keys`. Which of the two it is its form says, and the signature proves.
+pub(super) fn open_dated<'a, T: DeserializeOwned>(
+    labels: Labels,
+    text: &str,
+    keys: impl IntoIterator<Item = &'a SigningKey>,
+    verifier: &dyn Verifier,
+) -> Result<(T, Option<Timestamp>), SignedError> {
+    if peek::<Dated<T>>(text).is_none() {
+        return Ok((open(labels.plain, text, keys, verifier)?, None));
+    }
+    let dated: Dated<T> = open(labels.dated, text, keys, verifier)?;
+    Ok((dated.body, Some(Timestamp::from_millis(dated.authenticated))))
+}
+
+/// Reads the body of either form without looking at its signature: nothing in it is proven.
+pub(super) fn peek_dated<T: DeserializeOwned>(text: &str) -> Option<T> {
+    peek(text).or_else(|| peek::<Dated<T>>(text).map(|dated| dated.body))
+}
+
 /// Reads a body without looking at its signature: nothing in it is proven.
-pub(super) fn peek<T: DeserializeOwned>(text: &str) -> Option<T> {
+fn peek<T: DeserializeOwned>(text: &str) -> Option<T> {
     let bytes = Some(text).filter(|text| text.len() <= MAX_TEXT)?;
     let bytes = BASE64URL_NOPAD.decode(bytes.as_bytes()).ok()?;
     let (signed, _) = bytes.split_last_chunk::<64>()?;

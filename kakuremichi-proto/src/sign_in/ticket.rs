@@ -11,7 +11,10 @@ use kakuremichi_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{SignedError, signed};
+use super::{
+    SignedError,
+    signed::{self, Labels},
+};
 use crate::identity::{Signer, Verifier, constant_time_eq};
 
 /// How long a ticket is good.
@@ -19,9 +22,10 @@ pub const TICKET_LIFE: Duration = Duration::from_secs(60);
 /// How much the clocks of Control and a gateway may differ.
 pub(super) const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
-const LABEL: &[u8] = b"kakuremichi sign-in ticket v1\0";
-/// Of a ticket that says when the person signed in.
-const DATED: &[u8] = b"kakuremichi sign-in ticket v2\0";
+const LABELS: Labels = Labels {
+    plain: b"kakuremichi sign-in ticket v1\0",
+    dated: b"kakuremichi sign-in ticket v2\0",
+};
 
 /// Says who the visitor is that a gateway sent to Control.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,12 +65,6 @@ struct Body {
     made: i64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct DatedBody {
-    body: Body,
-    authenticated: i64,
-}
-
 impl Ticket {
     /// The text for the browser.
     #[must_use]
@@ -82,18 +80,13 @@ impl Ticket {
             strength: write_strength(self.strength),
             made: self.made.as_millis(),
         };
-        match self.authenticated.map(Timestamp::as_millis) {
-            None => signed::seal(LABEL, &body, control),
-            Some(authenticated) => signed::seal(DATED, &DatedBody { body, authenticated }, control),
-        }
+        signed::seal_dated(LABELS, body, self.authenticated, control)
     }
 
     /// The binding of a ticket that is still to be verified: where to look for the browser's secret.
     #[must_use]
     pub fn presumed_binding(text: &str) -> Option<[u8; 32]> {
-        let dated = || signed::peek::<DatedBody>(text).map(|dated| dated.body);
-        let body = signed::peek::<Body>(text).or_else(dated);
-        body.map(|body| body.binding)
+        signed::peek_dated::<Body>(text).map(|body| body.binding)
     }
 
     /// Reads a ticket that a browser shows at `host`, with the hash of the secret in its cookie.
@@ -102,21 +95,13 @@ impl Ticket {
     /// When it was not signed with one of Control's `keys`, is for another host or browser, or not of this time.
     pub fn open<'a>(
         text: &str,
-        keys: impl IntoIterator<Item = &'a SigningKey, IntoIter: Clone>,
+        keys: impl IntoIterator<Item = &'a SigningKey>,
         verifier: &dyn Verifier,
         host: &Hostname,
         binding: &[u8; 32],
         now: Timestamp,
     ) -> Result<Self, SignedError> {
-        let keys = keys.into_iter();
-        let (body, authenticated) = match signed::open(LABEL, text, keys.clone(), verifier) {
-            Err(SignedError::Signature) => {
-                let dated: DatedBody = signed::open(DATED, text, keys, verifier)?;
-                (dated.body, Some(Timestamp::from_millis(dated.authenticated)))
-            }
-            body => (body?, None),
-        };
-        let body: Body = body;
+        let (body, authenticated): (Body, _) = signed::open_dated(LABELS, text, keys, verifier)?;
         let ticket = Self {
             id: body.id,
             service: ServiceId::from_bytes(body.service),
