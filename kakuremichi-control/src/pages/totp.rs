@@ -69,8 +69,7 @@ async fn show(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Response 
     };
     let shown = async {
         let drawn = app.use_cases.draw_totp(&actor).await?;
-        let user = app.use_cases.own_user(&actor).await?;
-        form(&app, StatusCode::OK, None, &drawn, user.value.has_second_factor())
+        form(&app, StatusCode::OK, None, &drawn)
     };
     shown.await.unwrap_or_else(|error| refuse(&app, error))
 }
@@ -90,7 +89,8 @@ async fn set(
         Err(error) => return refuse(&app, error),
     };
     let (secret, code) = (Secret::new(sent.secret), Secret::new(sent.code));
-    let current = sent.current_code.map(Secret::new);
+    // A field that was left empty is sent, too; a passkey that was used just now stands for it.
+    let current = sent.current_code.filter(|code| !code.is_empty()).map(Secret::new);
     let password = Secret::new(sent.password);
     let made = app
         .use_cases
@@ -108,14 +108,9 @@ async fn set(
         Err(error) => error,
     };
     // The same secret again: the app has it already.
-    let shown = async {
-        let drawn = app.use_cases.totp_secret(&actor, secret).await?;
-        let replaces = app.use_cases.own_user(&actor).await?.value.has_second_factor();
-        Ok((drawn, replaces))
-    };
-    match shown.await {
-        Ok((drawn, replaces)) => failed(error, |status, problem| {
-            form(&app, status, Some(problem), &drawn, replaces).unwrap_or_else(|error| refuse(&app, error))
+    match app.use_cases.totp_secret(&actor, secret).await {
+        Ok(drawn) => failed(error, |status, problem| {
+            form(&app, status, Some(problem), &drawn).unwrap_or_else(|error| refuse(&app, error))
         }),
         Err(error) => refuse(&app, error),
     }
@@ -150,14 +145,13 @@ fn form(
     status: StatusCode,
     problem: Option<&str>,
     secret: &TotpSecret,
-    replaces: bool,
 ) -> Result<Response, UseCaseError> {
     let shown = TotpPage {
         base: app.public_url.path(),
         problem,
         secret: secret.secret.expose(),
         drawing: Drawing::of(secret.uri.expose())?,
-        replaces,
+        replaces: secret.replaces,
     };
     Ok(page(status, &shown))
 }

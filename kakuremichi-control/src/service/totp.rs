@@ -33,6 +33,8 @@ pub struct TotpSecret {
     pub secret: Secret<String>,
     /// The same as an `otpauth:` URI, to be shown as a QR code.
     pub uri: Secret<String>,
+    /// Whether the person has a second factor already, which is asked for once more.
+    pub replaces: bool,
 }
 
 /// The bytes of a secret that was drawn.
@@ -88,6 +90,7 @@ impl UseCases {
         Ok(TotpSecret {
             secret,
             uri: Secret::new(uri),
+            replaces: user.has_second_factor(),
         })
     }
 

@@ -307,3 +307,33 @@ async fn without_a_name_there_are_no_passkeys() {
             .is(409, "KKM-A051");
     }
 }
+
+/// Whoever came with a passkey just now needs no code to set an app up, on the page either: the field that asks for one
+/// is sent empty.
+#[tokio::test]
+async fn a_passkey_stands_for_the_code_when_an_app_is_set_up() {
+    let api = Api::start().await;
+    let anna = api.person("anna@example.net", json!([])).await;
+    let mut key = SoftKey::new();
+    api.add(&anna, &mut key, "Phone").await.is(201, "");
+    let entered = api.enter(&mut key).await;
+    let mut tab = browser::Tab::default();
+    tab.cookies
+        .insert("__Host-kkm_session".to_owned(), text(&entered.body["token"]));
+    let page = tab.open(&api, "/account/totp").await;
+    page.says(200, "name=\"current_code\"");
+    let secret = page.field("secret");
+    let key = data_encoding::BASE32_NOPAD.decode(secret.as_bytes()).unwrap();
+    let app = totp_rs::Builder::new().with_secret(key).build().unwrap();
+    let now = u64::try_from(crate::service::now().as_millis()).unwrap() / 1000;
+    let code = app.generate(now).to_string();
+    let form = [
+        ("secret", secret.as_str()),
+        ("code", &code),
+        ("password", PASSWORD),
+        ("current_code", ""),
+    ];
+    tab.post(&api, "/account/totp", &form)
+        .await
+        .says(200, "<li><code>");
+}
