@@ -29,6 +29,7 @@ mod federation;
 mod identity;
 mod lease;
 mod mail;
+mod memo;
 mod pages;
 mod text;
 mod webhook;

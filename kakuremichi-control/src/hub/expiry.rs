@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 use self::told::Told;
 use super::Hub;
-use crate::service::UseCaseError;
+use crate::{memo, service::UseCaseError};
 
 /// The name of the memo.
 const MEMO: &str = "certificates";
@@ -69,7 +69,8 @@ impl Hub {
             return Ok(());
         }
         let before = store.memo(node.into(), MEMO).await?;
-        let told = before.as_deref().map(Told::read).transpose()?.unwrap_or_default();
+        let told = before.as_deref().map(|text| memo::read::<Told>(MEMO, text));
+        let told = told.transpose()?.unwrap_or_default();
         let (after, events) = told.next(certificates, now);
         // First the events, so that a process that dies in between repeats them rather than to lose them.
         for event in events {
@@ -77,7 +78,7 @@ impl Hub {
         }
         if after == told
             || store
-                .set_memo(node.into(), MEMO, before.as_deref(), &after.text())
+                .set_memo(node.into(), MEMO, before.as_deref(), &memo::text(&after))
                 .await?
         {
             known.insert(node, after);

@@ -23,7 +23,7 @@ use tokio::time::sleep;
 
 use self::health::Health;
 use super::Hub;
-use crate::{lease::Lease, service::UseCaseError};
+use crate::{lease::Lease, memo, service::UseCaseError};
 
 /// The lease of whoever watches.
 pub(crate) const LEASE: &str = "outages";
@@ -151,9 +151,9 @@ impl Hub {
                 .note_event(node.organization, event, node.id)
                 .await?;
         }
-        let before = before.map(Health::text);
+        let before = before.map(memo::text);
         store
-            .set_memo(node.id.into(), MEMO, before.as_deref(), &after.text())
+            .set_memo(node.id.into(), MEMO, before.as_deref(), &memo::text(after))
             .await?;
         Ok(true)
     }
@@ -174,7 +174,7 @@ impl Hub {
             after = Some(*last);
             for (about, text) in memos {
                 if let RecordId::Node(node) = about {
-                    known.insert(node, Health::read(&text)?);
+                    known.insert(node, memo::read(MEMO, &text)?);
                 }
             }
         }

@@ -11,13 +11,14 @@ use kakuremichi_core::{
     id::{OrganizationId, UserId},
     model::{Member, Session, SignIn},
     net::subscriber,
-    store::{Query, RecordId, RecordKind, StoreError, StoreRecord},
+    store::{Query, RecordId, RecordKind, StoreRecord},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::{ATTEMPTS, Actor, UseCaseError, UseCases, now};
+use crate::memo;
 
 /// The name of the memo.
 const MEMO: &str = "sign-ins";
@@ -62,11 +63,6 @@ struct SignIns {
     /// When many failures were told last.
     failures: Option<i64>,
 }
-
-/// A memo cannot be understood.
-#[derive(Debug, thiserror::Error)]
-#[error("what is known of a user's sign-ins cannot be understood")]
-struct Unreadable(#[from] serde_json::Error);
 
 impl SignIns {
     /// A session began. Returns what is to be told of it.
@@ -147,14 +143,10 @@ impl UseCases {
     ) -> Result<Vec<&'static str>, UseCaseError> {
         for _ in 0..ATTEMPTS {
             let before = self.store().memo(user.into(), MEMO).await?;
-            let mut known: SignIns = match &before {
-                Some(text) => serde_json::from_str(text)
-                    .map_err(|error| StoreError::Backend(Box::new(Unreadable(error))))?,
-                None => SignIns::default(),
-            };
+            let known = before.as_deref().map(|text| memo::read::<SignIns>(MEMO, text));
+            let mut known = known.transpose()?.unwrap_or_default();
             let events = change(&mut known);
-            // Numbers and addresses only: nothing in it can fail.
-            let after = serde_json::to_string(&known).unwrap_or_default();
+            let after = memo::text(&known);
             let store = self.store();
             if before.as_ref() == Some(&after)
                 || store

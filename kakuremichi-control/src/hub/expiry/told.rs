@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kakuremichi_core::{store::StoreError, time::Timestamp};
+use kakuremichi_core::time::Timestamp;
 use kakuremichi_proto::report::CertificateStatus;
 use serde::{Deserialize, Serialize};
 
@@ -32,11 +32,6 @@ enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Told(BTreeMap<String, Stage>);
-
-/// A memo cannot be understood.
-#[derive(Debug, thiserror::Error)]
-#[error("what was told of a gateway's certificates cannot be understood")]
-struct Unreadable(#[from] serde_json::Error);
 
 impl Stage {
     /// `None` when there is time.
@@ -90,20 +85,12 @@ impl Told {
         events.dedup();
         (after, events)
     }
-
-    pub(super) fn read(text: &str) -> Result<Self, StoreError> {
-        serde_json::from_str(text).map_err(|error| StoreError::Backend(Box::new(Unreadable(error))))
-    }
-
-    pub(super) fn text(&self) -> String {
-        // Texts only: nothing in it can fail.
-        serde_json::to_string(self).unwrap_or_default()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memo;
 
     const HOUR: i64 = 60 * 60 * 1000;
 
@@ -125,7 +112,7 @@ mod tests {
             let (after, events) = known.next(std::slice::from_ref(&certificate), now);
             told.extend(events.into_iter().map(|event| (days * 24 - hour, event)));
             // It is kept as text.
-            known = Told::read(&after.text()).unwrap();
+            known = memo::read("test", &memo::text(&after)).unwrap();
         }
         told
     }

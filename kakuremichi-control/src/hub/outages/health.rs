@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kakuremichi_core::{store::StoreError, time::Timestamp};
+use kakuremichi_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// A node that goes down so often within [`WINDOW`] flaps.
@@ -30,11 +30,6 @@ pub(super) struct Health {
     /// When it went down lately; at most [`FLAPS`].
     downs: Vec<i64>,
 }
-
-/// A memo cannot be understood.
-#[derive(Debug, thiserror::Error)]
-#[error("what was told of a node cannot be understood")]
-struct Unreadable(#[from] serde_json::Error);
 
 impl Health {
     /// What is to be remembered of a node, and what is to be told. Of a node that was never up nothing is.
@@ -79,20 +74,12 @@ impl Health {
         }
         (Some(after), Some(if down { DOWN } else { UP }))
     }
-
-    pub(super) fn read(text: &str) -> Result<Self, StoreError> {
-        serde_json::from_str(text).map_err(|error| StoreError::Backend(Box::new(Unreadable(error))))
-    }
-
-    pub(super) fn text(&self) -> String {
-        // Numbers only: nothing in it can fail.
-        serde_json::to_string(self).unwrap_or_default()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memo;
 
     /// What is told of a node that is so at these minutes.
     fn told(states: &[(u64, bool)]) -> Vec<(u64, &'static str)> {
@@ -102,7 +89,7 @@ mod tests {
             let (after, event) = Health::next(health.as_ref(), *down, now);
             told.extend(event.map(|event| (*minute, event)));
             // It is kept as text.
-            health = after.map(|after| Health::read(&after.text()).unwrap());
+            health = after.map(|after| memo::read("test", &memo::text(&after)).unwrap());
         }
         told
     }

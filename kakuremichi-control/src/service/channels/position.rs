@@ -7,6 +7,8 @@ use kakuremichi_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::memo;
+
 /// The name of the memo.
 const MEMO: &str = "delivery";
 /// The longest error that is kept, in bytes.
@@ -38,11 +40,6 @@ pub struct DeliveryState {
     /// Why the last of these failed.
     pub error: Option<String>,
 }
-
-/// A memo cannot be understood.
-#[derive(Debug, thiserror::Error)]
-#[error("the position of a notification channel cannot be understood")]
-struct Unreadable(#[from] serde_json::Error);
 
 impl Position {
     pub(super) const fn at(sequence: Sequence) -> Self {
@@ -103,15 +100,10 @@ impl Position {
         channel: ChannelId,
         before: Option<&Self>,
     ) -> Result<bool, StoreError> {
-        let before = before.map(Self::text);
+        let before = before.map(memo::text);
         store
-            .set_memo(channel.into(), MEMO, before.as_deref(), &self.text())
+            .set_memo(channel.into(), MEMO, before.as_deref(), &memo::text(self))
             .await
-    }
-
-    fn text(&self) -> String {
-        // Numbers and texts only: nothing in it can fail.
-        serde_json::to_string(self).unwrap_or_default()
     }
 }
 
@@ -121,11 +113,7 @@ pub(in crate::service) async fn position(
     channel: ChannelId,
 ) -> Result<Option<Position>, StoreError> {
     let memo = store.memo(channel.into(), MEMO).await?;
-    let read = |text: String| {
-        let read = serde_json::from_str(&text);
-        read.map_err(|error| StoreError::Backend(Box::new(Unreadable(error))))
-    };
-    memo.map(read).transpose()
+    memo.map(|text| memo::read(MEMO, &text)).transpose()
 }
 
 /// Lets a channel stand at an entry.
