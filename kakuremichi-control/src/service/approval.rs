@@ -5,7 +5,7 @@ use std::time::Duration;
 use kakuremichi_core::{
     id::{NodeId, OrganizationId},
     model::{MAX_PENDING_NODES, Node, NodeState, Pending},
-    store::{MAX_PAGE, Mutation, Query, RecordKind, Stored, UniqueKey},
+    store::{Mutation, Stored, UniqueKey},
     time::Timestamp,
 };
 
@@ -77,34 +77,13 @@ impl UseCases {
 
     /// Forgets the nodes that nobody has approved or refused in time.
     pub(super) async fn forget_unanswered(&self, at: Timestamp) -> Result<(), UseCaseError> {
-        let mut query = Query {
-            limit: MAX_PAGE,
-            ..Query::all(RecordKind::Node)
-        };
-        loop {
-            let page = self.store().list(query).await?;
-            for stored in page.records.into_iter().filter_map(Stored::narrow::<Node>) {
-                let over = |pending: Pending| pending.until <= at;
-                if stored.value.state() != NodeState::Pending || !stored.value.pending.is_some_and(over) {
-                    continue;
-                }
-                let (id, actor) = (stored.value.id, Actor::control(stored.value.organization));
-                let delete = vec![Mutation::Delete(id.into(), Some(stored.version))];
-                match self
-                    .commit(&actor, "node.expire", id, delete)
-                    .await
-                    .map_err(Into::into)
-                {
-                    // Somebody decided at the last moment.
-                    Ok(_) | Err(UseCaseError::Contended) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(()),
-            }
-        }
+        let over = |pending: Pending| pending.until <= at;
+        self.sweep_nodes("node.expire", |stored| {
+            let forgotten =
+                stored.value.state() == NodeState::Pending && stored.value.pending.is_some_and(over);
+            forgotten.then(|| Mutation::Delete(stored.value.id.into(), Some(stored.version)))
+        })
+        .await
     }
 }
 

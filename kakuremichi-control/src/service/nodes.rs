@@ -105,6 +105,28 @@ impl UseCases {
         Err(UseCaseError::Contended)
     }
 
+    /// Has Control itself do to each node what `write` makes of it, if anything: each in a transaction of its own. One that
+    /// somebody else changed meanwhile is left to the next time.
+    pub(super) async fn sweep_nodes(
+        &self,
+        action: &'static str,
+        write: impl Fn(Stored<Node>) -> Option<Mutation>,
+    ) -> Result<(), UseCaseError> {
+        for stored in self.store().all::<Node>(None).await? {
+            let (id, actor) = (stored.value.id, Actor::control(stored.value.organization));
+            let Some(mutation) = write(stored) else { continue };
+            match self
+                .commit(&actor, action, id, vec![mutation])
+                .await
+                .map_err(Into::into)
+            {
+                Ok(_) | Err(UseCaseError::Contended) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// A node that enrolled before shows its keys, whose possession it has proven. A new WireGuard key takes
     /// the place of the one that is known; one of before does not.
     ///

@@ -6,7 +6,7 @@ use kakuremichi_core::{
     id::NodeId,
     key::IdentityKey,
     model::{KEY_OVERLAP, KeyAge, MAX_KEY_OVERLAP, Node, NodeState, PreviousKeys, RotationAsked},
-    store::{MAX_PAGE, Query, RecordKind, Stored},
+    store::Stored,
     time::Timestamp,
 };
 use kakuremichi_proto::session::RotateRequest;
@@ -129,36 +129,13 @@ impl UseCases {
 
     /// Takes keys away whose time is over.
     pub(super) async fn end_overlaps(&self, at: Timestamp) -> Result<(), UseCaseError> {
-        let mut query = Query {
-            limit: MAX_PAGE,
-            ..Query::all(RecordKind::Node)
-        };
-        loop {
-            let page = self.store().list(query).await?;
-            for stored in page.records.into_iter().filter_map(Stored::narrow::<Node>) {
-                let over = |previous: PreviousKeys| previous.until <= at;
-                if !stored.value.rotation.previous.is_some_and(over) {
-                    continue;
-                }
-                let (id, actor) = (stored.value.id, Actor::control(stored.value.organization));
-                let mut node = stored.value;
-                node.rotation.previous = None;
-                let write = vec![update(node, stored.version)];
-                match self
-                    .commit(&actor, "node.end_overlap", id, write)
-                    .await
-                    .map_err(Into::into)
-                {
-                    // It changed meanwhile: the next look sees how.
-                    Ok(_) | Err(UseCaseError::Contended) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(()),
-            }
-        }
+        let over = |previous: PreviousKeys| previous.until <= at;
+        self.sweep_nodes("node.end_overlap", |stored| {
+            let mut node = stored.value;
+            node.rotation.previous.take_if(|previous| over(*previous))?;
+            Some(update(node, stored.version))
+        })
+        .await
     }
 }
 

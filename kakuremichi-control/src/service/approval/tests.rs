@@ -4,7 +4,7 @@ use kakuremichi_core::{
     code::Code,
     key::{IdentityKey, WireGuardKey},
     model::{DeclareScope, Labels, Role, parse_label},
-    store::{MemoryStore, RecordId},
+    store::{MAX_PAGE, MemoryStore, RecordId},
 };
 use kakuremichi_proto::{identity::TokenText, session::EnrolRequest};
 
