@@ -280,7 +280,7 @@ pub(super) async fn revoke(
     answer(&app, app.use_cases.revoke_node(&actor, id).await?).await
 }
 
-/// Asks a node for new keys: an identity and a WireGuard key. A node that is away is asked when it comes back.
+/// Asks a node for another identity key; its WireGuard key stays. A node that is away is asked when it comes back.
 #[utoipa::path(post, path = "/api/v1/nodes/{id}/rotate-keys", tag = "nodes", request_body = RotationInput,
     params(("id" = String, Path)),
     responses((status = 200, body = NodeView), (status = 400, body = Problem), (status = 401, body = Problem),
@@ -335,7 +335,6 @@ pub(super) async fn status(
     app.use_cases.node(&actor, id).await?;
     let (presence, elsewhere) = app.hub.presence_anywhere(id).await?;
     let mut status = NodeStatusView::from(presence);
-    status.connected = seen(&app, id).await?.connected.is_some();
     status.elsewhere = elsewhere;
     Ok(Json(status))
 }

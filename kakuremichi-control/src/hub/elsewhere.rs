@@ -83,13 +83,15 @@ impl Hub {
         answer.unwrap_or_default()
     }
 
-    /// What is known of a node's connection, at whichever instance, and whether it is another one that knows it.
+    /// What is known of a node's connection, at whichever instance, and whether it is connected to another one. Nobody is
+    /// asked about a node that is connected nowhere.
     ///
     /// # Errors
     /// When the storage fails.
     pub(crate) async fn presence_anywhere(&self, node: NodeId) -> Result<(Presence, bool), UseCaseError> {
         let here = self.registry.presence(node);
-        if here.connected.is_some() {
+        let seen = self.seen(&[node]).await?.remove(&node).unwrap_or_default();
+        if here.connected.is_some() || seen.connected.is_none() {
             return Ok((here, false));
         }
         let read = |text: &String| serde_json::from_str::<Said>(text).ok();
@@ -97,7 +99,12 @@ impl Hub {
         let answers = self
             .ask(&Asked::Node(node.to_string()), |answers| known(answers).is_some())
             .await?;
-        Ok(known(&answers).map_or((here, false), |said| (said.presence(), true)))
+        // Whoever does not answer knows nothing but that, which it told before.
+        let told = Presence {
+            connected: seen.connected,
+            ..here
+        };
+        Ok((known(&answers).map_or(told, Said::presence), true))
     }
 
     /// Those of these agents that a gateway carries to which is connected to another instance.

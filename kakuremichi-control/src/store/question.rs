@@ -19,11 +19,13 @@ const ASK: &str =
 /// Those that were heard of lately.
 const OTHERS: &str =
     "SELECT count(*) FROM instance WHERE id <> $1 AND seen > clock_timestamp() - interval '15 seconds'";
+/// At most so many at once, the oldest first; the others come when those are answered.
 const UNANSWERED: &str = "
     SELECT id, question FROM question
     WHERE instance <> $1 AND NOT EXISTS (
         SELECT FROM answer WHERE answer.question = question.id AND answer.instance = $1
-    )";
+    )
+    ORDER BY asked LIMIT 64";
 const ANSWER: &str = "
     INSERT INTO answer (question, instance, answer) SELECT id, $2, $3 FROM question WHERE id = $1
     ON CONFLICT DO NOTHING";
