@@ -37,7 +37,11 @@ pub fn permission_table() -> String {
         }
         let path = format!("{PREFIX}{}", route.path);
         let operation = &document["paths"][&path][route.method.as_str().to_lowercase()];
-        let summary = operation["summary"].as_str().unwrap_or_default();
+        // A row of a table is one line.
+        let summary = operation["summary"]
+            .as_str()
+            .unwrap_or_default()
+            .replace('\n', " ");
         let _ = writeln!(page, "| {} | `{path}` | {summary} |", route.method);
     }
     page

@@ -180,6 +180,7 @@ impl Kind {
         }
     }
 }
+
 fn read(kind: Kind, path: &Path) -> Result<Reader<Vec<u8>>, GeoError> {
     let mut bytes = Vec::new();
     fs::File::open(path)?

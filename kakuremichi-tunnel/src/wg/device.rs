@@ -10,6 +10,8 @@ use std::{
 use kakuremichi_core::key::WireGuardKey;
 use rustc_hash::FxHashMap;
 
+#[cfg(test)]
+use super::cipher::Identity;
 use super::{
     Counters, DeviceConfig, OuterPath, OwnKeys, Owners,
     allowed_ips::AllowedIps,
@@ -172,24 +174,14 @@ impl Device {
     /// A device whose peers have the model that stands for boringtun, as all of theirs must.
     #[cfg(test)]
     pub(crate) fn modelled(config: &DeviceConfig, now: Instant) -> Self {
-        let common = Common::of(
-            super::cipher::Identity::model(&config.private_key),
-            config,
-            1,
-            now,
-        );
+        let common = Common::of(Identity::model(&config.private_key), config, 1, now);
         Self::of(Arc::new(common), 0, config.seed, now)
     }
 
     /// The same for a node with so many shards.
     #[cfg(test)]
     pub(crate) fn modelled_for_shards(config: &DeviceConfig, shards: u8, now: Instant) -> Vec<Self> {
-        let common = Common::of(
-            super::cipher::Identity::model(&config.private_key),
-            config,
-            shards,
-            now,
-        );
+        let common = Common::of(Identity::model(&config.private_key), config, shards, now);
         Self::sharing(common, config, now)
     }
 
