@@ -17,6 +17,7 @@ pub use url::{CanonicalUrl, UrlError};
 use std::fmt;
 
 use kakuremichi_core::key::IdentityKey;
+pub use kakuremichi_core::secret::{SecretHash, constant_time_eq};
 use sha2::{Digest, Sha256};
 
 use crate::codec::Array;
@@ -46,17 +47,16 @@ pub trait Verifier: fmt::Debug + Send + Sync {
     fn verify(&self, key: &IdentityKey, message: &[u8], signature: &Signature) -> bool;
 }
 
-/// SHA-256 (FIPS 180-4) of `bytes`: what Control stores in place of a token's or an API key's secret.
+/// SHA-256 (FIPS 180-4) of `bytes`.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// Compares without telling by the time it takes where the two differ.
+/// What is kept of a secret.
 #[must_use]
-pub fn constant_time_eq(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    let difference = a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b));
-    std::hint::black_box(difference) == 0
+pub fn secret_hash(secret: &[u8]) -> SecretHash {
+    SecretHash::from_bytes(sha256(secret))
 }
 
 #[cfg(test)]
@@ -67,7 +67,5 @@ mod tests {
     fn hashes_are_sha_256() {
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(data_encoding::HEXLOWER.encode(&sha256(b"abc")), expected);
-        assert!(constant_time_eq(&sha256(b"abc"), &sha256(b"abc")));
-        assert!(!constant_time_eq(&sha256(b"abc"), &sha256(b"abd")));
     }
 }

@@ -8,7 +8,7 @@ use kakuremichi_core::{
     store::{Mutation, Stored, UniqueKey, Version},
     time::Timestamp,
 };
-use kakuremichi_proto::identity::{ApiKeyText, constant_time_eq};
+use kakuremichi_proto::identity::ApiKeyText;
 
 use super::{Actor, UseCaseError, UseCases, at_version, now, random, written};
 
@@ -98,12 +98,14 @@ impl UseCases {
             return Ok(None);
         };
         let hash = shown.secret_hash();
-        let found = self.store().find(&UniqueKey::ApiKeySecret(hash)).await?;
+        let found = self
+            .store()
+            .find(&UniqueKey::ApiKeySecret(*hash.as_bytes()))
+            .await?;
         let Some(Stored { value: key, .. }) = found.and_then(Stored::narrow::<ApiKey>) else {
             return Ok(None);
         };
-        let good =
-            constant_time_eq(&key.secret_hash, &hash) && key.expires.is_none_or(|expires| now() < expires);
+        let good = key.secret_hash == hash && key.expires.is_none_or(|expires| now() < expires);
         if !good {
             return Ok(None);
         }

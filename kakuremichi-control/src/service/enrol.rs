@@ -7,7 +7,7 @@ use kakuremichi_core::{
     model::{EnrolmentToken, Node, NodeKind, Role, Rotation, TokenUnusable, VirtualPort},
     store::{Mutation, Stored, UniqueKey},
 };
-use kakuremichi_proto::{identity::constant_time_eq, session::EnrolRequest};
+use kakuremichi_proto::session::EnrolRequest;
 
 use super::{Actor, ENCODED_NODE, UseCaseError, UseCases, names::node_name, now, random};
 
@@ -55,12 +55,12 @@ impl UseCases {
     async fn try_enrol(&self, enrolment: &EnrolRequest, attempt: usize) -> Result<Node, UseCaseError> {
         let found = self
             .store()
-            .find(&UniqueKey::TokenSecret(enrolment.secret_hash))
+            .find(&UniqueKey::TokenSecret(*enrolment.secret_hash.as_bytes()))
             .await?;
         let token = found
             .and_then(Stored::narrow::<EnrolmentToken>)
             .map(|stored| stored.value)
-            .filter(|token| constant_time_eq(&token.secret_hash, &enrolment.secret_hash))
+            .filter(|token| token.secret_hash == enrolment.secret_hash)
             .ok_or(TokenUnusable::Unknown)?;
         let (id, kind) = match enrolment.role {
             Role::Agent => (

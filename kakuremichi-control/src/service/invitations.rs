@@ -10,7 +10,7 @@ use kakuremichi_core::{
     store::{CommitError, Mutation, Query, RecordKind, Stored, UniqueKey, Version},
     time::Timestamp,
 };
-use kakuremichi_proto::identity::{InvitationText, constant_time_eq};
+use kakuremichi_proto::identity::InvitationText;
 
 use super::{
     ATTEMPTS, Actor, UseCaseError, UseCases, at_version,
@@ -292,10 +292,13 @@ impl UseCases {
     /// The invitation of this text, if it is good now: if the person who made it can still give what it gives.
     async fn open_invitation(&self, text: &InvitationText) -> Result<Stored<Invitation>, UseCaseError> {
         let hash = text.secret_hash();
-        let found = self.store().find(&UniqueKey::InvitationSecret(hash)).await?;
+        let found = self
+            .store()
+            .find(&UniqueKey::InvitationSecret(*hash.as_bytes()))
+            .await?;
         let found = found
             .and_then(Stored::narrow::<Invitation>)
-            .filter(|found| constant_time_eq(&found.value.secret_hash, &hash) && now() < found.value.expires)
+            .filter(|found| found.value.secret_hash == hash && now() < found.value.expires)
             .ok_or(UseCaseError::Invitation)?;
         let Some(maker) = found.value.maker else {
             return Ok(found);

@@ -8,7 +8,7 @@ use kakuremichi_core::{
     secret::Secret,
     store::{Mutation, Stored, UniqueKey},
 };
-use kakuremichi_proto::identity::{ResetText, VerificationText, constant_time_eq};
+use kakuremichi_proto::identity::{ResetText, SecretHash, VerificationText};
 
 use super::{
     Actor, UseCaseError, UseCases, now, random,
@@ -216,15 +216,17 @@ impl UseCases {
     /// The user who was mailed this secret, if it is good now.
     async fn mailed(
         &self,
-        hash: [u8; 32],
+        hash: SecretHash,
         of: impl Fn(&User) -> Option<&MailedSecret>,
     ) -> Result<Stored<User>, UseCaseError> {
-        let found = self.store().find(&UniqueKey::MailedSecret(hash)).await?;
+        let found = self
+            .store()
+            .find(&UniqueKey::MailedSecret(*hash.as_bytes()))
+            .await?;
         found
             .and_then(Stored::narrow::<User>)
             .filter(|user| {
-                let good =
-                    |mailed: &MailedSecret| constant_time_eq(&mailed.hash, &hash) && now() < mailed.expires;
+                let good = |mailed: &MailedSecret| mailed.hash == hash && now() < mailed.expires;
                 user.value.disabled.is_none() && of(&user.value).is_some_and(good)
             })
             .ok_or(UseCaseError::Link)

@@ -364,11 +364,14 @@ impl UseCases {
             return Ok(None);
         };
         let hash = shown.secret_hash();
-        let found = self.store().find(&UniqueKey::SessionSecret(hash)).await?;
+        let found = self
+            .store()
+            .find(&UniqueKey::SessionSecret(*hash.as_bytes()))
+            .await?;
         let Some(session) = found.and_then(Stored::narrow::<Session>) else {
             return Ok(None);
         };
-        if !constant_time_eq(&session.value.secret_hash, &hash) || session.value.expires <= now() {
+        if session.value.secret_hash != hash || session.value.expires <= now() {
             return Ok(None);
         }
         let user = self.store().entity::<User>(session.value.user).await?;

@@ -12,7 +12,7 @@ use kakuremichi_core::{
     },
     name::Label,
     policy::{Access, Method, Policy},
-    secret::Secret,
+    secret::{Secret, SecretHash},
     store::{
         MemoryStore, Sequence, Store, Stored, UsageCounts, UsageEntry, UsageReport, conformance::sample,
     },
@@ -190,7 +190,7 @@ async fn a_token_is_refused_with_its_reason() {
         .unwrap_err();
     assert_eq!(error.code(), Code::TOKEN_REVOKED);
     let mut unknown = wants_in(&gateways, Role::Gateway, 1);
-    unknown.secret_hash = [0; 32];
+    unknown.secret_hash = SecretHash::from_bytes([0; 32]);
     assert_eq!(
         control.enrol(&unknown).await.unwrap_err().code(),
         Code::TOKEN_UNKNOWN

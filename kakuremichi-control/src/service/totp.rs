@@ -6,7 +6,7 @@ use kakuremichi_core::{
     secret::Secret,
     time::Timestamp,
 };
-use kakuremichi_proto::identity::{constant_time_eq, sha256};
+use kakuremichi_proto::identity::{SecretHash, secret_hash};
 use totp_rs::Builder;
 
 use super::{
@@ -182,7 +182,7 @@ pub(super) struct RecoveryCodes {
     /// What the person keeps.
     pub(super) texts: Vec<Secret<String>>,
     /// What is stored.
-    pub(super) hashes: Vec<[u8; 32]>,
+    pub(super) hashes: Vec<SecretHash>,
 }
 
 impl RecoveryCodes {
@@ -194,7 +194,7 @@ impl RecoveryCodes {
         for _ in 0..MAX_RECOVERY_CODES {
             let code = random::<RECOVERY>()?;
             codes.texts.push(Secret::new(written(&code)));
-            codes.hashes.push(sha256(&code));
+            codes.hashes.push(secret_hash(&code));
         }
         Ok(codes)
     }
@@ -213,11 +213,8 @@ pub(super) fn take(seal: &Seal, user: &mut User, code: &Secret<String>, at: Time
         totp.last_step = step_of(&secret, &text, totp.last_step + 1, at)?;
         return Some(SignIn::PasswordAndTotp);
     }
-    let hash = sha256(&HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?);
-    let used = user
-        .recovery_codes
-        .iter()
-        .position(|known| constant_time_eq(known, &hash))?;
+    let hash = secret_hash(&HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?);
+    let used = user.recovery_codes.iter().position(|known| *known == hash)?;
     user.recovery_codes.remove(used);
     Some(SignIn::PasswordAndRecoveryCode)
 }
@@ -275,7 +272,7 @@ mod tests {
             last_step: 0,
         });
         let recovery = [7; RECOVERY];
-        user.recovery_codes = vec![sha256(&[1; RECOVERY]), sha256(&recovery)];
+        user.recovery_codes = vec![secret_hash(&[1; RECOVERY]), secret_hash(&recovery)];
         let mut with = |code: &str, at| take(&seal, &mut user, &Secret::new(code.to_owned()), second(at));
         assert_eq!(with("000000", 59), None);
         assert_eq!(with("287 082", 59), Some(SignIn::PasswordAndTotp));

@@ -91,7 +91,7 @@ async fn tokens_of_no_use_are_refused_with_the_reason(store: Arc<dyn Store>) {
 
     let revoked = world.token(Role::Agent).await;
     let found = store
-        .find(&UniqueKey::TokenSecret(revoked.secret_hash()))
+        .find(&UniqueKey::TokenSecret(*revoked.secret_hash().as_bytes()))
         .await
         .unwrap()
         .unwrap();

@@ -5,6 +5,7 @@ use crate::{
     model::{Labels, Permissions},
     name::{HostPattern, Label},
     net::PortRange,
+    secret::SecretHash,
     time::Timestamp,
 };
 
@@ -69,7 +70,7 @@ pub struct EnrolmentToken {
     /// What the nodes are to be.
     pub role: Role,
     /// SHA-256 of the secret.
-    pub secret_hash: [u8; 32],
+    pub secret_hash: SecretHash,
     /// How many nodes may still enrol; `None` is without end.
     pub uses_left: Option<u32>,
     /// When it ends to be of use.
@@ -136,7 +137,7 @@ pub struct ApiKey {
     /// What it is for, in the words of who made it.
     pub name: Label,
     /// SHA-256 of the secret.
-    pub secret_hash: [u8; 32],
+    pub secret_hash: SecretHash,
     /// What it may do in its organization.
     pub permissions: Permissions,
     /// The person who made it, perhaps by another key; it can do no more than they can. None of a key that Control's
@@ -158,7 +159,7 @@ pub struct ServiceToken {
     /// What it is for, unique in the organization.
     pub name: Label,
     /// SHA-256 of the secret.
-    pub secret_hash: [u8; 32],
+    pub secret_hash: SecretHash,
     /// When it ends to be of use.
     pub expires: Option<Timestamp>,
     /// When it was made.
@@ -177,7 +178,7 @@ mod tests {
             organization: OrganizationId::from_bytes([2; 16]),
             name: "home".parse().unwrap(),
             role: Role::Agent,
-            secret_hash: [0; 32],
+            secret_hash: SecretHash::from_bytes([0; 32]),
             uses_left: Some(1),
             expires: Some(Timestamp::from_millis(1001)),
             revoked: None,

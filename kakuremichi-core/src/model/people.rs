@@ -9,6 +9,7 @@ use crate::{
     model::{LinkedIdentity, Passkey, Permissions},
     name::Label,
     plan::MAX_ENDED_SESSIONS,
+    secret::SecretHash,
     time::Timestamp,
 };
 
@@ -80,7 +81,7 @@ pub struct User {
     /// Challenges for another passkey from before are good no more.
     pub passkeys_since: Timestamp,
     /// SHA-256 of each recovery code that was not used yet: at most [`MAX_RECOVERY_CODES`].
-    pub recovery_codes: Vec<[u8; 32]>,
+    pub recovery_codes: Vec<SecretHash>,
     /// The last link to a new password, while it is good.
     pub reset: Option<MailedSecret>,
     /// The last link that proves who reads the address, while it is good.
@@ -148,7 +149,7 @@ pub struct Totp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailedSecret {
     /// Its SHA-256.
-    pub hash: [u8; 32],
+    pub hash: SecretHash,
     /// When it ends to be of use.
     pub expires: Timestamp,
 }
@@ -216,7 +217,7 @@ pub struct Invitation {
     /// Whether the person becomes an administrator of this Control.
     pub administrator: bool,
     /// SHA-256 of the secret.
-    pub secret_hash: [u8; 32],
+    pub secret_hash: SecretHash,
     /// Who invited; nobody at the first start.
     pub inviter: Option<Principal>,
     /// The person behind it, if there is one: the inviter, or who made the inviter's key. They must still be able to give

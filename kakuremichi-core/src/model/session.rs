@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::{
     auth::Strength,
     id::{OrganizationId, SessionId, UserId},
+    secret::SecretHash,
     time::Timestamp,
 };
 
@@ -107,7 +108,7 @@ pub struct Session {
     /// Who signed in.
     pub user: UserId,
     /// SHA-256 of the secret.
-    pub secret_hash: [u8; 32],
+    pub secret_hash: SecretHash,
     /// By what.
     pub sign_in: SignIn,
     /// The only organization in which the session counts, if there is one: the one by whose identity provider it

@@ -5,6 +5,7 @@ use crate::{
     id::{GatewayId, OrganizationId, ServiceTokenId, SessionId, UserId},
     key::SigningKey,
     name::Label,
+    secret::SecretHash,
     time::Timestamp,
 };
 
@@ -61,7 +62,7 @@ pub struct GatewayServiceToken {
     /// The organization to whose services it can lead.
     pub organization: OrganizationId,
     /// SHA-256 of the secret.
-    pub secret_hash: [u8; 32],
+    pub secret_hash: SecretHash,
     /// When it ends to be of use.
     pub expires: Option<Timestamp>,
 }

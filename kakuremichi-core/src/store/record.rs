@@ -415,11 +415,11 @@ impl StoreRecord {
                 }
                 keys
             }
-            Self::Token(token) => vec![UniqueKey::TokenSecret(token.secret_hash)],
-            Self::ApiKey(key) => vec![UniqueKey::ApiKeySecret(key.secret_hash)],
+            Self::Token(token) => vec![UniqueKey::TokenSecret(*token.secret_hash.as_bytes())],
+            Self::ApiKey(key) => vec![UniqueKey::ApiKeySecret(*key.secret_hash.as_bytes())],
             Self::User(user) => {
                 let mailed = [&user.reset, &user.verification].into_iter().flatten();
-                let mailed = mailed.map(|mailed| UniqueKey::MailedSecret(mailed.hash));
+                let mailed = mailed.map(|mailed| UniqueKey::MailedSecret(*mailed.hash.as_bytes()));
                 let identities = user.identities.iter();
                 let identities =
                     identities.map(|at| UniqueKey::LinkedIdentity(at.provider, at.subject.clone()));
@@ -435,11 +435,11 @@ impl StoreRecord {
             Self::Group(group) => vec![UniqueKey::GroupName(group.organization, group.name.clone())],
             Self::Member(member) => vec![UniqueKey::Membership(member.organization, member.user)],
             Self::Invitation(invitation) => {
-                let mut keys = vec![UniqueKey::InvitationSecret(invitation.secret_hash)];
+                let mut keys = vec![UniqueKey::InvitationSecret(*invitation.secret_hash.as_bytes())];
                 keys.extend(invitation.administrator.then_some(UniqueKey::SetUp));
                 keys
             }
-            Self::Session(session) => vec![UniqueKey::SessionSecret(session.secret_hash)],
+            Self::Session(session) => vec![UniqueKey::SessionSecret(*session.secret_hash.as_bytes())],
             Self::Channel(channel) => {
                 vec![UniqueKey::ChannelName(channel.organization, channel.name.clone())]
             }
@@ -448,7 +448,7 @@ impl StoreRecord {
             }
             Self::ServiceToken(token) => vec![
                 UniqueKey::ServiceTokenName(token.organization, token.name.clone()),
-                UniqueKey::ServiceTokenSecret(token.secret_hash),
+                UniqueKey::ServiceTokenSecret(*token.secret_hash.as_bytes()),
             ],
             Self::IdentityProvider(provider) => vec![UniqueKey::ProviderName(
                 provider.organization,

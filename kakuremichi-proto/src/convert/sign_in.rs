@@ -4,6 +4,7 @@ use kakuremichi_core::{
     id::{GatewayId, OrganizationId, ServiceTokenId, SessionId, UserId},
     key::SigningKey,
     plan::{GatewayMember, GatewayServiceToken, GatewaySignIn, GatewaySigner, MAX_SIGNING_KEYS},
+    secret::SecretHash,
     time::Timestamp,
 };
 
@@ -139,7 +140,7 @@ impl From<&GatewayServiceToken> for record::GatewayServiceToken {
         Self {
             id: *token.id.as_bytes(),
             organization: *token.organization.as_bytes(),
-            secret_hash: token.secret_hash,
+            secret_hash: *token.secret_hash.as_bytes(),
             expires: token.expires.map(Timestamp::as_millis),
         }
     }
@@ -150,7 +151,7 @@ impl From<record::GatewayServiceToken> for GatewayServiceToken {
         Self {
             id: ServiceTokenId::from_bytes(token.id),
             organization: OrganizationId::from_bytes(token.organization),
-            secret_hash: token.secret_hash,
+            secret_hash: SecretHash::from_bytes(token.secret_hash),
             expires: token.expires.map(Timestamp::from_millis),
         }
     }

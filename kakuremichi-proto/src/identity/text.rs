@@ -6,9 +6,12 @@
 use std::{fmt, str::FromStr};
 
 use data_encoding::BASE32_NOPAD;
-use kakuremichi_core::{key::IdentityKey, secret::Secret};
+use kakuremichi_core::{
+    key::IdentityKey,
+    secret::{Secret, SecretHash},
+};
 
-use super::sha256;
+use super::{secret_hash, sha256};
 
 const TOKEN_PREFIX: &str = "kkm_enroll_";
 /// The only layout of tokens so far.
@@ -56,8 +59,8 @@ impl TokenText {
 
     /// SHA-256 of the secret, which is what Control stores.
     #[must_use]
-    pub fn secret_hash(&self) -> [u8; 32] {
-        sha256(self.secret.expose())
+    pub fn secret_hash(&self) -> SecretHash {
+        secret_hash(self.secret.expose())
     }
 
     /// The key that Control has to prove.
@@ -136,8 +139,8 @@ macro_rules! secret_texts {
 
             /// SHA-256 of the secret, which is what Control stores.
             #[must_use]
-            pub fn secret_hash(&self) -> [u8; 32] {
-                sha256(self.secret.expose())
+            pub fn secret_hash(&self) -> SecretHash {
+                secret_hash(self.secret.expose())
             }
 
             /// The text to copy.
@@ -218,7 +221,7 @@ mod tests {
             let parsed: TokenText = text.expose().parse().unwrap();
             assert_eq!(parsed.control(), token.control());
             assert_eq!(parsed.ca(), ca.as_ref());
-            assert_eq!(parsed.secret_hash(), sha256(&[1; 32]));
+            assert_eq!(parsed.secret_hash(), secret_hash(&[1; 32]));
             assert!(!format!("{parsed:?}").contains(&text.expose()[20..40]));
         }
     }

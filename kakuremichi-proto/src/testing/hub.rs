@@ -21,7 +21,7 @@ use super::{Node, ToyKeys, ToyVerifier};
 use crate::{
     capability::Capabilities,
     declare::{Declaration, DeclaredService},
-    identity::{Signer, sha256},
+    identity::{Signer, secret_hash, sha256},
     plan::{PlanHash, WirePlan},
     report::{Amount, Incident, NodeInfo, Refusal, Status, UsageBatch},
     session::{
@@ -322,7 +322,7 @@ impl Hub {
 
     /// A node that comes again with the identity that enrolled gets the same answer.
     fn enrol(&mut self, request: &EnrolRequest) -> Result<NodeId, Reason> {
-        if request.secret_hash != sha256(&Node::SECRET) {
+        if request.secret_hash != secret_hash(&Node::SECRET) {
             return Err(Reason::permanent(Code::TOKEN_UNKNOWN, "the token is not known"));
         }
         if let Some((node, identity)) = self.node

@@ -21,7 +21,7 @@ use kakuremichi_core::{
         Access, BasicUser, Condition, Effect, HeaderTest, Method, Policy, Requirement, Rule, TimeWindow,
         Weekdays,
     },
-    secret::Secret,
+    secret::{Secret, SecretHash},
     time::Timestamp,
 };
 
@@ -265,7 +265,7 @@ pub fn sign_in_records() -> [GatewayRecord; 6] {
         GatewayRecord::ServiceToken(GatewayServiceToken {
             id: ServiceTokenId::from_bytes([0x77; 16]),
             organization: OrganizationId::from_bytes([9; 16]),
-            secret_hash: [0x78; 32],
+            secret_hash: SecretHash::from_bytes([0x78; 32]),
             expires: Some(Timestamp::from_millis(1_700_000_000_000)),
         }),
         GatewayRecord::Policy(GatewayPolicy {

@@ -22,6 +22,7 @@ use kakuremichi_core::{
         CompiledPolicy, CountryCode, Decision, Denial, Explanation, Facts, Proof, Subject, evaluate, explain,
     },
     request::CanonicalRequest,
+    secret::SecretHash,
 };
 use kakuremichi_proto::sign_in::GatewaySession;
 use slab::Slab;
@@ -48,7 +49,7 @@ pub(crate) struct KnownFacts {
     /// The session that the visitor signed in with: who the visitor is now, the plan says.
     pub(crate) session: Option<Arc<GatewaySession>>,
     /// The hash of the service token that was shown: what it leads to now, the plan says.
-    pub(crate) service_token: Option<[u8; 32]>,
+    pub(crate) service_token: Option<SecretHash>,
 }
 
 /// What a visitor asked for.

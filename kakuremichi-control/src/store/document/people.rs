@@ -15,6 +15,7 @@ use kakuremichi_core::{
         Permissions, PersonName, ServiceToken, Session, SignIn, Totp, User, UserRole,
     },
     name::Label,
+    secret::SecretHash,
     time::Timestamp,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -58,6 +59,18 @@ impl From<PermissionsDocument> for Permissions {
 /// SHA-256, in hexadecimal.
 #[derive(Debug, Clone)]
 struct Hash([u8; 32]);
+
+impl From<SecretHash> for Hash {
+    fn from(hash: SecretHash) -> Self {
+        Self(*hash.as_bytes())
+    }
+}
+
+impl From<Hash> for SecretHash {
+    fn from(hash: Hash) -> Self {
+        Self::from_bytes(hash.0)
+    }
+}
 
 impl Serialize for Hash {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -198,7 +211,7 @@ struct MailedDocument {
 impl From<&MailedSecret> for MailedDocument {
     fn from(mailed: &MailedSecret) -> Self {
         Self {
-            hash: Hash(mailed.hash),
+            hash: mailed.hash.into(),
             expires: mailed.expires.as_millis(),
         }
     }
@@ -207,7 +220,7 @@ impl From<&MailedSecret> for MailedDocument {
 impl From<MailedDocument> for MailedSecret {
     fn from(document: MailedDocument) -> Self {
         Self {
-            hash: document.hash.0,
+            hash: document.hash.into(),
             expires: Timestamp::from_millis(document.expires),
         }
     }
@@ -226,7 +239,7 @@ impl From<&User> for UserDocument {
             }),
             passkeys: user.passkeys.iter().map(Into::into).collect(),
             passkeys_since: user.passkeys_since.as_millis(),
-            recovery_codes: user.recovery_codes.iter().copied().map(Hash).collect(),
+            recovery_codes: user.recovery_codes.iter().copied().map(Hash::from).collect(),
             reset: user.reset.as_ref().map(Into::into),
             verification: user.verification.as_ref().map(Into::into),
             administrator: user.administrator,
@@ -261,7 +274,7 @@ impl From<UserDocument> for User {
             }),
             passkeys: document.passkeys.into_iter().map(Into::into).collect(),
             passkeys_since: Timestamp::from_millis(document.passkeys_since),
-            recovery_codes: document.recovery_codes.into_iter().map(|hash| hash.0).collect(),
+            recovery_codes: document.recovery_codes.into_iter().map(Into::into).collect(),
             reset: document.reset.map(Into::into),
             verification: document.verification.map(Into::into),
             administrator: document.administrator,
@@ -423,7 +436,7 @@ impl From<&Invitation> for InvitationDocument {
             roles: listed(&invitation.roles),
             groups: listed(&invitation.groups),
             administrator: invitation.administrator,
-            secret_hash: Hash(invitation.secret_hash),
+            secret_hash: invitation.secret_hash.into(),
             inviter: inviter.map(|by| (by.authority().to_owned(), by.subject().to_owned())),
             maker: invitation.maker.map(Text),
             expires: invitation.expires.as_millis(),
@@ -441,7 +454,7 @@ impl From<InvitationDocument> for Invitation {
             roles: set(document.roles),
             groups: set(document.groups),
             administrator: document.administrator,
-            secret_hash: document.secret_hash.0,
+            secret_hash: document.secret_hash.into(),
             inviter: document
                 .inviter
                 .map(|(authority, subject)| Principal::new(authority, subject)),
@@ -488,7 +501,7 @@ impl From<&Session> for SessionDocument {
         Self {
             id: Text(session.id),
             user: Text(session.user),
-            secret_hash: Hash(session.secret_hash),
+            secret_hash: session.secret_hash.into(),
             sign_in: match session.sign_in {
                 SignIn::Password => SignInDocument::Password,
                 SignIn::PasswordAndTotp => SignInDocument::PasswordAndTotp,
@@ -513,7 +526,7 @@ impl From<SessionDocument> for Session {
         Self {
             id: document.id.0,
             user: document.user.0,
-            secret_hash: document.secret_hash.0,
+            secret_hash: document.secret_hash.into(),
             sign_in: match document.sign_in {
                 SignInDocument::Password => SignIn::Password,
                 SignInDocument::PasswordAndTotp => SignIn::PasswordAndTotp,
@@ -550,7 +563,7 @@ impl From<&ServiceToken> for ServiceTokenDocument {
             id: Text(token.id),
             organization: Text(token.organization),
             name: Text(token.name.clone()),
-            secret_hash: Hash(token.secret_hash),
+            secret_hash: token.secret_hash.into(),
             expires: token.expires.map(Timestamp::as_millis),
             created: token.created.as_millis(),
         }
@@ -563,7 +576,7 @@ impl From<ServiceTokenDocument> for ServiceToken {
             id: document.id.0,
             organization: document.organization.0,
             name: document.name.0,
-            secret_hash: document.secret_hash.0,
+            secret_hash: document.secret_hash.into(),
             expires: document.expires.map(Timestamp::from_millis),
             created: Timestamp::from_millis(document.created),
         }

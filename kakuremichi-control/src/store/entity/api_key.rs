@@ -3,6 +3,7 @@
 use kakuremichi_core::{
     id::{ApiKeyId, UserId},
     model::{ApiKey, Permissions},
+    secret::SecretHash,
     store::Version,
 };
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
@@ -45,7 +46,7 @@ impl Table for Entity {
             organization: Set(row::key(domain.organization.into())),
             version: Set(row::count(version.0)),
             name: Set(domain.name.to_string()),
-            secret_hash: Set(domain.secret_hash.to_vec()),
+            secret_hash: Set(domain.secret_hash.as_bytes().to_vec()),
             expires: Set(domain.expires.map(|at| at.as_millis())),
             created: Set(domain.created.as_millis()),
             permissions: Set(Some(row::to_json(
@@ -67,7 +68,7 @@ impl Table for Entity {
             id: ApiKeyId::from_bytes(row::bytes("id", &row.id)?),
             organization: row::organization(&row.organization)?,
             name: row::text("name", &row.name)?,
-            secret_hash: row::bytes("secret_hash", &row.secret_hash)?,
+            secret_hash: SecretHash::from_bytes(row::bytes("secret_hash", &row.secret_hash)?),
             permissions: permissions.map_or(Permissions::EVERYTHING, Into::into),
             maker: maker.transpose()?,
             expires: row.expires.map(row::time),

@@ -3,6 +3,7 @@
 use kakuremichi_core::{
     id::TokenId,
     model::{EnrolmentToken, Role},
+    secret::SecretHash,
     store::Version,
 };
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
@@ -53,7 +54,7 @@ impl Table for Entity {
             version: Set(row::count(version.0)),
             name: Set(domain.name.to_string()),
             role: Set(domain.role.as_str().to_owned()),
-            secret_hash: Set(domain.secret_hash.to_vec()),
+            secret_hash: Set(domain.secret_hash.as_bytes().to_vec()),
             uses_left: Set(domain.uses_left.map(i64::from)),
             expires: Set(domain.expires.map(|at| at.as_millis())),
             revoked: Set(domain.revoked.map(|at| at.as_millis())),
@@ -76,7 +77,7 @@ impl Table for Entity {
             organization: row::organization(&row.organization)?,
             name: row::text("name", &row.name)?,
             role: role(&row.role)?,
-            secret_hash: row::bytes("secret_hash", &row.secret_hash)?,
+            secret_hash: SecretHash::from_bytes(row::bytes("secret_hash", &row.secret_hash)?),
             uses_left: row.uses_left.map(uses).transpose()?,
             expires: row.expires.map(row::time),
             revoked: row.revoked.map(row::time),

@@ -4,6 +4,7 @@ use super::{batch, create, sample};
 use crate::{
     id::{AgentId, OrganizationId},
     model::EnrolmentToken,
+    secret::SecretHash,
     store::{MAX_PAGE, Mutation, Query, RecordId, RecordKind, Store, Version},
 };
 
@@ -140,7 +141,7 @@ pub async fn pages_are_bounded(store: &dyn Store) {
         secret_hash[..16].copy_from_slice(&id);
         let token = EnrolmentToken {
             id: crate::id::TokenId::from_bytes(id),
-            secret_hash,
+            secret_hash: SecretHash::from_bytes(secret_hash),
             ..sample::token(0, 0)
         };
         Mutation::Create(token.into())

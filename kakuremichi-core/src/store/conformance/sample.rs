@@ -25,6 +25,7 @@ use crate::{
         Access, BasicUser, Condition, Effect, HeaderTest, Method, Policy, Requirement, Rule, SharedPolicy,
         TimeWindow, Weekdays,
     },
+    secret::SecretHash,
     store::{NodeUsage, UsageCounts, UsageEntry, UsageReport},
     time::Timestamp,
 };
@@ -212,7 +213,7 @@ pub fn token(organization: u8, n: u8) -> EnrolmentToken {
         organization: OrganizationId::from_bytes(bytes(organization)),
         name: label(&format!("token-{n}")),
         role: Role::Agent,
-        secret_hash: [n; 32],
+        secret_hash: SecretHash::from_bytes([n; 32]),
         uses_left: Some(3),
         expires: Some(NOW.after(Duration::from_secs(60))),
         revoked: None,
@@ -233,7 +234,7 @@ pub fn api_key(organization: u8, n: u8) -> ApiKey {
         id: ApiKeyId::from_bytes(bytes(n)),
         organization: OrganizationId::from_bytes(bytes(organization)),
         name: label(&format!("key-{n}")),
-        secret_hash: [n; 32],
+        secret_hash: SecretHash::from_bytes([n; 32]),
         permissions: Permissions::NONE
             .with(Permission::NodesRead)
             .with(Permission::ServicesWrite),
@@ -250,7 +251,7 @@ pub fn service_token(organization: u8, n: u8) -> ServiceToken {
         id: ServiceTokenId::from_bytes(bytes(n)),
         organization: OrganizationId::from_bytes(bytes(organization)),
         name: label(&format!("service-token-{n}")),
-        secret_hash: [n; 32],
+        secret_hash: SecretHash::from_bytes([n; 32]),
         expires: n.is_multiple_of(2).then_some(NOW),
         created: NOW,
     }
@@ -278,9 +279,9 @@ pub fn user(n: u8) -> User {
             created: NOW,
         }],
         passkeys_since: NOW,
-        recovery_codes: vec![[n; 32], [!n; 32]],
+        recovery_codes: vec![SecretHash::from_bytes([n; 32]), SecretHash::from_bytes([!n; 32])],
         reset: Some(MailedSecret {
-            hash: [n ^ 0x33; 32],
+            hash: SecretHash::from_bytes([n ^ 0x33; 32]),
             expires: NOW,
         }),
         verification: None,
@@ -350,7 +351,7 @@ pub fn invitation(organization: u8, n: u8) -> Invitation {
         roles: [role(organization, 1).id].into(),
         groups: [group(organization, 1).id].into(),
         administrator: false,
-        secret_hash: [n; 32],
+        secret_hash: SecretHash::from_bytes([n; 32]),
         inviter: Some(Principal::new("user", "somebody")),
         maker: Some(user(n).id),
         expires: NOW,
@@ -364,7 +365,7 @@ pub fn session(of: u8, n: u8) -> Session {
     Session {
         id: SessionId::from_bytes(bytes(n)),
         user: user(of).id,
-        secret_hash: [n; 32],
+        secret_hash: SecretHash::from_bytes([n; 32]),
         sign_in: SignIn::PasswordAndTotp,
         organization: n.is_multiple_of(2).then(|| OrganizationId::from_bytes(bytes(n))),
         source: Some("2001:db8::7".parse().expect("a valid address")),

@@ -7,6 +7,7 @@ use kakuremichi_core::{
     name::Label,
     net::Overlay,
     plan::Revision,
+    secret::SecretHash,
 };
 
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrolRequest {
     /// SHA-256 of the secret of its token.
-    pub secret_hash: [u8; 32],
+    pub secret_hash: SecretHash,
     /// What it is.
     pub role: Role,
     /// The name that it would like to have.

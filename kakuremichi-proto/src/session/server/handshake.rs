@@ -19,7 +19,7 @@ use crate::{
     codec::Array,
     convert::role_of,
     frame::Message,
-    identity::{CanonicalUrl, Signature, SignedProof, Transcript, sha256},
+    identity::{CanonicalUrl, Signature, SignedProof, Transcript, secret_hash},
     message::{self, ProofKind},
     session::{DECISION_TIMEOUT, HELLO_TIMEOUT, PROOF_TIMEOUT, RESUME_TIMEOUT, Reason, is_current},
     version::Version,
@@ -221,9 +221,9 @@ fn verify(
     let wireguard = WireGuardKey::from_bytes(hello.wireguard);
     let (signed, event) = match (&proof.kind, hello.node) {
         (ProofKind::Enrol { secret, name }, None) => {
-            let secret_hash = sha256(secret.0.expose());
+            let secret_hash = secret_hash(secret.0.expose());
             let signed = transcript.node_message(SignedProof::Enrol {
-                secret_hash: &secret_hash,
+                secret_hash: secret_hash.as_bytes(),
                 name,
             });
             let request = EnrolRequest {

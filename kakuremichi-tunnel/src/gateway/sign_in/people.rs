@@ -11,7 +11,7 @@ use kakuremichi_core::{
     time::Timestamp,
 };
 use kakuremichi_proto::{
-    identity::{constant_time_eq, sha256},
+    identity::{SecretHash, sha256},
     sign_in::{GatewaySession, SignedError},
 };
 use rustc_hash::FxHashMap;
@@ -61,7 +61,9 @@ impl People {
             .collect();
         people.tokens_end = plan.service_tokens().any(|token| token.expires.is_some());
         let tokens = plan.service_tokens().cloned();
-        people.service_tokens = tokens.map(|token| (token.secret_hash, token)).collect();
+        people.service_tokens = tokens
+            .map(|token| (*token.secret_hash.as_bytes(), token))
+            .collect();
         people
     }
 
@@ -96,21 +98,21 @@ impl People {
     }
 
     /// Whether there is a service token with this hash, of whichever organization, perhaps one that is over.
-    pub(crate) fn knows_service_token(&self, hash: &[u8; 32]) -> bool {
-        let known = self.service_tokens.get(hash);
-        known.is_some_and(|token| constant_time_eq(&token.secret_hash, hash))
+    pub(crate) fn knows_service_token(&self, hash: &SecretHash) -> bool {
+        let known = self.service_tokens.get(hash.as_bytes());
+        known.is_some_and(|token| token.secret_hash == *hash)
     }
 
     /// Which service token of an organization has this hash and is good now.
     pub(crate) fn service_token(
         &self,
         organization: OrganizationId,
-        hash: &[u8; 32],
+        hash: &SecretHash,
         now: Timestamp,
     ) -> Option<ServiceTokenId> {
-        let token = self.service_tokens.get(hash)?;
+        let token = self.service_tokens.get(hash.as_bytes())?;
         let good = token.organization == organization
-            && constant_time_eq(&token.secret_hash, hash)
+            && token.secret_hash == *hash
             && token.expires.is_none_or(|expires| now < expires);
         good.then_some(token.id)
     }
@@ -251,10 +253,11 @@ mod tests {
 
     #[test]
     fn a_service_token_is_of_one_organization_and_ends() {
+        let hash = SecretHash::from_bytes([5; 32]);
         let token = GatewayServiceToken {
             id: ServiceTokenId::from_bytes([7; 16]),
             organization: ORGANIZATION,
-            secret_hash: [5; 32],
+            secret_hash: hash,
             expires: Some(NOW),
         };
         let people = |token: GatewayServiceToken| {
@@ -265,25 +268,17 @@ mod tests {
         };
         let with = people(token.clone());
         let before = Timestamp::from_millis(NOW.as_millis() - 1);
-        assert_eq!(with.service_token(ORGANIZATION, &[5; 32], before), Some(token.id));
-        assert_eq!(
-            with.service_token(ORGANIZATION, &[5; 32], NOW),
-            None,
-            "it is over"
-        );
-        assert!(with.depends_on_time() && with.knows_service_token(&[5; 32]));
+        assert_eq!(with.service_token(ORGANIZATION, &hash, before), Some(token.id));
+        assert_eq!(with.service_token(ORGANIZATION, &hash, NOW), None, "it is over");
+        assert!(with.depends_on_time() && with.knows_service_token(&hash));
         let other = OrganizationId::from_bytes([8; 16]);
-        assert_eq!(
-            with.service_token(other, &[5; 32], before),
-            None,
-            "another tenant's"
-        );
-        assert!(!with.knows_service_token(&[6; 32]));
+        assert_eq!(with.service_token(other, &hash, before), None, "another tenant's");
+        assert!(!with.knows_service_token(&SecretHash::from_bytes([6; 32])));
         let endless = people(GatewayServiceToken {
             expires: None,
             ..token
         });
-        assert_eq!(endless.service_token(ORGANIZATION, &[5; 32], NOW), Some(token.id));
+        assert_eq!(endless.service_token(ORGANIZATION, &hash, NOW), Some(token.id));
         assert!(!endless.depends_on_time());
     }
 

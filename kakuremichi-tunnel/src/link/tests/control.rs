@@ -11,13 +11,13 @@ use kakuremichi_core::{
     name::Label,
     net::Overlay,
     plan::{AgentPlan, Revision},
-    secret::Secret,
+    secret::{Secret, SecretHash},
     time::Timestamp,
 };
 use kakuremichi_proto::{
     capability::Capabilities,
     declare::{Declaration, DeclaredService},
-    identity::{TokenText, sha256},
+    identity::{TokenText, secret_hash},
     plan::{PlanHash, WirePlan},
     report::{Refusal, UsageBatch, UsageKey},
     session::{
@@ -90,8 +90,8 @@ impl FakeControl {
         token.to_text().expose().clone()
     }
 
-    pub(crate) fn secret_hash(&self) -> [u8; 32] {
-        sha256(&SECRET)
+    pub(crate) fn secret_hash(&self) -> SecretHash {
+        secret_hash(&SECRET)
     }
 
     pub(crate) fn link(&self) -> ControlLink {
