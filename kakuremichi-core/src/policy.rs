@@ -21,6 +21,11 @@
 //!
 //! Who a visitor is, is unknown until they prove it. Where that is all that is missing, and the proof can
 //! be asked for, the visitor is challenged instead of denied; they get past neither way.
+//!
+//! How strongly somebody signed in is known, so for someone who signed in by one factor, "at least two factors" is false.
+//! But they may be able to prove more: who would be denied, and would not be if they had signed in more strongly, is
+//! challenged to do so, as strongly as it takes and no more. That goes for rules that allow the strong as for rules that
+//! deny the weak, and lets nobody past who has not done it.
 
 mod compiled;
 mod condition;
@@ -28,6 +33,7 @@ mod decision;
 mod explanation;
 mod judge;
 mod shared;
+mod step_up;
 mod time_window;
 mod truth;
 

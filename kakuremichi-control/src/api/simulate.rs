@@ -350,11 +350,12 @@ fn reason(explanation: &Explanation) -> String {
             ];
             let ways = ways.into_iter().filter(|(asked, _)| *asked).map(|(_, way)| way);
             let ways = ways.collect::<Vec<_>>().join(" or ");
-            match by {
-                DecidedBy::Rule { rule, .. } => {
+            match (&explanation.instead_of, by) {
+                (Some(denial), _) => format!("the visitor is asked {ways}: as they signed in, {denial}"),
+                (None, DecidedBy::Rule { rule, .. }) => {
                     format!("the visitor is asked {ways}: the rule {rule} wants to know")
                 }
-                DecidedBy::Access | DecidedBy::Authorizer => format!("the visitor is asked {ways}"),
+                (None, DecidedBy::Access | DecidedBy::Authorizer) => format!("the visitor is asked {ways}"),
             }
         }
     }

@@ -18,6 +18,8 @@ pub struct CompiledPolicy {
     pub(super) access: Arc<Access>,
     /// Somebody may pass. Where nobody may, nobody is asked who they are.
     pub(super) can_permit: bool,
+    /// How strongly somebody signed in makes a difference to a rule.
+    pub(super) looks_at_strength: bool,
     needs: Needs,
 }
 
@@ -61,6 +63,7 @@ impl CompiledPolicy {
         needs.add_methods(&access);
         Self {
             can_permit: *access != Access::Deny || lists.iter().any(|list| list.allows),
+            looks_at_strength: lists.iter().any(|list| list.looks_at_strength),
             lists,
             access,
             needs,
@@ -176,6 +179,7 @@ pub(super) struct RuleList {
     nodes: Box<[Node]>,
     needs: Needs,
     allows: bool,
+    looks_at_strength: bool,
 }
 
 /// A rule, of which the condition stands in the list.
@@ -210,6 +214,9 @@ impl RuleList {
             allows: rules
                 .iter()
                 .any(|rule| rule.effect == Effect::Allow && !rule.dry_run),
+            looks_at_strength: rules
+                .iter()
+                .any(|rule| rule.when.looks_at_strength() && !rule.dry_run),
         }
     }
 

@@ -250,6 +250,13 @@ impl Condition {
         self.walk(&mut |part| looks |= matches!(part, Self::Header { .. }));
         looks
     }
+
+    /// Whether it looks at how strongly the visitor signed in.
+    pub(super) fn looks_at_strength(&self) -> bool {
+        let mut looks = false;
+        self.walk(&mut |part| looks |= matches!(part, Self::Strength(_)));
+        looks
+    }
 }
 
 /// A value of a condition, and which of its parts gave it that value.

@@ -15,6 +15,8 @@ pub struct Explanation {
     pub outcome: Outcome,
     /// What decided.
     pub by: DecidedBy,
+    /// What the visitor, who has signed in, is asked to sign in more strongly instead of: a rule looks at the strength.
+    pub instead_of: Option<Denial>,
     /// Each rule that was looked at, in order. The last one decided, if a rule did.
     pub trail: Vec<Step>,
 }
@@ -109,6 +111,7 @@ pub fn explain(policy: &CompiledPolicy, subject: Subject, facts: &Facts<'_>) -> 
             },
             By::Access => DecidedBy::Access,
         },
+        instead_of: judgement.instead_of,
         trail: trail.0,
     }
 }

@@ -7,6 +7,7 @@ use super::{
     Truth,
     compiled::{CompiledRule, Prepared, RuleList},
     condition::Found,
+    step_up::or_step_up,
 };
 use crate::{
     auth::{Identity, Principal, Strength},
@@ -27,6 +28,18 @@ impl Watch for () {
 pub(super) struct Judgement<'a> {
     pub(super) ruling: Ruling<'a>,
     pub(super) by: By<'a>,
+    /// What the ruling would be if the visitor could not sign in more strongly.
+    pub(super) instead_of: Option<Denial>,
+}
+
+impl<'a> Judgement<'a> {
+    const fn new(ruling: Ruling<'a>, by: By<'a>) -> Self {
+        Self {
+            ruling,
+            by,
+            instead_of: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -53,11 +66,19 @@ pub(super) fn judge<'a>(
     facts: &'a Facts<'a>,
     watch: &mut impl Watch,
 ) -> Judgement<'a> {
+    let judgement = judge_as_they_are(policy, subject, facts, watch);
+    or_step_up(policy, subject, facts, judgement)
+}
+
+/// Decides about a visitor who signs in no more strongly.
+pub(super) fn judge_as_they_are<'a>(
+    policy: &'a CompiledPolicy,
+    subject: Subject,
+    facts: &'a Facts<'a>,
+    watch: &mut impl Watch,
+) -> Judgement<'a> {
     if facts.objection {
-        return Judgement {
-            ruling: Ruling::Deny(Denial::Authorizer),
-            by: By::Authorizer,
-        };
+        return Judgement::new(Ruling::Deny(Denial::Authorizer), By::Authorizer);
     }
     let prepared = Prepared::new(facts);
     // What the visitor could say to get past by a rule that was passed over.
@@ -100,16 +121,10 @@ pub(super) fn judge<'a>(
                     ask_or_deny(policy, facts, wanted.max(missing), denial)
                 }
             };
-            return Judgement {
-                ruling,
-                by: By::Rule(list, rule),
-            };
+            return Judgement::new(ruling, By::Rule(list, rule));
         }
     }
-    Judgement {
-        ruling: by_access(policy, subject, facts, wanted),
-        by: By::Access,
-    }
+    Judgement::new(by_access(policy, subject, facts, wanted), By::Access)
 }
 
 /// Denies, unless the visitor can be asked for what is missing, and that can lead to a permit.
@@ -295,7 +310,7 @@ fn qualifies(identity: &Identity, requirement: &Requirement) -> bool {
 /// Two challenges as one. Signing in is asked for as strongly and as recently as the strictest wants when `all` are to
 /// be answered. Else it is asked for as one of the two wants it, the one that is content with less: whoever brings that
 /// gets past, and is not asked again.
-fn join(a: Challenge, b: Challenge, all: bool) -> Challenge {
+pub(super) fn join(a: Challenge, b: Challenge, all: bool) -> Challenge {
     let less = |challenge: &Challenge| {
         let age = challenge.max_age.unwrap_or(Duration::MAX);
         (challenge.strength, Reverse(age))

@@ -286,3 +286,44 @@ async fn a_policy_says_how_long_ago_a_sign_in_may_be() {
         assert_eq!(tried(old).await, ("challenge".to_owned(), expected.to_owned()));
     }
 }
+
+/// The simulator says what somebody who is too weak for a rule is asked for, and what would be decided of them as they are.
+#[tokio::test]
+async fn the_simulator_says_that_a_rule_asks_for_a_stronger_sign_in() {
+    let api = Api::start().await;
+    Door::open(&api).await;
+    let id = text(&api.get("/services").await.body["items"][0]["id"]);
+    let path = format!("{PREFIX}/services/{id}");
+    let read = api.send("GET", &path, &[], None).await;
+    let rule = |when, effect| json!([{"name": "strong", "when": when, "effect": effect}]);
+    let strong = json!({"strength": "two_factors"});
+    for (rules, access, why) in [
+        (
+            rule(strong.clone(), "allow"),
+            json!("deny"),
+            "the policy lets nobody in",
+        ),
+        (
+            rule(json!({"not": strong}), "deny"),
+            json!({"any_of": ["signed_in"]}),
+            "the rule strong denies",
+        ),
+    ] {
+        let policy = json!({"rules": rules, "access": access});
+        let service = json!({"name": "web", "http": read.body["http"], "policy": policy});
+        api.send("PUT", &path, &[], Some(service)).await.is(200, "");
+        let tried = async |strength: &str| {
+            let user = json!({"authority": "user", "subject": "usr_x"});
+            let visitor = json!({"signed_in": {"user": user, "strength": strength}});
+            let input = json!({
+                "url": "https://web.example.net/", "address": "192.0.2.1", "visitor": visitor,
+            });
+            let simulated = api.post("/simulate", input).await;
+            simulated.is(200, "");
+            (text(&simulated.body["decision"]), text(&simulated.body["reason"]))
+        };
+        let expected = format!("the visitor is asked to sign in with two factors: as they signed in, {why}");
+        assert_eq!(tried("one_factor").await, ("challenge".to_owned(), expected));
+        assert_eq!(tried("two_factors").await.0, "permit");
+    }
+}

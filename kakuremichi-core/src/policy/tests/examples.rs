@@ -264,6 +264,118 @@ fn a_sign_in_that_is_too_old_is_asked_for_again() {
     }
 }
 
+/// Who could prove more is asked to, by rules as by methods, and gets past when they have.
+#[test]
+fn who_is_too_weak_for_a_rule_is_asked_to_sign_in_more_strongly() {
+    use Strength::{OneFactor, PhishingResistant, TwoFactors};
+
+    let strong = || Condition::Strength(TwoFactors);
+    let ops = || Condition::Group("ops".to_owned());
+    let asked = |strength, max_age| {
+        Told::Challenge(Challenge {
+            basic: false,
+            signed_in: true,
+            service_token: false,
+            strength,
+            max_age,
+        })
+    };
+    let member = |strength| ann().with_groups(["ops"]).with_strength(strength);
+    let people = || Access::AnyOf(vec![Method::signed_in()]);
+    let allows = policy(vec![rule("strong", strong(), Effect::Allow)], Access::Deny);
+    let denies = policy(vec![rule("weak", not(strong()), Effect::Deny)], people());
+    let both = Condition::All(vec![ops(), strong()]);
+    let group = policy(vec![rule("strong-ops", both, Effect::Allow)], Access::Deny);
+    for policy in [&allows, &denies, &group] {
+        let explained = explain(
+            &CompiledPolicy::new(policy),
+            SUBJECT,
+            &signed_in("/", member(OneFactor)).facts(),
+        );
+        assert!(explained.instead_of.is_some());
+        let try_as = |strength| told(policy, &signed_in("/", member(strength)));
+        assert_eq!(try_as(OneFactor), asked(TwoFactors, None));
+        for strength in [TwoFactors, PhishingResistant] {
+            assert!(matches!(try_as(strength), Told::Permit { .. }));
+        }
+        // Who is not known is asked to sign in at all, and nobody can be asked at a TCP service.
+        assert!(is_challenge(&told(policy, &visitor("/"))));
+        let mut port = signed_in("/", member(OneFactor));
+        port.request = None;
+        assert!(matches!(told(policy, &port), Told::Deny(_)));
+        let objection = Visitor {
+            objection: true,
+            ..signed_in("/", member(OneFactor))
+        };
+        assert_eq!(told(policy, &objection), Told::Deny(Denial::Authorizer));
+    }
+    // Where more strength leads nowhere, it is not asked for.
+    let outsider = ann().with_groups(["sales"]);
+    assert_eq!(
+        told(&group, &signed_in("/", outsider)),
+        Told::Deny(Denial::Default)
+    );
+    let shut = policy(
+        vec![
+            rule("shut", path("/"), Effect::Deny),
+            rule("strong", strong(), Effect::Allow),
+        ],
+        people(),
+    );
+    assert!(matches!(
+        told(&shut, &signed_in("/", member(OneFactor))),
+        Told::Deny(_)
+    ));
+    let passkeys_only_elsewhere = policy(
+        vec![rule(
+            "no-passkeys",
+            Condition::Strength(PhishingResistant),
+            Effect::Deny,
+        )],
+        people(),
+    );
+    assert!(matches!(
+        told(&passkeys_only_elsewhere, &signed_in("/", member(OneFactor))),
+        Told::Permit { .. }
+    ));
+    // A trial asks nobody for anything.
+    let mut trial = allows;
+    trial.rules[0].dry_run = true;
+    assert_eq!(
+        told(&trial, &signed_in("/", member(OneFactor))),
+        Told::Deny(Denial::Default)
+    );
+    // What a method wants of the same sign-in is asked for at once.
+    let recent = Requirement {
+        max_age: Some(Duration::from_secs(600)),
+        ..Requirement::default()
+    };
+    let weak = vec![rule("weak", not(strong()), Effect::Deny)];
+    let recent = policy(weak, Access::AnyOf(vec![Method::SignedIn(recent)]));
+    assert_eq!(
+        told(&recent, &signed_in("/", member(OneFactor))),
+        asked(TwoFactors, Some(Duration::from_secs(600)))
+    );
+    // A sign-in that would do is offered beside what a method asks for.
+    let users = vec![BasicUser {
+        name: "door".to_owned(),
+        password_hash: "hash".to_owned(),
+    }];
+    let beside = policy(
+        vec![rule("strong", strong(), Effect::Allow)],
+        Access::AnyOf(vec![Method::Basic { users }]),
+    );
+    assert!(matches!(
+        told(&beside, &signed_in("/", member(OneFactor))),
+        Told::Challenge(Challenge {
+            basic: true,
+            signed_in: true,
+            strength: TwoFactors,
+            ..
+        })
+    ));
+}
+
 #[test]
 fn all_methods_are_needed_where_all_are_asked_for() {
     let users = vec![BasicUser {

@@ -16,6 +16,55 @@ type Asked = (Strength, Option<Duration>);
 type Value = Result<bool, Missing>;
 
 pub(super) fn told(lists: &[&[Rule]], access: &Access, visitor: &Visitor) -> Told {
+    let now = as_they_are(lists, access, visitor);
+    let stronger = [Strength::TwoFactors, Strength::PhishingResistant]
+        .into_iter()
+        .filter(|strength| identities(visitor).any(|identity| identity.strength() < *strength))
+        .map(|strength| (strength, as_they_are(lists, access, &raised(visitor, strength))));
+    let mut stronger = stronger.filter(|_| visitor.request.is_some());
+    match now {
+        Told::Permit { .. } => now,
+        Told::Deny(_) => {
+            let further = stronger.find(|(_, then)| !matches!(then, Told::Deny(_)));
+            further.map_or(now, |(strength, then)| {
+                let (least, max_age) = match then {
+                    Told::Challenge(then) if then.signed_in => (then.strength, then.max_age),
+                    _ => (strength, None),
+                };
+                Told::Challenge(Challenge {
+                    basic: false,
+                    signed_in: true,
+                    service_token: false,
+                    strength: least.max(strength),
+                    max_age,
+                })
+            })
+        }
+        Told::Challenge(asked) => {
+            let enough = stronger.find(|(_, then)| matches!(then, Told::Permit { .. }));
+            let instead = enough.filter(|(strength, _)| !asked.signed_in || *strength <= asked.strength);
+            Told::Challenge(instead.map_or(asked, |(strength, _)| Challenge {
+                signed_in: true,
+                strength,
+                max_age: None,
+                ..asked
+            }))
+        }
+    }
+}
+
+fn raised(visitor: &Visitor, least: Strength) -> Visitor {
+    let mut visitor = visitor.clone();
+    for proof in &mut visitor.proofs {
+        if let Proof::SignedIn(identity) = proof {
+            *identity = identity.clone().with_strength(identity.strength().max(least));
+        }
+    }
+    visitor
+}
+
+/// The decision about somebody who signs in no more strongly.
+pub(super) fn as_they_are(lists: &[&[Rule]], access: &Access, visitor: &Visitor) -> Told {
     if visitor.objection {
         return Told::Deny(Denial::Authorizer);
     }

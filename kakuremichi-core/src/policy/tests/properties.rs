@@ -74,6 +74,10 @@ proptest! {
             }
             other => prop_assert!(false, "{:?}", other),
         }
+        if explanation.instead_of.is_some() {
+            let asks = matches!(decision, Told::Challenge(Challenge { signed_in: true, .. }));
+            prop_assert!(asks);
+        }
         // Each step has the value that its condition has, and so has the part which gave it.
         for step in &explanation.trail {
             let rule = policy.rules.iter().find(|rule| {
@@ -140,6 +144,34 @@ proptest! {
         let silent = Identity::new(identity.principal().clone()).with_strength(identity.strength());
         let with = |identity| Visitor { proofs: vec![Proof::SignedIn(identity)], ..visitor.clone() };
         prop_assert!(reach(&told(&policy, &with(silent))) <= reach(&told(&policy, &with(identity))).max(1));
+    }
+
+    /// That more could be proven lets nobody past, and keeps nobody out, before it is.
+    #[test]
+    fn a_step_up_opens_nothing_before_it_is_taken(policy in policy(), visitor in visitor()) {
+        let as_they_are = naive::as_they_are(&[&policy.rules], &policy.access, &visitor);
+        let told = told(&policy, &visitor);
+        prop_assert_eq!(permits(&told), permits(&as_they_are));
+        prop_assert!(reach(&told) >= reach(&as_they_are));
+    }
+
+    /// No loop: who signs in as they were asked to is not asked for that again.
+    #[test]
+    fn who_signs_in_as_asked_is_not_asked_again(policy in policy(), visitor in visitor(), identity in identity()) {
+        let mut visitor = visitor;
+        visitor.proofs.push(Proof::SignedIn(identity));
+        if let Told::Challenge(asked @ Challenge { signed_in: true, .. }) = told(&policy, &visitor) {
+            let now = visitor.now;
+            for proof in &mut visitor.proofs {
+                if let Proof::SignedIn(identity) = proof {
+                    let strength = identity.strength().max(asked.strength);
+                    *identity = identity.clone().with_strength(strength).with_authenticated(now);
+                }
+            }
+            if let Told::Challenge(again) = told(&policy, &visitor) {
+                prop_assert!(!again.signed_in || again.strength > asked.strength, "{:?}, then {:?}", asked, again);
+            }
+        }
     }
 
     /// What one service's password proves, it proves to that service only.

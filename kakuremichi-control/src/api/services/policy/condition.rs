@@ -52,7 +52,8 @@ pub(crate) enum ConditionView {
     Role(Text<Label>),
     /// The visitor has signed in, and is in this group.
     Group(String),
-    /// The visitor has signed in, at least as strongly.
+    /// The visitor has signed in, at least as strongly. Who has signed in more weakly, and would get past otherwise, is
+    /// asked to.
     Strength(StrengthView),
 }
 

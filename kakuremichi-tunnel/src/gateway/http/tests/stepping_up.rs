@@ -2,7 +2,7 @@
 
 use kakuremichi_core::{
     auth::Strength,
-    policy::{Access, Method, Requirement},
+    policy::{Access, Condition, Effect, Method, Requirement, Rule},
     time::Timestamp,
 };
 
@@ -140,4 +140,47 @@ fn who_signed_in_too_long_ago_confirms_it() {
         );
         assert!(office.scene.get("/", &program(&stale)).await.contains("KKM-G017"));
     });
+}
+
+/// A rule asks for a stronger sign-in as a method does, whether it allows the strong or denies the weak.
+#[test]
+fn who_is_too_weak_for_a_rule_steps_up() {
+    let strong = || Condition::Strength(Strength::TwoFactors);
+    let rule = |when, effect| Rule::new("strong".parse().unwrap(), when, effect);
+    let allows = Policy {
+        rules: vec![rule(strong(), Effect::Allow)],
+        access: Access::Deny,
+    };
+    let denies = Policy {
+        rules: vec![rule(Condition::Not(Box::new(strong())), Effect::Deny)],
+        access: Access::AnyOf(vec![Method::signed_in()]),
+    };
+    for policy in [allows, denies] {
+        local(async {
+            let mut office = Office::open().await;
+            let session = office.signs_in().await;
+            office.policy = policy.clone();
+            office.plan(3, Some(anna()));
+            let refused = office.scene.get("/", &program(&session)).await;
+            assert!(
+                refused.starts_with("HTTP/1.1 401 ")
+                    && field(&refused, "www-authenticate").ends_with("acr_values=\"two-factors\""),
+                "{refused}"
+            );
+            let lines = format!("{BROWSER}Cookie: {session}\r\n");
+            let away = office.scene.get("/deep", &lines).await;
+            assert!(
+                field(&away, "location").ends_with("&strength=two-factors"),
+                "{away}"
+            );
+
+            let mut ticket = office.ticket(Office::binding(&away));
+            ticket.strength = Strength::TwoFactors;
+            let attempt = cookie(&away);
+            let back = office.arrives(&ticket.seal(&office.control), &attempt).await;
+            let lines = format!("{BROWSER}Cookie: {}\r\n", cookie(&back));
+            let answer = office.scene.get("/deep", &lines).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        });
+    }
 }
