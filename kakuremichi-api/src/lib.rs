@@ -1,10 +1,10 @@
 //! A typed client of Control's REST API.
 //!
-//! It knows what programs work with: services, nodes, sites, enrolment tokens, API keys, groups and organizations, each as a
+//! It knows what programs work with: services, shared policies, nodes, sites, enrolment tokens, API keys, groups and organizations, each as a
 //! [`Resource`]. Everything else that the API has is reached by [`Api::send`], with JSON.
 //!
 //! ```no_run
-//! use kakuremichi_api::{Api, Http, Route, Secret, Service, ServiceDraft, Target};
+//! use kakuremichi_api::{Api, Http, Policy, Route, Secret, Service, ServiceDraft, Target};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let api = Api::builder("https://control.example.net:7443", Secret::new("kkm_api_…".to_owned())).build()?;
@@ -13,7 +13,7 @@
 //! let service = api.create::<Service>(&ServiceDraft::http("billing", http)).await?;
 //! println!("{:?}", service.value.urls);
 //! let mut draft = service.value.draft();
-//! draft.policy.access = serde_json::json!("public");
+//! draft.policy = Policy::public();
 //! // Refused if somebody else changed it meanwhile.
 //! api.replace::<Service>(service.value.id, &draft, Some(&service.tag)).await?;
 //! # Ok(())
@@ -32,12 +32,17 @@ pub use exchange::{ATTEMPTS, MAX_ANSWER, PATIENCE};
 /// What keys are given as: it is not printed, and wiped.
 pub use kakuremichi_core::secret::Secret;
 pub use model::{
+    condition::{Condition, Header, HeaderTest, Principal, Strength, TimeWindow, Weekday},
     credential::{
         ApiKey, ApiKeyDraft, Approval, NewApiKey, NewServiceToken, NewToken, Scope, ServiceToken,
         ServiceTokenChange, ServiceTokenDraft, Token, TokenDraft,
     },
     named::{Group, Named, Organization},
     node::{Agent, Gateway, KeyRotation, Node, NodeChange, NodeRole, NodeState, Site, SiteDraft},
-    service::{Health, Http, Lifetime, Policy, Route, Service, ServiceDraft, Target, TargetTls, Tcp, Udp},
+    policy::{
+        Access, Basic, BasicUser, Effect, Method, Policy, Requirement, Rule, ServiceTokens, SharedPolicy,
+        SharedPolicyDraft,
+    },
+    service::{Health, Http, Lifetime, Route, Service, ServiceDraft, Target, TargetTls, Tcp, Udp},
 };
 pub use resource::{Create, Delete, Listing, Replace, Resource, Revoke, Tagged, Update};

@@ -1,9 +1,11 @@
 //! The resources, as the API's document describes them. What a newer Control says besides is not lost on the way: it is
 //! not read.
 
+pub(crate) mod condition;
 pub(crate) mod credential;
 pub(crate) mod named;
 pub(crate) mod node;
+pub(crate) mod policy;
 pub(crate) mod service;
 mod text;
 

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use kakuremichi_api::{
-    Api, ApiKey, ApiKeyDraft, Group, Named, NodeRole, Organization, Service, ServiceDraft, Site, SiteDraft,
-    Target, Tcp, Token, TokenDraft,
+    Access, Api, ApiKey, ApiKeyDraft, Condition, Effect, Group, Header, HeaderTest, Method, Named, NodeRole,
+    Organization, Policy, Principal, Requirement, Rule, Service, ServiceDraft, ServiceTokens, SharedPolicy,
+    SharedPolicyDraft, Site, SiteDraft, Strength, Target, Tcp, TimeWindow, Token, TokenDraft, Weekday,
 };
 use kakuremichi_tests::deployment::Control;
 use kakuremichi_tests::process::Finished;
@@ -19,6 +20,58 @@ fn site(name: &str) -> SiteDraft {
         wireguard_key: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".to_owned(),
         networks: vec!["10.1.0.0/16".to_owned()],
         endpoint: None,
+    }
+}
+
+/// A policy with one of each condition.
+fn policy() -> SharedPolicyDraft {
+    let text = str::to_owned;
+    let everything = vec![
+        Condition::Any(vec![
+            Condition::Path(text("/admin")),
+            Condition::Method(text("POST")),
+        ]),
+        !Condition::Source(text("192.0.2.0/24")),
+        Condition::Subject(text("ann")),
+        Condition::Header(Header {
+            name: text("user-agent"),
+            is: HeaderTest::Contains(text("bot")),
+        }),
+        Condition::Country(text("DE")),
+        Condition::Asn(64_496),
+        Condition::Time(TimeWindow {
+            days: vec![Weekday::Monday, Weekday::Sunday],
+            utc_offset_minutes: 60,
+            ..TimeWindow::daily("09:00", "18:00")
+        }),
+        Condition::User(Principal {
+            authority: text("user"),
+            subject: text("ann"),
+        }),
+        Condition::Role(text("developer")),
+        Condition::Group(text("berlin")),
+    ];
+    let strong = Condition::Strength(Strength::TwoFactors);
+    let requirement = Requirement {
+        groups: vec![text("berlin")],
+        strength: Strength::PhishingResistant,
+        max_age: Some(900),
+        ..Requirement::default()
+    };
+    SharedPolicyDraft {
+        name: text("everything"),
+        rules: vec![
+            Rule {
+                dry_run: true,
+                ..Rule::new("all", Condition::All(everything), Effect::Deny)
+            },
+            Rule::new("strong", strong, Effect::Allow),
+        ],
+        access: Some(Access::AnyOf(vec![
+            Method::SignedIn,
+            Method::SignedInAs(requirement),
+            Method::ServiceToken(ServiceTokens::default()),
+        ])),
     }
 }
 
@@ -41,17 +94,29 @@ fn the_typed_client_does_what_the_api_does() {
             .create::<Service>(&ServiceDraft::tcp("ssh", tcp))
             .await
             .unwrap();
-        assert_eq!(made.value.policy.access, "deny");
+        assert_eq!(made.value.policy, Policy::default());
 
         // What is put back with the tag that was read is taken; with one that is old, not.
         let mut draft = made.value.draft();
-        draft.policy.access = json!("public");
+        draft.policy = Policy::public();
         let id = made.value.id;
         let changed = api.replace::<Service>(id, &draft, Some(&made.tag)).await.unwrap();
-        assert_eq!(changed.value.policy.access, "public");
+        assert_eq!(changed.value.policy, Policy::public());
         let late = api.replace::<Service>(id, &draft, Some(&made.tag)).await;
         assert!(late.unwrap_err().is_outdated());
         assert_eq!(api.get::<Service>(id).await.unwrap(), changed);
+
+        // Policies come back as they were described.
+        let policy = policy();
+        let shared = api.create::<SharedPolicy>(&policy).await.unwrap();
+        assert_eq!(shared.value.draft(), policy);
+        let policy_id = shared.value.id;
+        assert_eq!(api.get::<SharedPolicy>(policy_id).await.unwrap(), shared);
+        let again = api
+            .replace::<SharedPolicy>(policy_id, &policy, Some(&shared.tag))
+            .await;
+        assert_eq!(again.unwrap(), shared);
+        api.delete::<SharedPolicy>(policy_id).await.unwrap();
 
         // Lists, parts of lists, filters.
         for name in ["a", "b", "c"] {

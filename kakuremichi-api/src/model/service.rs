@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::{OffsetDateTime, serde::rfc3339};
 
-use super::text;
+use super::{policy::Policy, text};
 use crate::resource::{Create, Delete, Replace, Resource};
 
 /// A service.
@@ -55,17 +55,6 @@ pub struct ServiceDraft {
     pub policy: Policy,
     /// The shared policies, by identifier or name, that go before it, in this order.
     pub policies: Vec<String>,
-}
-
-/// Who may reach a service.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Policy {
-    /// The rules, as the API's reference has them; the first whose condition holds decides.
-    #[serde(default)]
-    pub rules: Vec<Value>,
-    /// What is asked of visitors for whom no rule decided, as the reference has it: `"deny"`, `"public"`, or methods.
-    #[serde(default = "deny")]
-    pub access: Value,
 }
 
 /// How long a service lives.
@@ -174,20 +163,6 @@ pub struct Health {
     /// So many failures in a row take a target out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unhealthy_after: Option<u32>,
-}
-
-impl Default for Policy {
-    /// Nobody.
-    fn default() -> Self {
-        Self {
-            rules: Vec::new(),
-            access: deny(),
-        }
-    }
-}
-
-fn deny() -> Value {
-    Value::from("deny")
 }
 
 fn root() -> String {

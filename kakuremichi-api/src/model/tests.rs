@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::de::{Deserialize, Deserializer, Error, Visitor, value};
 use serde_json::Value;
 
-use super::{credential::*, named::*, node::*, service::*};
+use super::{condition::*, credential::*, named::*, node::*, policy::*, service::*};
 use crate::resource::Resource;
 
 const DOCUMENT: &str = include_str!("../../../kakuremichi-control/openapi.json");
@@ -67,6 +67,7 @@ fn each_type_has_what_the_document_has() {
     resource::<ServiceToken>();
     resource::<Group>();
     resource::<Organization>();
+    resource::<SharedPolicy>();
     is_as_described::<Http>("HttpView");
     is_as_described::<Route>("RouteView");
     is_as_described::<Tcp>("TcpView");
@@ -74,6 +75,7 @@ fn each_type_has_what_the_document_has() {
     is_as_described::<Target>("TargetView");
     is_as_described::<Health>("HealthView");
     is_as_described::<Policy>("PolicyView");
+    is_as_described::<Rule>("RuleView");
     is_as_described::<Agent>("AgentView");
     is_as_described::<Gateway>("GatewayView");
     is_as_described::<Scope>("ScopeView");
@@ -99,6 +101,11 @@ fn each_draft_has_what_control_accepts() {
     let http = Http::new(["a.example.net"], [Route::new([target.clone()])]);
     is_accepted(&ServiceDraft::http("a", http), "ServiceInput");
     is_accepted(&target, "TargetView");
+    let policy = SharedPolicyDraft {
+        access: Some(Access::Public),
+        ..SharedPolicyDraft::default()
+    };
+    is_accepted(&policy, "SharedPolicyInput");
     is_accepted(&TokenDraft::new("a", NodeRole::Agent), "TokenInput");
     let key = ApiKeyDraft {
         name: "a".to_owned(),
@@ -132,4 +139,131 @@ fn each_draft_has_what_control_accepts() {
         endpoint: Some(String::new()),
     };
     is_accepted(&site, "SiteInput");
+}
+
+/// The names of what an enumeration of the document can be.
+fn described(schema: &str) -> BTreeSet<String> {
+    let document: Value = serde_json::from_str(DOCUMENT).unwrap();
+    let schema = &document["components"]["schemas"][schema];
+    let one_of = schema["oneOf"].as_array().cloned();
+    let kinds = one_of.unwrap_or_else(|| vec![schema.clone()]);
+    let names = |kind: &Value| match kind["required"].as_array() {
+        Some(required) => required.clone(),
+        None => kind["enum"].as_array().unwrap().clone(),
+    };
+    let names = kinds.iter().flat_map(names);
+    names.map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
+/// Whether `samples`, one of each kind, are all that the document has, and come back as they were.
+#[track_caller]
+fn is_one_of<T>(schema: &str, samples: &[T])
+where
+    T: serde::Serialize + for<'de> Deserialize<'de> + std::fmt::Debug + PartialEq,
+{
+    let mut names = BTreeSet::new();
+    for sample in samples {
+        let json = serde_json::to_value(sample).unwrap();
+        let name = match &json {
+            Value::String(name) => name,
+            json => json.as_object().unwrap().keys().next().unwrap(),
+        };
+        names.insert(name.clone());
+        assert_eq!(serde_json::from_value::<T>(json).unwrap(), *sample);
+    }
+    assert_eq!(names, described(schema), "{schema}");
+}
+
+fn conditions() -> Vec<Condition> {
+    let text = || "x".to_owned();
+    let present = HeaderTest::Present;
+    vec![
+        Condition::All(vec![Condition::Asn(1)]),
+        Condition::Any(Vec::new()),
+        !Condition::Asn(1),
+        Condition::Path("/a".to_owned()),
+        Condition::Method(text()),
+        Condition::Source("192.0.2.0/24".to_owned()),
+        Condition::Subject(text()),
+        Condition::Header(Header {
+            name: text(),
+            is: present,
+        }),
+        Condition::Country("DE".to_owned()),
+        Condition::Asn(1),
+        Condition::Time(TimeWindow::daily("09:00", "18:00")),
+        Condition::User(Principal {
+            authority: text(),
+            subject: text(),
+        }),
+        Condition::Role(text()),
+        Condition::Group(text()),
+        Condition::Strength(Strength::TwoFactors),
+    ]
+}
+
+#[test]
+fn policies_are_what_the_document_says() {
+    is_one_of("ConditionView", &conditions());
+    let tests = [
+        HeaderTest::Present,
+        HeaderTest::Equal(String::new()),
+        HeaderTest::Prefix(String::new()),
+        HeaderTest::Contains(String::new()),
+    ];
+    is_one_of("HeaderTestView", &tests);
+    is_one_of("WeekdayView", &Weekday::ALL);
+    let strengths = [
+        Strength::OneFactor,
+        Strength::TwoFactors,
+        Strength::PhishingResistant,
+    ];
+    is_one_of("StrengthView", &strengths);
+    is_one_of("EffectView", &[Effect::Allow, Effect::Deny, Effect::Continue]);
+    let methods = vec![
+        Method::Basic(Basic {
+            users: vec![BasicUser::kept("ann")],
+        }),
+        Method::SignedIn,
+        Method::SignedInAs(Requirement {
+            max_age: Some(600),
+            ..Requirement::default()
+        }),
+        Method::ServiceToken(ServiceTokens::default()),
+    ];
+    is_one_of("MethodView", &methods);
+    let accesses = [
+        Access::Deny,
+        Access::Public,
+        Access::AnyOf(methods.clone()),
+        Access::AllOf(methods),
+    ];
+    is_one_of("AccessView", &accesses);
+    is_as_described::<Header>("HeaderView");
+    is_as_described::<TimeWindow>("TimeView");
+    is_as_described::<Principal>("PrincipalView");
+    is_as_described::<Requirement>("RequirementView");
+    is_as_described::<Basic>("BasicView");
+    is_as_described::<ServiceTokens>("ServiceTokensView");
+}
+
+#[test]
+fn what_a_newer_control_has_in_a_policy_comes_back_as_it_was() {
+    let newer = serde_json::json!({
+        "rules": [
+            {"name": "a", "when": {"not": {"moon": {"phase": "full"}}}, "effect": "audit"},
+            {"name": "b", "when": {"strength": "in_person"}, "effect": "deny", "dry_run": true},
+        ],
+        "access": {"any_of": ["palm", {"signed_in_as": {"strength": "two_factors"}}]},
+    });
+    let policy: Policy = serde_json::from_value(newer.clone()).unwrap();
+    assert!(matches!(policy.rules[1].effect, Effect::Deny) && matches!(policy.access, Access::AnyOf(_)));
+    assert_eq!(serde_json::to_value(&policy).unwrap(), newer);
+    assert_eq!(serde_json::from_str::<Policy>("{}").unwrap(), Policy::default());
+}
+
+#[test]
+fn a_password_is_not_printed() {
+    let printed = format!("{:?}", BasicUser::new("ann", "open sesame"));
+    assert!(printed.contains("ann") && !printed.contains("sesame"));
 }

@@ -2,13 +2,15 @@
 
 use clap::ValueEnum;
 use kakuremichi_api::{
-    Api, ApiError, ApiKey, Group, Node, NodeRole, Organization, Resource, Service, ServiceToken, Site, Token,
+    Access, Api, ApiError, ApiKey, Group, Node, NodeRole, Organization, Resource, Service, ServiceToken,
+    SharedPolicy, Site, Token,
 };
 
 /// What can be listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Kind {
     Services,
+    Policies,
     Nodes,
     Sites,
     Tokens,
@@ -23,6 +25,7 @@ impl Kind {
     pub(super) const fn collection(self) -> &'static str {
         match self {
             Self::Services => Service::COLLECTION,
+            Self::Policies => SharedPolicy::COLLECTION,
             Self::Nodes => Node::COLLECTION,
             Self::Sites => Site::COLLECTION,
             Self::Tokens => Token::COLLECTION,
@@ -42,6 +45,7 @@ impl Kind {
     ) -> Result<String, ApiError> {
         match self {
             Self::Services => rows::<Service>(api, filters, limit).await,
+            Self::Policies => rows::<SharedPolicy>(api, filters, limit).await,
             Self::Nodes => rows::<Node>(api, filters, limit).await,
             Self::Sites => rows::<Site>(api, filters, limit).await,
             Self::Tokens => rows::<Token>(api, filters, limit).await,
@@ -109,6 +113,28 @@ impl Row for Service {
             self.name.clone(),
             kind.to_owned(),
             self.urls.join(" "),
+        ]
+    }
+}
+
+impl Row for SharedPolicy {
+    const HEAD: &'static [&'static str] = &["ID", "NAME", "RULES", "ACCESS"];
+
+    fn cells(&self) -> Vec<String> {
+        let rules: Vec<_> = self.rules.iter().map(|rule| rule.name.as_str()).collect();
+        let access = match &self.access {
+            None => "-",
+            Some(Access::Deny) => "deny",
+            Some(Access::Public) => "public",
+            Some(Access::AnyOf(_)) => "any of",
+            Some(Access::AllOf(_)) => "all of",
+            Some(_) => "?",
+        };
+        vec![
+            self.id.to_string(),
+            self.name.clone(),
+            rules.join(" "),
+            access.to_owned(),
         ]
     }
 }
