@@ -332,9 +332,9 @@ fn a_person_signs_in_once_and_is_known_at_every_gateway() {
     let mut of_web = of_web["items"].as_array().unwrap().iter();
     let id = of_web.find(|service| service["name"] == "web").unwrap()["id"].clone();
     let web = format!("services/{}", id.as_str().unwrap());
-    let asks = |requirement: Value, browser: &mut Browser<'_>, sent_to: &str| {
+    let asks = |policy: Value, browser: &mut Browser<'_>, sent_to: &str| {
         let mut service = for_group("web", origin.port(), "berlin");
-        service["policy"]["access"]["any_of"][0]["signed_in_as"] = requirement;
+        service["policy"] = policy;
         rest.replace(&web, &service);
         wait::until("the new policy", || {
             let answer = browser.ask(Method::GET, deep, None);
@@ -343,7 +343,7 @@ fn a_person_signs_in_once_and_is_known_at_every_gateway() {
         });
     };
     asks(
-        json!({ "strength": "two_factors" }),
+        json!({"access": {"any_of": [{"signed_in_as": {"strength": "two_factors"}}]}}),
         &mut browser,
         "&strength=two-factors",
     );
@@ -366,7 +366,7 @@ fn a_person_signs_in_once_and_is_known_at_every_gateway() {
     );
     assert!(page.text().contains("add a passkey"), "{}", page.text());
     asks(
-        json!({ "groups": ["berlin"], "max_age": 900 }),
+        json!({"access": {"any_of": [{"signed_in_as": {"groups": ["berlin"], "max_age": 900}}]}}),
         &mut browser,
         "&strength=one-factor&max_age=900",
     );
@@ -376,6 +376,18 @@ fn a_person_signs_in_once_and_is_known_at_every_gateway() {
         (StatusCode::OK, deep),
         "{}",
         reply.text()
+    );
+    // A rule that denies the weak asks for the same, and leads to the same page.
+    let weak = json!({"name": "weak", "when": {"not": {"strength": "two_factors"}}, "effect": "deny"});
+    asks(
+        json!({"rules": [weak], "access": {"any_of": ["signed_in"]}}),
+        &mut browser,
+        "&strength=two-factors",
+    );
+    let (page, url) = browser.go(deep);
+    assert!(
+        url.starts_with(CONTROL) && page.text().contains("add a passkey"),
+        "{url}"
     );
     rest.replace(&web, &for_group("web", origin.port(), "berlin"));
 
