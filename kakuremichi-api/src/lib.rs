@@ -43,6 +43,8 @@ pub use model::{
         Access, Basic, BasicUser, Effect, Method, Policy, Requirement, Rule, ServiceTokens, SharedPolicy,
         SharedPolicyDraft,
     },
-    service::{Health, Http, Lifetime, Route, Service, ServiceDraft, Target, TargetTls, Tcp, Udp},
+    service::{
+        Health, Http, IdentityForm, Lifetime, Route, Service, ServiceDraft, Target, TargetTls, Tcp, Udp,
+    },
 };
 pub use resource::{Create, Delete, Listing, Replace, Resource, Revoke, Tagged, Update};

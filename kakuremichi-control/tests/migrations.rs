@@ -6,8 +6,8 @@ use std::{os::unix::fs::PermissionsExt, path::Path};
 use kakuremichi_control::store::{ConnectError, SqlStore};
 use kakuremichi_core::{
     model::{
-        AccountPolicy, ApiKey, EnrolmentToken, Labels, NodeKind, Organization, Permissions, Service,
-        ServiceKind,
+        AccountPolicy, ApiKey, EnrolmentToken, IdentityForm, Labels, NodeKind, Organization, Permissions,
+        Service, ServiceKind,
     },
     net::Overlay,
     policy::{Access, Method},
@@ -64,6 +64,7 @@ fn service() -> Service {
     if let ServiceKind::Http { routes, .. } = &mut service.kind {
         routes.iter_mut().for_each(|route| route.policies = Vec::new());
     }
+    talkative(&mut service);
     service.policy.rules.truncate(2);
     if let Access::AnyOf(methods) = &mut service.policy.access {
         methods.truncate(2);
@@ -83,10 +84,18 @@ fn undated(access: &mut Access) {
     }
 }
 
+/// All targets were told everything at the time.
+fn talkative(service: &mut Service) {
+    if let ServiceKind::Http { identity, .. } = &mut service.kind {
+        *identity = IdentityForm::Both;
+    }
+}
+
 /// One of each kind.
 fn records() -> Vec<StoreRecord> {
     let mut service = sample::http_service(0, 4);
     undated(&mut service.policy.access);
+    talkative(&mut service);
     let mut policy = sample::shared_policy(0, 16);
     policy.access.iter_mut().for_each(undated);
     vec![

@@ -30,8 +30,8 @@ pub use provider::{
 };
 pub use rotation::{KEY_OVERLAP, KeyAge, MAX_KEY_OVERLAP, PreviousKeys, Rotation, RotationAsked};
 pub use service::{
-    Health, HealthCheck, Lifetime, MAX_HEALTH_PATH, MAX_HOSTS, MAX_ROUTES, MAX_SOCKET_PATH, MAX_TARGETS,
-    Pool, Route, Service, ServiceError, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme,
-    Transport, VirtualPort,
+    Health, HealthCheck, IdentityForm, Lifetime, MAX_HEALTH_PATH, MAX_HOSTS, MAX_ROUTES, MAX_SOCKET_PATH,
+    MAX_TARGETS, Pool, Route, Service, ServiceError, ServiceKind, Target, TargetAddress, TargetPlace,
+    TargetScheme, Transport, VirtualPort,
 };
 pub use session::{MAX_USER_AGENT, Session, SignIn};

@@ -5,6 +5,7 @@
 
 mod agent;
 mod declare;
+mod discreet;
 mod gateway;
 mod guarded;
 mod hello;

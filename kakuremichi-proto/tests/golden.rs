@@ -76,6 +76,13 @@ fn records_have_the_bytes_that_were_released_and_read_as_what_was_written() {
     for (wire, record) in guarded_wire.iter().zip(guarded) {
         assert_eq!(GatewayRecord::from_wire(wire), Ok(Some(record)));
     }
+    let discreet = samples::discreet_services();
+    let discreet_wire = discreet
+        .each_ref()
+        .map(|record| Arc::new(record.to_wire().unwrap()));
+    for (wire, record) in discreet_wire.iter().zip(discreet) {
+        assert_eq!(GatewayRecord::from_wire(wire), Ok(Some(record)));
+    }
     let sign_in = samples::sign_in_records();
     let sign_in_wire = sign_in
         .each_ref()
@@ -100,6 +107,7 @@ fn records_have_the_bytes_that_were_released_and_read_as_what_was_written() {
         .chain(&guarded_wire)
         .chain(&sign_in_wire)
         .chain(&previous)
+        .chain(&discreet_wire)
     {
         let tag = RecordTag::from_code(record.tag()).unwrap();
         let count = seen.iter().filter(|other| **other == tag).count();

@@ -191,9 +191,10 @@ proptest! {
 
     #[test]
     fn perturbed_policies_harm_nothing(
-        which in 0..4usize, at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        which in 0..7usize, at in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
-        let wire = samples::guarded_service()[which].to_wire().unwrap();
+        let mut records = samples::guarded_service().into_iter().chain(samples::discreet_services());
+        let wire = records.nth(which).unwrap().to_wire().unwrap();
         let mut body = wire.body().to_vec();
         let at = at.index(body.len());
         body[at] = byte;

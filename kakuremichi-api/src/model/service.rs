@@ -76,6 +76,29 @@ pub struct Http {
     pub hosts: Vec<String>,
     /// The routes; the most specific path wins.
     pub routes: Vec<Route>,
+    /// In which form the targets are told who a visitor is.
+    #[serde(default)]
+    pub identity: IdentityForm,
+}
+
+/// In which form targets are told who a visitor is. Whichever it is, what visitors send under the names of these header
+/// fields does not reach them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum IdentityForm {
+    /// They are not told.
+    None,
+    /// Header fields such as `X-Kakuremichi-User`. Who reaches a target past the gateway can write them, too.
+    Headers,
+    /// `X-Kakuremichi-Assertion`, a JSON Web Token that the gateway signs.
+    Assertion,
+    /// Both.
+    #[default]
+    Both,
+    /// What this client does not know.
+    #[serde(untagged)]
+    Other(Value),
 }
 
 /// A path and where its requests go.
@@ -214,6 +237,7 @@ impl Http {
         Self {
             hosts: hosts.into_iter().map(Into::into).collect(),
             routes: routes.into_iter().collect(),
+            identity: IdentityForm::default(),
         }
     }
 }

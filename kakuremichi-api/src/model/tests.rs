@@ -248,6 +248,17 @@ fn policies_are_what_the_document_says() {
 }
 
 #[test]
+fn the_forms_of_identity_are_what_the_document_says() {
+    let forms = [
+        IdentityForm::None,
+        IdentityForm::Headers,
+        IdentityForm::Assertion,
+        IdentityForm::Both,
+    ];
+    is_one_of("IdentityFormView", &forms);
+}
+
+#[test]
 fn what_a_newer_control_has_in_a_policy_comes_back_as_it_was() {
     let newer = serde_json::json!({
         "rules": [

@@ -449,6 +449,35 @@ async fn what_cannot_be_understood_is_said_with_its_field() {
 }
 
 #[tokio::test]
+async fn a_service_says_what_its_targets_are_told() {
+    let api = Api::start().await;
+    let of = |identity: Value| {
+        let mut http = json!({"hosts": ["a.example"], "routes": []});
+        if !identity.is_null() {
+            http["identity"] = identity;
+        }
+        json!({"name": "a", "http": http})
+    };
+    let made = api.post("/services", of(json!("none"))).await;
+    made.is(201, "");
+    assert_eq!(made.body["http"]["identity"], "none");
+    let path = format!("/api/v1/services/{}", made.body["id"].as_str().unwrap());
+    for (asked, told) in [
+        (json!("headers"), "headers"),
+        (json!("assertion"), "assertion"),
+        (json!(null), "both"),
+        (json!("none"), "none"),
+        (json!("both"), "both"),
+    ] {
+        api.send("PUT", &path, &[], Some(of(asked))).await.is(200, "");
+        let read = api.send("GET", &path, &[], None).await;
+        assert_eq!(read.body["http"]["identity"], told);
+    }
+    let unknown = api.send("PUT", &path, &[], Some(of(json!("loud")))).await;
+    assert_eq!(unknown.status, StatusCode::BAD_REQUEST, "{unknown:?}");
+}
+
+#[tokio::test]
 async fn a_service_is_published_changed_and_deleted() {
     let api = Api::start().await;
     let agent = api.agent("home").await;

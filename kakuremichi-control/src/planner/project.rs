@@ -234,7 +234,11 @@ fn gateway_service(service: &Service, reachable: impl Fn(&TargetPlace) -> bool) 
             .collect(),
     };
     let kind = match &service.kind {
-        ServiceKind::Http { hosts, routes } => PlannedKind::Http {
+        ServiceKind::Http {
+            hosts,
+            routes,
+            identity,
+        } => PlannedKind::Http {
             hosts: hosts.clone(),
             routes: routes
                 .iter()
@@ -245,6 +249,7 @@ fn gateway_service(service: &Service, reachable: impl Fn(&TargetPlace) -> bool) 
                     policies: route.policies.clone(),
                 })
                 .collect(),
+            identity: *identity,
         },
         ServiceKind::Tcp { port, pool } => PlannedKind::Tcp {
             port: *port,
@@ -328,6 +333,7 @@ fn target_name(address: &TargetAddress) -> Option<Hostname> {
 mod tests {
     use kakuremichi_core::{
         id::TargetId,
+        model::IdentityForm,
         net::Overlay,
         store::{StoreRecord, conformance::sample},
     };
@@ -407,6 +413,18 @@ mod tests {
         assert!(told.targets[1].tls && told.targets[1].health.is_some());
         assert_eq!(told.targets[0].id, TargetId::from_bytes(sample::bytes(1)));
         assert!(landscape.agent_service(id, two.id).unwrap().targets.is_empty());
+    }
+
+    #[test]
+    fn what_targets_are_told_is_in_the_plan() {
+        let mut service = sample::http_service(0, 4);
+        for form in IdentityForm::ALL {
+            if let ServiceKind::Http { identity, .. } = &mut service.kind {
+                *identity = form;
+            }
+            let planned = gateway_service(&service, |_| true).kind;
+            assert!(matches!(planned, PlannedKind::Http { identity, .. } if identity == form));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kakuremichi_core::{
     id::AgentId,
-    model::{DeclareScope, Lifetime, Node, NodeKind, Service},
+    model::{DeclareScope, IdentityForm, Lifetime, Node, NodeKind, Service},
     name::Label,
     store::{Mutation, Query, RecordKind, Stored, UniqueKey},
 };
@@ -211,6 +211,7 @@ fn draft(agent: AgentId, declaration: &Declaration) -> ServiceDraft {
                 pool,
                 policies: Vec::new(),
             }],
+            identity: IdentityForm::default(),
         },
         DeclaredKind::Tcp { port } => KindDraft::Tcp { port: *port, pool },
         DeclaredKind::Udp { port } => KindDraft::Udp { port: *port, pool },

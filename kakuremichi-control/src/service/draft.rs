@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use kakuremichi_core::{
     id::{AgentId, PolicyId, ServiceTokenId, SiteId},
-    model::{HealthCheck, TargetAddress, TargetScheme},
+    model::{HealthCheck, IdentityForm, TargetAddress, TargetScheme},
     name::{HostPattern, Label, PathPattern},
     policy::{Access, Method, Policy, Requirement, Rule},
     secret::Secret,
@@ -43,6 +43,8 @@ pub enum KindDraft {
         hosts: Vec<HostPattern>,
         /// The routes.
         routes: Vec<RouteDraft>,
+        /// What the targets are told of who a visitor is.
+        identity: IdentityForm,
     },
     /// Raw TCP on a port.
     Tcp {

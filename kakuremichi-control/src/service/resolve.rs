@@ -59,7 +59,11 @@ impl UseCases {
         };
         let policies = resolver.policies(policies, "policies").await?;
         let kind = match draft {
-            KindDraft::Http { hosts, routes } => {
+            KindDraft::Http {
+                hosts,
+                routes,
+                identity,
+            } => {
                 let mut resolved = Vec::with_capacity(routes.len());
                 for (index, route) in routes.into_iter().enumerate() {
                     let id = match old.and_then(|old| route_of(old, &route.path)) {
@@ -81,6 +85,7 @@ impl UseCases {
                 ServiceKind::Http {
                     hosts,
                     routes: resolved,
+                    identity,
                 }
             }
             KindDraft::Tcp { port, pool } => ServiceKind::Tcp {

@@ -7,8 +7,8 @@ use kakuremichi_core::{
     id::{AgentId, NodeId},
     key::{IdentityKey, WireGuardKey},
     model::{
-        DeclareScope, EnrolmentToken, Lifetime, Node, NodeKind, Permissions, Role, Service, ServiceKind,
-        TargetAddress, TargetPlace, TargetScheme, TokenUnusable,
+        DeclareScope, EnrolmentToken, IdentityForm, Lifetime, Node, NodeKind, Permissions, Role, Service,
+        ServiceKind, TargetAddress, TargetPlace, TargetScheme, TokenUnusable,
     },
     name::Label,
     policy::{Access, Method, Policy},
@@ -106,6 +106,7 @@ fn http(
         kind: KindDraft::Http {
             hosts: vec![parse_host_pattern(host).unwrap()],
             routes: routes.into_iter().map(route).collect(),
+            identity: IdentityForm::default(),
         },
         policy: Policy::public().into(),
         policies: Vec::new(),

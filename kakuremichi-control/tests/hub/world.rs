@@ -17,7 +17,7 @@ use kakuremichi_control::{
 use kakuremichi_core::{
     id::{AgentId, NodeId, ServiceId},
     key::IdentityKey,
-    model::{DeclareScope, Node, Role, Service, TargetAddress, TargetScheme},
+    model::{DeclareScope, IdentityForm, Node, Role, Service, TargetAddress, TargetScheme},
     policy::Policy,
     secret::Secret,
     store::{Store, Stored},
@@ -171,6 +171,7 @@ pub(crate) fn service(name: &str, agent: AgentId) -> ServiceDraft {
                 },
                 policies: Vec::new(),
             }],
+            identity: IdentityForm::default(),
         },
         policy: Policy::public().into(),
         policies: Vec::new(),

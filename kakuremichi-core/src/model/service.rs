@@ -74,6 +74,8 @@ pub enum ServiceKind {
         hosts: Vec<HostPattern>,
         /// The routes, at most [`MAX_ROUTES`]; the most specific path wins.
         routes: Vec<Route>,
+        /// What the targets are told of who a visitor is.
+        identity: IdentityForm,
     },
     /// Raw TCP on a port of every gateway.
     Tcp {
@@ -89,6 +91,38 @@ pub enum ServiceKind {
         /// Where sessions go. Nothing checks whether a UDP target is alive.
         pool: Pool,
     },
+}
+
+/// In which form the targets of an HTTP service are told who a visitor is. Whichever it is, what visitors send under the
+/// names of these header fields does not reach the targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum IdentityForm {
+    /// They are not told.
+    Nothing,
+    /// Header fields, one for each thing that is known. Who reaches the target past the gateway can write them, too.
+    Headers,
+    /// An assertion in one header field, which the gateway signs.
+    Assertion,
+    /// Both.
+    #[default]
+    Both,
+}
+
+impl IdentityForm {
+    /// Every form.
+    pub const ALL: [Self; 4] = [Self::Nothing, Self::Headers, Self::Assertion, Self::Both];
+
+    /// Whether there is a header field for each thing that is known.
+    #[must_use]
+    pub const fn has_headers(self) -> bool {
+        matches!(self, Self::Headers | Self::Both)
+    }
+
+    /// Whether there is an assertion.
+    #[must_use]
+    pub const fn has_assertion(self) -> bool {
+        matches!(self, Self::Assertion | Self::Both)
+    }
 }
 
 /// A path of an HTTP service and where its requests go.
@@ -344,7 +378,7 @@ impl Service {
     pub fn validate(&self) -> Result<(), ServiceError> {
         validate_attached(&self.policies)?;
         match &self.kind {
-            ServiceKind::Http { hosts, routes } => {
+            ServiceKind::Http { hosts, routes, .. } => {
                 if hosts.is_empty() {
                     return Err(ServiceError::NoHost);
                 }

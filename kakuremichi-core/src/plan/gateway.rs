@@ -11,7 +11,7 @@ use crate::{
         SiteId, TargetId, UserId,
     },
     key::{IdentityKey, WireGuardKey},
-    model::{TargetScheme, VirtualPort},
+    model::{IdentityForm, TargetScheme, VirtualPort},
     name::{HostPattern, Hostname, Label, PathPattern},
     net::{Cidr, Endpoint},
     policy::{Access, Policy, Rule},
@@ -288,6 +288,8 @@ pub enum PlannedKind {
         hosts: Vec<HostPattern>,
         /// The routes.
         routes: Vec<PlannedRoute>,
+        /// What the targets are told of who a visitor is.
+        identity: IdentityForm,
     },
     /// Raw TCP on a port.
     Tcp {

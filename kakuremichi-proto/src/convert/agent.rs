@@ -94,7 +94,8 @@ impl PlanRecord for AgentRecord {
                 | RecordTag::GatewaySigner
                 | RecordTag::GatewayMember
                 | RecordTag::GatewayServiceToken
-                | RecordTag::GatewayPreviousKeys,
+                | RecordTag::GatewayPreviousKeys
+                | RecordTag::GatewayDiscreetService,
             )
             | None => return Ok(None),
         };

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use kakuremichi_core::{
     id::{AgentId, GatewayId, NodeId, OrganizationId, RouteId, ServiceId, SiteId, TargetId},
     key::{IdentityKey, WireGuardKey},
-    model::VirtualPort,
+    model::{IdentityForm, VirtualPort},
     net::{Cidr, Endpoint},
     plan::{
         GatewayNode, GatewayPeer, GatewayRecord, GatewayService, GatewaySibling, PlannedKind, PlannedPool,
@@ -15,7 +15,7 @@ use kakuremichi_core::{
 };
 
 use super::{
-    Cause, InField, Invalid, guarded, key, list, name,
+    Cause, InField, Invalid, discreet, guarded, key, list, name,
     net::{endpoints, write_endpoints},
 };
 use crate::{
@@ -34,6 +34,10 @@ impl PlanRecord for GatewayRecord {
             Self::Peer(peer) => {
                 let peer = record::GatewayPeer::try_from(peer)?;
                 (RecordTag::GatewayPeer, codec::encode(&peer))
+            }
+            Self::Service(service) if discreet::is_discreet(service) => {
+                let service = record::GatewayDiscreetService::try_from(service)?;
+                (RecordTag::GatewayDiscreetService, codec::encode(&service))
             }
             Self::Service(service) if guarded::is_guarded(service) => {
                 let service = record::GatewayGuardedService::try_from(service)?;
@@ -116,6 +120,11 @@ impl PlanRecord for GatewayRecord {
             ),
             Some(RecordTag::GatewayGuardedService) => Self::Service(
                 codec::decode::<record::GatewayGuardedService>(wire.body())
+                    .in_field("body")?
+                    .try_into()?,
+            ),
+            Some(RecordTag::GatewayDiscreetService) => Self::Service(
+                codec::decode::<record::GatewayDiscreetService>(wire.body())
                     .in_field("body")?
                     .try_into()?,
             ),
@@ -317,7 +326,7 @@ impl TryFrom<&GatewayService> for record::GatewayService {
             organization: *service.organization.as_bytes(),
             name: service.name.as_str().to_owned(),
             kind: match &service.kind {
-                PlannedKind::Http { hosts, routes } => record::GatewayServiceKind::Http {
+                PlannedKind::Http { hosts, routes, .. } => record::GatewayServiceKind::Http {
                     hosts: list(hosts, "hosts", |host| Ok(host.to_string()))?,
                     routes: list(routes, "routes", |route| {
                         Ok(record::GatewayRoute {
@@ -385,6 +394,7 @@ impl TryFrom<record::GatewayService> for GatewayService {
                         .into_iter()
                         .map(route)
                         .collect::<Result<_, _>>()?,
+                    identity: IdentityForm::Both,
                 }
             }
             record::GatewayServiceKind::Tcp { port: 0, .. } => return Err(Invalid::new("port", Cause::Port)),

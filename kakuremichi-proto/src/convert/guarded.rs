@@ -2,12 +2,16 @@
 
 use kakuremichi_core::{
     id::{PolicyId, RouteId},
+    model::MAX_ROUTES,
     plan::{GatewayPolicy, GatewayService, PlannedKind, PlannedRoute},
     policy::{Access, MAX_ATTACHED, Rule},
 };
 
 use super::{Cause, Invalid, list};
 use crate::{codec::List, plan::record};
+
+type Policies = List<[u8; 16], MAX_ATTACHED>;
+type RoutePolicies = List<record::GatewayRoutePolicies, MAX_ROUTES>;
 
 /// Whether a policy is attached to the service, or to one of its routes.
 pub(super) fn is_guarded(service: &GatewayService) -> bool {
@@ -21,30 +25,57 @@ fn routes(service: &GatewayService) -> &[PlannedRoute] {
     }
 }
 
-fn write(policies: &[PolicyId]) -> Result<List<[u8; 16], MAX_ATTACHED>, Invalid> {
+fn write(policies: &[PolicyId]) -> Result<Policies, Invalid> {
     list(policies, "policies", |policy| Ok(*policy.as_bytes()))
 }
 
-fn read(policies: &List<[u8; 16], MAX_ATTACHED>) -> Vec<PolicyId> {
+fn read(policies: &Policies) -> Vec<PolicyId> {
     let policies = policies.as_slice().iter();
     policies.map(|policy| PolicyId::from_bytes(*policy)).collect()
+}
+
+/// The policies that are attached to a service, and those that are to its routes.
+pub(super) fn attached(service: &GatewayService) -> Result<(Policies, RoutePolicies), Invalid> {
+    let of_routes = routes(service).iter().filter(|route| !route.policies.is_empty());
+    let of_routes: Vec<_> = of_routes.collect();
+    let routes = list(&of_routes, "routes", |route| {
+        Ok(record::GatewayRoutePolicies {
+            route: *route.id.as_bytes(),
+            policies: write(&route.policies)?,
+        })
+    })?;
+    Ok((write(&service.policies)?, routes))
+}
+
+/// Attaches them.
+pub(super) fn attach(
+    service: &mut GatewayService,
+    policies: &Policies,
+    of_routes: &RoutePolicies,
+) -> Result<(), Invalid> {
+    service.policies = read(policies);
+    for of_route in of_routes.as_slice() {
+        let id = RouteId::from_bytes(of_route.route);
+        // A policy of a route that is not there must not be forgotten: it may be a misnamed one.
+        let route = match &mut service.kind {
+            PlannedKind::Http { routes, .. } => routes.iter_mut().find(|route| route.id == id),
+            PlannedKind::Tcp { .. } | PlannedKind::Udp { .. } => None,
+        };
+        let route = route.ok_or_else(|| Invalid::mismatch("routes"))?;
+        route.policies = read(&of_route.policies);
+    }
+    Ok(())
 }
 
 impl TryFrom<&GatewayService> for record::GatewayGuardedService {
     type Error = Invalid;
 
     fn try_from(service: &GatewayService) -> Result<Self, Invalid> {
-        let of_routes = routes(service).iter().filter(|route| !route.policies.is_empty());
-        let of_routes: Vec<_> = of_routes.collect();
+        let (policies, routes) = attached(service)?;
         Ok(Self {
             service: service.try_into()?,
-            policies: write(&service.policies)?,
-            routes: list(&of_routes, "routes", |route| {
-                Ok(record::GatewayRoutePolicies {
-                    route: *route.id.as_bytes(),
-                    policies: write(&route.policies)?,
-                })
-            })?,
+            policies,
+            routes,
         })
     }
 }
@@ -57,17 +88,7 @@ impl TryFrom<record::GatewayGuardedService> for GatewayService {
             record::GatewayAnyService::Stream(service) => Self::try_from(service)?,
             record::GatewayAnyService::Datagram(service) => Self::try_from(service)?,
         };
-        service.policies = read(&guarded.policies);
-        for of_route in guarded.routes.as_slice() {
-            let id = RouteId::from_bytes(of_route.route);
-            // A policy of a route that is not there must not be forgotten: it may be a misnamed one.
-            let route = match &mut service.kind {
-                PlannedKind::Http { routes, .. } => routes.iter_mut().find(|route| route.id == id),
-                PlannedKind::Tcp { .. } | PlannedKind::Udp { .. } => None,
-            };
-            let route = route.ok_or_else(|| Invalid::mismatch("routes"))?;
-            route.policies = read(&of_route.policies);
-        }
+        attach(&mut service, &guarded.policies, &guarded.routes)?;
         if !is_guarded(&service) {
             return Err(Invalid::new("policies", Cause::Empty));
         }

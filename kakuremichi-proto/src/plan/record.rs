@@ -83,6 +83,8 @@ record_tags! {
     GatewayServiceToken = 0x010b;
     /// [`PreviousKeys`] of an agent or another gateway.
     GatewayPreviousKeys = 0x010c;
+    /// [`GatewayDiscreetService`], with the key of a [`GatewayService`].
+    GatewayDiscreetService = 0x010d;
     /// [`AgentNode`].
     AgentNode = 0x0201;
     /// [`AgentGateway`].
@@ -208,6 +210,31 @@ pub struct GatewayGuardedService {
     pub policies: List<[u8; 16], 16>,
     /// The policies of its routes; a route without any is not here.
     pub routes: List<GatewayRoutePolicies, 256>,
+}
+
+/// An HTTP service of a gateway whose targets are told less of who a visitor is than everything. Whoever does not know this
+/// record denies the service, and does not tell them more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayDiscreetService {
+    /// The service.
+    pub service: GatewayService,
+    /// The policies that go before its own.
+    pub policies: List<[u8; 16], 16>,
+    /// The policies of its routes; a route without any is not here.
+    pub routes: List<GatewayRoutePolicies, 256>,
+    /// What the targets are told.
+    pub identity: GatewayIdentityForm,
+}
+
+/// In which form targets are told who a visitor is, if not in every one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GatewayIdentityForm {
+    /// They are not told.
+    Nothing,
+    /// Header fields.
+    Headers,
+    /// An assertion.
+    Assertion,
 }
 
 /// A service of whatever transport.
@@ -457,6 +484,7 @@ mod tests {
                 (0x010a, "GatewayMember"),
                 (0x010b, "GatewayServiceToken"),
                 (0x010c, "GatewayPreviousKeys"),
+                (0x010d, "GatewayDiscreetService"),
                 (0x0201, "AgentNode"),
                 (0x0202, "AgentGateway"),
                 (0x0203, "AgentService"),

@@ -9,7 +9,7 @@ use kakuremichi_core::{
         SessionId, SiteId, TargetId, UserId,
     },
     key::{IdentityKey, SigningKey, WireGuardKey},
-    model::{Health, HealthCheck, TargetAddress, TargetScheme, Transport, VirtualPort},
+    model::{Health, HealthCheck, IdentityForm, TargetAddress, TargetScheme, Transport, VirtualPort},
     name::{HostPattern, Label},
     plan::{
         AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayMember,
@@ -500,6 +500,7 @@ pub fn guarded_service() -> [GatewayRecord; 4] {
         kind: PlannedKind::Http {
             hosts: vec![parsed("guarded.example.net")],
             routes: vec![to(1, Vec::new()), to(2, vec![route])],
+            identity: IdentityForm::Both,
         },
         policy: Policy::deny(),
         policies: vec![service],
@@ -518,6 +519,37 @@ pub fn guarded_service() -> [GatewayRecord; 4] {
         }),
         policy(service, rules, Some(access)),
         policy(route, Vec::new(), None),
+    ]
+}
+
+/// Services whose targets are told less than everything, to the last of which policies are attached.
+#[must_use]
+pub fn discreet_services() -> [GatewayRecord; 3] {
+    let of = |number: u8, form, guarded: bool| {
+        let mut policies = vec![PolicyId::from_bytes([0xf0; 16])];
+        policies.retain(|_| guarded);
+        GatewayRecord::Service(GatewayService {
+            id: ServiceId::from_bytes([number; 16]),
+            organization: OrganizationId::from_bytes([9; 16]),
+            name: parsed("discreet"),
+            kind: PlannedKind::Http {
+                hosts: vec![parsed(&format!("discreet-{number}.example.net"))],
+                routes: vec![PlannedRoute {
+                    id: RouteId::from_bytes([number; 16]),
+                    path: parsed("/"),
+                    pool: PlannedPool::default(),
+                    policies: policies.clone(),
+                }],
+                identity: form,
+            },
+            policy: Policy::public(),
+            policies,
+        })
+    };
+    [
+        of(1, IdentityForm::Nothing, false),
+        of(2, IdentityForm::Headers, false),
+        of(3, IdentityForm::Assertion, true),
     ]
 }
 
@@ -585,6 +617,7 @@ pub fn gateway_plan(revision: u64, services: u32) -> GatewayPlan {
                     },
                     policies: Vec::new(),
                 }],
+                identity: IdentityForm::Both,
             },
             policy: Policy::public(),
             policies: Vec::new(),

@@ -316,6 +316,7 @@ mod tests {
     use kakuremichi_core::{
         auth::Principal,
         id::RouteId,
+        model::IdentityForm,
         plan::{
             GatewayPlan, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, Revision,
         },
@@ -340,6 +341,7 @@ mod tests {
                     pool: PlannedPool::default(),
                     policies: Vec::new(),
                 }],
+                identity: IdentityForm::default(),
             },
             policy,
             policies: Vec::new(),

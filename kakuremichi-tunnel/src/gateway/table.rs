@@ -13,7 +13,7 @@ use std::{
 
 use kakuremichi_core::{
     id::{OrganizationId, PolicyId, RouteId, ServiceId},
-    model::Transport,
+    model::{IdentityForm, Transport},
     name::{HostPattern, Hostname, Label, PathPattern},
     plan::{GatewayPlan, GatewayService, PlannedKind, PlannedPool, PlannedTarget, Revision},
     policy::{CompiledPolicy, PolicySet},
@@ -47,6 +47,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) policy: Arc<CompiledPolicy>,
     /// A password of the service is asked for at one of its routes: visitors show it at all of them.
     pub(crate) has_passwords: bool,
+    /// What its targets are told of who a visitor is.
+    pub(crate) identity: IdentityForm,
     routes: Vec<RouteEntry>,
     pool: Option<Pool>,
 }
@@ -217,8 +219,10 @@ impl ServiceEntry {
             }))
         };
         let policy = compose(&[]);
+        let mut form = IdentityForm::default();
         let (routes, pool) = match &service.kind {
-            PlannedKind::Http { routes, .. } => {
+            PlannedKind::Http { routes, identity, .. } => {
+                form = *identity;
                 let mut routes: Vec<RouteEntry> = routes
                     .iter()
                     .map(|route| RouteEntry {
@@ -244,6 +248,7 @@ impl ServiceEntry {
             name: service.name.clone(),
             has_passwords: policy.needs().basic || routes.iter().any(|route| route.policy.needs().basic),
             policy,
+            identity: form,
             routes,
             pool,
         }
@@ -300,6 +305,7 @@ mod tests {
             kind: PlannedKind::Http {
                 hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
                 routes: paths.iter().enumerate().map(route).collect(),
+                identity: IdentityForm::default(),
             },
             policy: Policy::public(),
             policies: Vec::new(),

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, Version};
 use kakuremichi_core::{
     id::{AgentId, OrganizationId, RouteId, ServiceId, TargetId},
-    model::{TargetScheme, VirtualPort},
+    model::{IdentityForm, TargetScheme, VirtualPort},
     plan::{
         GatewayPlan, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget,
         Revision, Via,
@@ -99,6 +99,7 @@ pub(crate) fn http_service(id: u8, host: &str, policy: Policy, targets: Vec<Plan
                 pool: PlannedPool { targets },
                 policies: Vec::new(),
             }],
+            identity: IdentityForm::default(),
         },
         policy,
     )

@@ -12,7 +12,7 @@ use std::{
 use kakuremichi_core::{
     id::{AgentId, GatewayId, OrganizationId, PeerId, RouteId, ServiceId, TargetId},
     key::IdentityKey,
-    model::{HealthCheck, TargetAddress, TargetScheme, Transport, VirtualPort},
+    model::{HealthCheck, IdentityForm, TargetAddress, TargetScheme, Transport, VirtualPort},
     net::Cidr,
     plan::{
         AgentGateway, AgentNode, AgentPlan, AgentRecord, AgentService, AgentTarget, GatewayNode, GatewayPeer,
@@ -169,6 +169,7 @@ impl Published {
                         pool: self.pool(),
                         policies: Vec::new(),
                     }],
+                    identity: IdentityForm::default(),
                 },
             },
             policy: self.policy.clone(),

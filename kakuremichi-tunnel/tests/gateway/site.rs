@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use kakuremichi_core::{
     id::{OrganizationId, PeerId, RouteId, ServiceId, SiteId, TargetId},
-    model::TargetScheme,
+    model::{IdentityForm, TargetScheme},
     plan::{
         GatewayPeer, GatewayRecord, GatewayService, PlannedKind, PlannedPool, PlannedRoute, PlannedTarget,
         Via,
@@ -118,6 +118,7 @@ async fn a_target_behind_a_stock_device_is_served() {
                 },
                 policies: Vec::new(),
             }],
+            identity: IdentityForm::default(),
         },
         policy: Policy::public(),
         policies: Vec::new(),

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use kakuremichi_core::{
     model::{
-        Health, HealthCheck, Pool, ServiceKind, Target, TargetAddress, TargetPlace, TargetScheme, Transport,
+        Health, HealthCheck, IdentityForm, Pool, ServiceKind, Target, TargetAddress, TargetPlace,
+        TargetScheme, Transport,
     },
     name::PathPattern,
 };
@@ -32,6 +33,47 @@ pub(crate) struct HttpView {
     hosts: Vec<HostPatternText>,
     /// The routes. The most specific path wins.
     routes: Vec<RouteView>,
+    /// In which form the targets are told who a visitor is. Whichever it is, what visitors send under the names of these
+    /// header fields does not reach them.
+    #[serde(default)]
+    identity: IdentityFormView,
+}
+
+/// In which form targets are told who a visitor is.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum IdentityFormView {
+    /// They are not told.
+    None,
+    /// Header fields such as `X-Kakuremichi-User`. Who reaches a target past the gateway can write them, too.
+    Headers,
+    /// `X-Kakuremichi-Assertion`, a JSON Web Token that the gateway signs.
+    Assertion,
+    /// Both.
+    #[default]
+    Both,
+}
+
+impl From<IdentityFormView> for IdentityForm {
+    fn from(view: IdentityFormView) -> Self {
+        match view {
+            IdentityFormView::None => Self::Nothing,
+            IdentityFormView::Headers => Self::Headers,
+            IdentityFormView::Assertion => Self::Assertion,
+            IdentityFormView::Both => Self::Both,
+        }
+    }
+}
+
+impl From<IdentityForm> for IdentityFormView {
+    fn from(form: IdentityForm) -> Self {
+        match form {
+            IdentityForm::Nothing => Self::None,
+            IdentityForm::Headers => Self::Headers,
+            IdentityForm::Assertion => Self::Assertion,
+            IdentityForm::Both => Self::Both,
+        }
+    }
 }
 
 /// A path and where its requests go.
@@ -201,6 +243,7 @@ impl TryFrom<HttpView> for KindDraft {
         Ok(Self::Http {
             hosts: view.hosts.into_iter().map(|host| host.0).collect(),
             routes,
+            identity: view.identity.into(),
         })
     }
 }
@@ -350,7 +393,11 @@ pub(super) struct Views {
 pub(super) fn views(kind: &ServiceKind) -> Views {
     let mut views = Views::default();
     match kind {
-        ServiceKind::Http { hosts, routes } => {
+        ServiceKind::Http {
+            hosts,
+            routes,
+            identity,
+        } => {
             let routes = routes.iter().map(|route| RouteView {
                 path: Text(route.path.clone()),
                 targets: targets(&route.pool),
@@ -360,6 +407,7 @@ pub(super) fn views(kind: &ServiceKind) -> Views {
             views.http = Some(HttpView {
                 hosts: hosts.iter().cloned().map(HostPatternText).collect(),
                 routes: routes.collect(),
+                identity: (*identity).into(),
             });
         }
         ServiceKind::Tcp { port, pool } => {

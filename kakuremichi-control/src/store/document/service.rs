@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use kakuremichi_core::{
     id::{AgentId, PolicyId, RouteId, SiteId, TargetId},
     model::{
-        Health, HealthCheck, Lifetime, Pool, Route, ServiceKind, Target, TargetAddress, TargetPlace,
-        TargetScheme,
+        Health, HealthCheck, IdentityForm, Lifetime, Pool, Route, ServiceKind, Target, TargetAddress,
+        TargetPlace, TargetScheme,
     },
     name::{HostPattern, Hostname, PathPattern},
     net::Endpoint,
@@ -30,6 +30,8 @@ pub(in crate::store) enum KindDocument {
     Http {
         hosts: Vec<Text<HostPattern>>,
         routes: Vec<RouteDocument>,
+        #[serde(default, skip_serializing_if = "IdentityDocument::is_both")]
+        identity: IdentityDocument,
     },
     Tcp {
         port: u16,
@@ -39,6 +41,45 @@ pub(in crate::store) enum KindDocument {
         port: u16,
         pool: PoolDocument,
     },
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::store) enum IdentityDocument {
+    None,
+    Headers,
+    Assertion,
+    /// Absent of services that were made when there was nothing else.
+    #[default]
+    Both,
+}
+
+impl IdentityDocument {
+    const fn is_both(&self) -> bool {
+        matches!(self, Self::Both)
+    }
+}
+
+impl From<IdentityForm> for IdentityDocument {
+    fn from(form: IdentityForm) -> Self {
+        match form {
+            IdentityForm::Nothing => Self::None,
+            IdentityForm::Headers => Self::Headers,
+            IdentityForm::Assertion => Self::Assertion,
+            IdentityForm::Both => Self::Both,
+        }
+    }
+}
+
+impl From<IdentityDocument> for IdentityForm {
+    fn from(document: IdentityDocument) -> Self {
+        match document {
+            IdentityDocument::None => Self::Nothing,
+            IdentityDocument::Headers => Self::Headers,
+            IdentityDocument::Assertion => Self::Assertion,
+            IdentityDocument::Both => Self::Both,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -173,9 +214,14 @@ impl From<&ServiceKind> for KindDocument {
             policies: texts(&route.policies),
         };
         match kind {
-            ServiceKind::Http { hosts, routes } => Self::Http {
+            ServiceKind::Http {
+                hosts,
+                routes,
+                identity,
+            } => Self::Http {
                 hosts: texts(hosts),
                 routes: routes.iter().map(route).collect(),
+                identity: (*identity).into(),
             },
             ServiceKind::Tcp { port, pool } => Self::Tcp {
                 port: *port,
@@ -198,9 +244,14 @@ impl From<KindDocument> for ServiceKind {
             policies: untexts(route.policies),
         };
         match document {
-            KindDocument::Http { hosts, routes } => Self::Http {
+            KindDocument::Http {
+                hosts,
+                routes,
+                identity,
+            } => Self::Http {
                 hosts: untexts(hosts),
                 routes: routes.into_iter().map(route).collect(),
+                identity: identity.into(),
             },
             KindDocument::Tcp { port, pool } => Self::Tcp {
                 port,

@@ -17,7 +17,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use kakuremichi_core::{plan::PlannedTarget, request::CanonicalRequest};
+use kakuremichi_core::{model::IdentityForm, plan::PlannedTarget, request::CanonicalRequest};
 use tokio::time::{sleep_until, timeout};
 
 use super::{
@@ -255,7 +255,7 @@ async fn route<U: Upstream>(
     forward.request(body, lease).await
 }
 
-/// What the target is told of the visitor.
+/// What the target is told of the visitor, in the form that the service has.
 fn identify<U>(
     serving: &Serving<U>,
     table: &RouteTable,
@@ -263,14 +263,22 @@ fn identify<U>(
     matched: &Matched,
     request: &CanonicalRequest,
 ) -> Fields {
-    let people = table.people();
+    let (people, form) = (table.people(), matched.service.identity);
+    if form == IdentityForm::Nothing {
+        return Fields::NONE;
+    }
     let Some(told) = Introduction::of(admission, people, &matched.service) else {
         return Fields::NONE;
     };
+    if !form.has_assertion() {
+        return Fields::new(&told, form, None);
+    }
     let assertion = serving
         .sign_in
         .assertion(people, &told, request.host(), wall_clock());
-    assertion.map_or(Fields::NONE, |assertion| Fields::new(&told, assertion.as_str()))
+    assertion.map_or(Fields::NONE, |assertion| {
+        Fields::new(&told, form, Some(assertion.as_str()))
+    })
 }
 
 impl<U: Upstream> Forward<'_, U> {

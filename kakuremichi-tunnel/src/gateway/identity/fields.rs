@@ -1,6 +1,7 @@
 //! The header fields.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use kakuremichi_core::model::IdentityForm;
 
 use super::{Introduction, Names};
 
@@ -31,14 +32,14 @@ impl Fields {
     /// What is said of a visitor whom nobody knows.
     pub(crate) const NONE: Self = Self(Vec::new());
 
-    /// What is said of a visitor, with the assertion that says the same.
-    pub(crate) fn new(told: &Introduction, assertion: &str) -> Self {
+    /// What is said of a visitor in the form that the service has, with the assertion that says the same, if that is of it.
+    pub(crate) fn new(told: &Introduction, form: IdentityForm, assertion: Option<&str>) -> Self {
         let list = |names: &Names| {
             let names: Vec<_> = names.told.iter().map(|name| escape(name)).collect();
             names.join(",")
         };
         let incomplete = Some(told.incomplete()).filter(|lists| !lists.is_empty());
-        let fields = [
+        let told_apart = [
             (USER, Some(escape(&told.name))),
             (USER_ID, Some(escape(&told.subject))),
             (GROUPS, told.groups.as_ref().map(list)),
@@ -50,12 +51,14 @@ impl Fields {
                 told.strength.map(|strength| strength.as_str().to_owned()),
             ),
             (INCOMPLETE, incomplete.map(|lists| lists.join(","))),
-            (ASSERTION, Some(assertion.to_owned())),
         ];
+        let assertion = assertion.filter(|_| form.has_assertion());
+        let assertion = (ASSERTION, assertion.map(str::to_owned));
         // Escaped, all of it is visible ASCII.
         let written =
             |(name, text): (HeaderName, Option<String>)| Some((name, HeaderValue::try_from(text?).ok()?));
-        Self(fields.into_iter().filter_map(written).collect())
+        let told_apart = told_apart.into_iter().filter(|_| form.has_headers());
+        Self(told_apart.chain([assertion]).filter_map(written).collect())
     }
 
     /// Adds them, each in the place of whatever stands under its name.

@@ -1,4 +1,4 @@
-use kakuremichi_core::auth::Strength;
+use kakuremichi_core::{auth::Strength, model::IdentityForm};
 use kakuremichi_proto::identity::Signer;
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ fn groups_that_do_not_fit_are_left_out_and_it_is_said() {
         let claims = claims(&assertion);
         assert_eq!(claims["incomplete"], serde_json::json!(["roles", "groups"]));
         assert_eq!(claims["groups"].as_array().unwrap().len(), groups.told.len());
-        let fields = Fields::new(&told, &assertion);
+        let fields = Fields::new(&told, IdentityForm::Both, Some(assertion.as_str()));
         assert!(fields.length() <= MAX_FIELDS, "{}", fields.length());
         let mut headers = http::HeaderMap::new();
         fields.write(&mut headers);

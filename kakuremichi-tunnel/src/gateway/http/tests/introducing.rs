@@ -3,7 +3,7 @@
 use data_encoding::BASE64URL_NOPAD;
 use hyper::client::conn::http2 as client2;
 use hyper_util::rt::TokioExecutor;
-use kakuremichi_core::key::IdentityKey;
+use kakuremichi_core::{key::IdentityKey, model::IdentityForm};
 use kakuremichi_proto::identity::{Signature, Verifier as _};
 use serde_json::{Value, json};
 
@@ -139,6 +139,38 @@ fn advisory_3_a_target_is_told_who_the_visitor_is_whatever_the_visitor_says() {
         office.plan(4, Some(anna()));
         let claims = verified(&office.scene, &again(office.scene.get("/", &lines).await)).await;
         assert_eq!(claims["groups"], json!([]));
+    });
+}
+
+/// A service says what its targets are told. What the visitor sends under the names of ours does not reach them whatever
+/// it says (LESSONS, advisories 2 and 3).
+#[test]
+fn a_target_is_told_who_the_visitor_is_in_the_form_that_its_service_has() {
+    local(async {
+        let mut office = Office::open().await;
+        let session = office.signs_in().await;
+        for (revision, form) in (3..).zip(IdentityForm::ALL) {
+            office.identity = form;
+            office.plan(revision, Some(anna()));
+            let lines = format!("{}Cookie: {session}\r\n", pretence());
+            let answer = office.scene.get("/", &lines).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 200 ") && !answer.contains("evil"),
+                "{answer}"
+            );
+            let told = told(&answer);
+            let is_assertion = |(name, _): &&(String, String)| name == "x-kakuremichi-assertion";
+            let assertions = told.iter().filter(is_assertion).count();
+            assert_eq!(assertions, usize::from(form.has_assertion()), "{form:?}");
+            assert_eq!(told.len() > assertions, form.has_headers(), "{form:?}: {told:?}");
+            if form.has_headers() {
+                assert_eq!(value(&told, "x-kakuremichi-user"), "anna@example.net");
+            }
+            if form.has_assertion() {
+                let claims = verified(&office.scene, value(&told, "x-kakuremichi-assertion")).await;
+                assert_eq!(claims["email"], json!("anna@example.net"));
+            }
+        }
     });
 }
 

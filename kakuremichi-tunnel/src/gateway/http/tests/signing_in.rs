@@ -5,7 +5,8 @@ use kakuremichi_core::{
     auth::Strength,
     id::{GatewayId, OrganizationId, ServiceId, SessionId, UserId},
     key::SigningKey,
-    plan::{GatewayMember, GatewayNode, GatewaySignIn, GatewaySigner},
+    model::IdentityForm,
+    plan::{GatewayMember, GatewayNode, GatewayService, GatewaySignIn, GatewaySigner, PlannedKind},
     policy::{Access, Method, Requirement},
     time::Timestamp,
 };
@@ -26,6 +27,7 @@ pub(super) struct Office {
     pub(super) scene: Scene,
     pub(super) control: NodeKeys,
     pub(super) policy: Policy,
+    pub(super) identity: IdentityForm,
 }
 
 impl Office {
@@ -42,6 +44,7 @@ impl Office {
             scene: Scene::new(1),
             control: NodeKeys::generate().unwrap(),
             policy,
+            identity: IdentityForm::default(),
         };
         office.scene.online(1, serve_target(echo).await);
         office.plan(2, Some(anna()));
@@ -65,11 +68,19 @@ impl Office {
             id,
             keys: self.scene.serving.sign_in.public_keys(),
         };
+        let mut service = Scene::service(self.policy.clone(), 1);
+        if let GatewayRecord::Service(GatewayService {
+            kind: PlannedKind::Http { identity, .. },
+            ..
+        }) = &mut service
+        {
+            *identity = self.identity;
+        }
         let records = [
             GatewayRecord::Node(node),
             GatewayRecord::SignIn(sign_in),
             GatewayRecord::Signer(signer),
-            Scene::service(self.policy.clone(), 1),
+            service,
         ];
         let member = member.map(GatewayRecord::Member);
         self.scene
