@@ -244,6 +244,7 @@ fn policies_are_what_the_document_says() {
     is_as_described::<Principal>("PrincipalView");
     is_as_described::<Requirement>("RequirementView");
     is_as_described::<Basic>("BasicView");
+    is_as_described::<BasicUser>("UserView");
     is_as_described::<ServiceTokens>("ServiceTokensView");
 }
 

@@ -11,7 +11,7 @@ use kakuremichi_core::{
     policy::{Access, Effect, MAX_RULES, Method, Policy, Requirement, Rule},
     secret::Secret,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::{
@@ -110,12 +110,22 @@ pub(crate) struct UserView {
     name: String,
     /// The password; Control stores its Argon2id hash. It is never shown.
     #[schema(write_only, value_type = Option<String>)]
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "is_secret", serialize_with = "nothing")]
     password: Option<Password>,
     /// In place of the password: its Argon2id hash in PHC string format. It is never shown.
     #[schema(write_only)]
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "is_secret", serialize_with = "nothing")]
     password_hash: Option<String>,
+}
+
+/// Says of a field that it is never shown. What serde skips altogether would not be in the API's document either.
+const fn is_secret<T>(_: &T) -> bool {
+    true
+}
+
+/// Writes nothing, in the place of a field that is never shown.
+fn nothing<T, S: Serializer>(_: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_none()
 }
 
 /// A password on its way in.
