@@ -37,6 +37,7 @@ use crate::{
         UseCaseError, UseCases, Wiring, deliver_for_ever, end_overlaps_for_ever, expire_for_ever,
         forget_for_ever, prune_for_ever, random, seal_for_ever,
     },
+    tls::CertificateFiles,
     webhook::Webhooks,
 };
 
@@ -84,6 +85,7 @@ pub struct ControlBuilder {
     node_down_after: Duration,
     audit_retention: Option<Duration>,
     lease: Duration,
+    certificate: Option<Arc<CertificateFiles>>,
     origins: BTreeSet<Origin>,
     hosts: Vec<Hostname>,
     rates: Rates,
@@ -128,6 +130,7 @@ pub(crate) struct Owner {
     mail: Option<Mailer>,
     node_down_after: Duration,
     audit_retention: Option<Duration>,
+    certificate: Option<Arc<CertificateFiles>>,
     tasks: Mutex<Option<JoinSet<()>>>,
 }
 
@@ -160,6 +163,7 @@ impl Control {
             node_down_after: NODE_DOWN_AFTER,
             audit_retention: None,
             lease: LEASE,
+            certificate: None,
             origins: BTreeSet::new(),
             hosts: Vec::new(),
             rates: Rates::default(),
@@ -349,6 +353,15 @@ impl ControlBuilder {
         Self { lease, ..self }
     }
 
+    /// The files of the certificate that Control is served with: they are read again when they change, and their end is
+    /// told as the event `certificate.expiring`, in the organization that is always there.
+    pub fn certificate(self, files: Arc<CertificateFiles>) -> Self {
+        Self {
+            certificate: Some(files),
+            ..self
+        }
+    }
+
     /// An origin whose pages may use the REST API from a browser, with a credential of their own. There may be
     /// several; without any, no page may.
     pub fn allow_origin(mut self, origin: Origin) -> Self {
@@ -419,6 +432,7 @@ impl ControlBuilder {
             mail: self.mail,
             node_down_after: self.node_down_after,
             audit_retention: self.audit_retention,
+            certificate: self.certificate,
             tasks: Mutex::new(None),
         })))
     }
@@ -468,6 +482,9 @@ impl Owner {
         }
         tasks.spawn(Arc::clone(&self.hub).watch_outages(self.node_down_after));
         tasks.spawn(Arc::clone(&self.hub).watch_certificates());
+        if let Some(files) = &self.certificate {
+            tasks.spawn(Arc::clone(&self.hub).watch_own_certificate(Arc::clone(files)));
+        }
         tasks.spawn(expire_for_ever(self.use_cases.clone()));
         tasks.spawn(end_overlaps_for_ever(self.use_cases.clone()));
         let hub = Arc::clone(&self.hub);

@@ -18,6 +18,7 @@ mod sightings;
 mod work;
 
 pub use counters::Counters;
+pub(crate) use expiry::OWN_CERTIFICATE;
 pub(crate) use limits::{Limits, Unauthenticated};
 pub use limits::{MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_PER_ADDRESS};
 pub(crate) use outages::LEASE as OUTAGES;

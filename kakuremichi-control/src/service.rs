@@ -299,6 +299,7 @@ impl UseCases {
             rotation::OVERLAPS,
             channels::DELIVERY,
             crate::hub::OUTAGES,
+            crate::hub::OWN_CERTIFICATE,
         ] {
             if let Err(error) = self.store().release_lease(name, &self.0.holder).await {
                 tracing::warn!(

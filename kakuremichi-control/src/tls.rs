@@ -5,6 +5,9 @@
 
 mod authority;
 mod config;
+mod files;
+mod validity;
 
 pub use authority::{CaError, LocalCa};
-pub use config::{ConfigError, given, issued};
+pub use config::{ConfigError, given, issued, watched};
+pub use files::{CertificateFileError, CertificateFiles};

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -11,7 +12,7 @@ use kakuremichi_control::{
     backup::File,
     identity_key,
     store::{ConnectError, SqlStore},
-    tls::LocalCa,
+    tls::{CertificateFiles, LocalCa},
 };
 use kakuremichi_core::secret::Secret;
 use kakuremichi_proto::identity::CanonicalUrl;
@@ -106,7 +107,12 @@ impl Files {
     ///
     /// # Errors
     /// When the identity or the database cannot be used.
-    pub async fn control(&self, config: &Config, ca: Option<&LocalCa>) -> Result<Control, Failure> {
+    pub async fn control(
+        &self,
+        config: &Config,
+        ca: Option<&LocalCa>,
+        certificate: Option<Arc<CertificateFiles>>,
+    ) -> Result<Control, Failure> {
         let (public_url, database) = (&config.public_url, config.database.as_ref());
         let store = self.store(database).await?;
         let mut builder = builder(store.clone(), public_url, &self.identity()?, ca)
@@ -122,6 +128,9 @@ impl Files {
         }
         if let Some(mailer) = config.mail.clone() {
             builder = builder.mail(mailer);
+        }
+        if let Some(files) = certificate {
+            builder = builder.certificate(files);
         }
         let control = build(builder)?;
         let known = store

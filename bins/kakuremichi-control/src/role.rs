@@ -14,7 +14,7 @@ use kakuremichi_bins_common::{
 use kakuremichi_control::{
     Control,
     serve::{Transport, serve},
-    tls,
+    tls::{self, CertificateFiles},
 };
 use kakuremichi_core::secret::Secret;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -75,18 +75,20 @@ impl ControlRole {
             Security::OwnAuthority => Some(files.authority()?),
             Security::Given { .. } | Security::BehindProxy { .. } | Security::Loopback => None,
         };
-        let control = files.control(config, ca.as_ref()).await?;
-        let unusable =
-            |error: tls::ConfigError| Failure::because("Control's certificate cannot be used", &error);
-        let tls = match (&config.security, ca) {
-            (Security::Given { certificate, key }, _) => Some(
-                tls::given(&read("--tls-cert", certificate)?, &read("--tls-key", key)?).map_err(unusable)?,
-            ),
-            (_, Some(ca)) => {
-                Some(tls::issued(ca, config.certificate_names(), SystemTime::now()).map_err(unusable)?)
+        let certificate = match &config.security {
+            Security::Given { certificate, key } => {
+                let files = CertificateFiles::open(certificate, key);
+                Some(Arc::new(files.map_err(|error| unusable(&error))?))
             }
-            (_, None) => None,
+            Security::OwnAuthority | Security::BehindProxy { .. } | Security::Loopback => None,
         };
+        let control = files.control(config, ca.as_ref(), certificate.clone()).await?;
+        let tls = match (certificate, ca) {
+            (Some(files), _) => Some(tls::watched(files)),
+            (None, Some(ca)) => Some(tls::issued(ca, config.certificate_names(), SystemTime::now())),
+            (None, None) => None,
+        };
+        let tls = tls.transpose().map_err(|error| unusable(&error))?;
         let own_authority = config.security == Security::OwnAuthority;
         let transport = Transport {
             tls,
@@ -173,9 +175,8 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| Failure::listen("--listen", address, &error))
 }
 
-fn read(setting: &str, path: &std::path::Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path)
-        .map_err(|error| Failure::because(&format!("{setting}: cannot read {}", path.display()), &error))
+fn unusable(error: &dyn std::error::Error) -> Failure {
+    Failure::because("Control's certificate cannot be used", error)
 }
 
 /// What Control tells on its admin address.

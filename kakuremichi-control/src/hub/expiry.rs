@@ -4,7 +4,10 @@
 //! Each instance looks at the gateways that are connected to it. What was told is a memo about the gateway, so that
 //! neither a reconnect nor a restart tells it again.
 
+mod own;
 mod told;
+
+pub(crate) use own::LEASE as OWN_CERTIFICATE;
 
 use std::{
     collections::BTreeMap,

@@ -13,7 +13,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::{CaError, LocalCa};
+use super::{CaError, CertificateFiles, LocalCa};
 
 /// Why no configuration can be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,14 +38,15 @@ pub enum ConfigError {
 /// # Errors
 /// When they cannot be read, or do not belong together.
 pub fn given(chain: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>, ConfigError> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
-        .collect::<Result<_, _>>()
-        .map_err(ConfigError::Chain)?;
-    if chain.is_empty() {
-        return Err(ConfigError::Chain(rustls_pki_types::pem::Error::NoItemsFound));
-    }
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(ConfigError::Key)?;
-    finish(Arc::new(Fixed(certified(chain, key)?)))
+    finish(Arc::new(Fixed(pair(chain, key)?)))
+}
+
+/// Serves whatever certificate the files have, as it was read last.
+///
+/// # Errors
+/// When no configuration can be made of it.
+pub fn watched(files: Arc<CertificateFiles>) -> Result<Arc<ServerConfig>, ConfigError> {
+    finish(files)
 }
 
 /// Serves certificates for `names` (DNS names and IP addresses) that `ca` signs, and signs a new one well
@@ -69,6 +70,18 @@ fn finish(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, Co
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A chain, the leaf first, and its key, both in PEM.
+pub(super) fn pair(chain: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, ConfigError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<_, _>>()
+        .map_err(ConfigError::Chain)?;
+    if chain.is_empty() {
+        return Err(ConfigError::Chain(rustls_pki_types::pem::Error::NoItemsFound));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(ConfigError::Key)?;
+    Ok(certified(chain, key)?)
 }
 
 fn certified(

@@ -17,6 +17,10 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const SOON: (Duration, u32) = (DAY.saturating_mul(20), 4);
 /// It is told again.
 const VERY_SOON: (Duration, u32) = (DAY.saturating_mul(7), 12);
+/// How long it is remembered that another instance told of a certificate of its own that has ended.
+const OVER: Duration = DAY.saturating_mul(30);
+/// The most of them.
+const MAX_OTHERS: usize = 64;
 
 /// How far it is with a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -85,6 +89,22 @@ impl Told {
         events.dedup();
         (after, events)
     }
+
+    /// Beside these, what was told of those that `others` know of: without what ended long ago, and of too many the ones
+    /// that end last.
+    pub(super) fn beside(mut self, others: &Self, now: Timestamp) -> Self {
+        let ends = |key: &str| key.split_once(' ').and_then(|(millis, _)| millis.parse().ok());
+        let others = others.0.iter().filter_map(|(key, stage)| {
+            let end: i64 = ends(key)?;
+            let lasts = !self.0.contains_key(key) && now < Timestamp::from_millis(end).after(OVER);
+            lasts.then(|| (end, key.clone(), *stage))
+        });
+        let mut others: Vec<_> = others.collect();
+        others.sort_unstable();
+        let others = others.into_iter().rev().take(MAX_OTHERS);
+        self.0.extend(others.map(|(_, key, stage)| (key, stage)));
+        self
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +154,33 @@ mod tests {
             known.next(&[certificate("a.example.net", 90)], now),
             (known.clone(), Vec::new())
         );
+    }
+
+    #[test]
+    fn what_another_instance_told_is_remembered_for_a_while() {
+        let day = |days: i64| Timestamp::from_millis(days * 24 * HOUR);
+        let told = |name: &str, now| Told::default().next(&[certificate(name, 90)], now).0;
+        let (first, second) = (told("a.example.net", day(85)), told("b.example.net", day(85)));
+        let both = first.clone().beside(&second, day(85));
+        assert_eq!(both, second.clone().beside(&first, day(85)));
+        // Neither is told of again.
+        let again = |name: &str| both.next(&[certificate(name, 90)], day(85));
+        assert_eq!(again("a.example.net"), (first.clone(), Vec::new()));
+        assert_eq!(again("b.example.net"), (second.clone(), Vec::new()));
+        // What is known of one's own is newer than what others know of it.
+        let (ended, events) = both.next(&[certificate("a.example.net", 90)], day(91));
+        assert_eq!(events, [EXPIRED]);
+        assert_eq!(ended.clone().beside(&first, day(91)), ended);
+        assert_eq!(
+            ended.clone().beside(&second, day(121)),
+            ended,
+            "it ended long ago"
+        );
+        let many = (0..100)
+            .map(|n| certificate(&n.to_string(), 90))
+            .collect::<Vec<_>>();
+        let many = Told::default().next(&many, day(85)).0;
+        assert_eq!(Told::default().beside(&many, day(85)).0.len(), MAX_OTHERS);
     }
 
     #[test]

@@ -42,6 +42,9 @@ struct Event {
     /// What the subject is called, if it is still there.
     #[serde(skip_serializing_if = "Option::is_none")]
     subject_name: Option<String>,
+    /// The subject is an organization.
+    #[serde(skip)]
+    of_organization: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -150,6 +153,7 @@ impl Event {
             action: entry.action.clone(),
             subject: entry.subject.map(|id| id.to_string()),
             subject_name,
+            of_organization: matches!(entry.subject, Some(RecordId::Organization(_))),
         }
     }
 
@@ -162,6 +166,12 @@ impl Event {
             "node.down" => format!("The node {name} is down."),
             "node.up" => format!("The node {name} is up again."),
             "node.flapping" => format!("The node {name} goes up and down; more is said once it has settled."),
+            "certificate.expiring" if self.of_organization => {
+                "The certificate that Control itself serves is about to end.".to_owned()
+            }
+            "certificate.expired" if self.of_organization => {
+                "The certificate that Control itself serves has ended.".to_owned()
+            }
             "certificate.expiring" => {
                 format!(
                     "A certificate of the gateway {name} is about to end; the status of the node says which."
