@@ -8,6 +8,7 @@
 //! - [`traffic`]: a visitor that asks again and again, and counts.
 //! - [`deployment`]: Control, gateways and an agent behind NAT, enrolled and running.
 //! - [`stock`]: a WireGuard device that is not ours.
+//! - [`mails`]: a mail server.
 //! - [`postgres`]: a PostgreSQL server.
 //!
 //! Tests wait for conditions ([`wait`]), never for time. Without root, or without a component, they fail and name
@@ -26,6 +27,7 @@ pub mod client;
 pub mod component;
 pub mod deployment;
 pub mod geo;
+pub mod mails;
 pub mod net;
 pub mod oidc;
 pub mod origin;
@@ -40,6 +42,7 @@ pub mod wait;
 pub use ca::TestCa;
 pub use client::{Connection, Reply, Version, Visitor, VisitorError};
 pub use deployment::Deployment;
+pub use mails::{Mail, Mails};
 pub use net::{Families, Host, Namespace, Network};
 pub use origin::{Delivery, Echo, Hooks, Manner, Origin};
 pub use pattern::Pattern;

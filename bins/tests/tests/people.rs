@@ -7,13 +7,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
 use kakuremichi_tests::client::{Reply, Version, Visitor, request, request_with};
-use kakuremichi_tests::{Families, Host, Network, Process, Program, component, net, wait};
+use kakuremichi_tests::{Families, Host, Mails, Network, Process, Program, component, net, wait};
 use serde_json::{Value, json};
 
 const CONTROL: &str = "https://control.test:7443";
@@ -23,16 +22,15 @@ const PASSWORD: &str = "correct horse battery";
 struct World {
     control: Process,
     data: PathBuf,
-    mails: Mails,
+    mails: Read,
     host: Host,
     _network: Network,
     _directory: tempfile::TempDir,
 }
 
-/// What the mail server got.
-struct Mails {
-    _server: Process,
-    directory: PathBuf,
+/// What the mail server got, and what of it was read.
+struct Read {
+    mails: Mails,
     read: BTreeSet<PathBuf>,
 }
 
@@ -44,7 +42,10 @@ impl World {
         let network = Network::new(Families::Both);
         let host = network.host("control");
         let directory = tempfile::tempdir().unwrap();
-        let mails = Mails::start(&host, &directory.path().join("mails"));
+        let mails = Read {
+            mails: Mails::start(&host, &directory.path().join("mails")),
+            read: BTreeSet::new(),
+        };
         let data = directory.path().join("control");
         let program = Program::ours("kakuremichi-control").arg("run").on(&host);
         let program = program.args(["--public-url", CONTROL, "--listen", "[::]:7443"]);
@@ -124,36 +125,15 @@ impl World {
     }
 }
 
-impl Mails {
-    fn start(host: &Host, directory: &Path) -> Self {
-        let server = Program::other(component::path("aiosmtpd").unwrap()).on(host);
-        let server = server.args(["-n", "-l", "127.0.0.1:2525", "-c", "aiosmtpd.handlers.Mailbox"]);
-        let server = server.arg(directory).start();
-        wait::until("the mail server", || {
-            host.block_on(async || TcpStream::connect("127.0.0.1:2525").ok())
-        });
-        Self {
-            _server: server,
-            directory: directory.to_owned(),
-            read: BTreeSet::new(),
-        }
-    }
-
+impl Read {
     /// The link in the next mail to this address.
     fn link_for(&mut self, address: &str) -> String {
         let mail = wait::until("a mail", || {
-            let new = fs::read_dir(self.directory.join("new")).ok()?;
-            let mut new = new.flatten().map(|entry| entry.path());
-            new.find_map(|path| {
-                // Long lines are cut, in quoted-printable (RFC 2045, section 6.7).
-                let text = fs::read_to_string(&path).unwrap();
-                let text = text.replace("=\n", "").replace("=3D", "=");
-                let wanted = text.contains(&format!("To: {address}")) && !self.read.contains(&path);
-                wanted.then(|| {
-                    self.read.insert(path);
-                    text
-                })
-            })
+            let wanted = format!("To: {address}");
+            let mut new = self.mails.all().into_iter();
+            let mail = new.find(|mail| mail.text.contains(&wanted) && !self.read.contains(&mail.path))?;
+            self.read.insert(mail.path);
+            Some(mail.text)
         });
         assert!(mail.contains("no-reply@control.test"), "{mail}");
         let link = mail.lines().find(|line| line.starts_with(CONTROL));
@@ -164,9 +144,10 @@ impl Mails {
 
     /// How many there are of which the link was not looked at.
     fn unread(&self) -> usize {
-        let new = fs::read_dir(self.directory.join("new")).unwrap();
-        new.flatten()
-            .filter(|entry| !self.read.contains(&entry.path()))
+        let mails = self.mails.all();
+        mails
+            .iter()
+            .filter(|mail| !self.read.contains(&mail.path))
             .count()
     }
 }
