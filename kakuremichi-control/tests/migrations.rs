@@ -10,7 +10,7 @@ use kakuremichi_core::{
         Service, ServiceKind,
     },
     net::Overlay,
-    policy::{Access, Method},
+    policy::{Access, Method, SharedPolicy},
     store::{
         Batch, Mutation, Sequence, Store, StoreRecord, UsageCounts, UsageEntry, UsageReport, Version,
         conformance::sample,
@@ -29,7 +29,7 @@ struct Released {
 }
 
 /// The released schemas, oldest first.
-const RELEASED: [Released; 3] = [
+const RELEASED: [Released; 4] = [
     Released {
         schema: "m0001_initial",
         sqlite: include_str!("schemas/m0001_initial.sqlite.sql"),
@@ -46,7 +46,13 @@ const RELEASED: [Released; 3] = [
         schema: "m0013_passkeys",
         sqlite: include_str!("schemas/m0013_passkeys.sqlite.sql"),
         postgresql: include_str!("schemas/m0013_passkeys.postgresql.sql"),
-        records,
+        records: undated_records,
+    },
+    Released {
+        schema: "m0016_questions",
+        sqlite: include_str!("schemas/m0016_questions.sqlite.sql"),
+        postgresql: include_str!("schemas/m0016_questions.postgresql.sql"),
+        records: talkative_records,
     },
 ];
 
@@ -91,13 +97,35 @@ fn talkative(service: &mut Service) {
     }
 }
 
-/// One of each kind.
+/// One of each kind, and a node that has keys of before.
 fn records() -> Vec<StoreRecord> {
+    with_rotated(sample::http_service(0, 4))
+}
+
+/// The same, from when all targets were told everything.
+fn talkative_records() -> Vec<StoreRecord> {
+    let mut service = sample::http_service(0, 4);
+    talkative(&mut service);
+    with_rotated(service)
+}
+
+fn with_rotated(service: Service) -> Vec<StoreRecord> {
+    let mut records = one_of_each(service, sample::shared_policy(0, 16));
+    records.push(sample::rotated(0, 19).into());
+    records
+}
+
+/// One of each kind, from when nobody was asked how long ago they had signed in.
+fn undated_records() -> Vec<StoreRecord> {
     let mut service = sample::http_service(0, 4);
     undated(&mut service.policy.access);
     talkative(&mut service);
     let mut policy = sample::shared_policy(0, 16);
     policy.access.iter_mut().for_each(undated);
+    one_of_each(service, policy)
+}
+
+fn one_of_each(service: Service, policy: SharedPolicy) -> Vec<StoreRecord> {
     vec![
         sample::organization(0).into(),
         sample::user(8).into(),
