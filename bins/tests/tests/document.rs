@@ -5,6 +5,7 @@
     reason = "a test fails by panicking"
 )]
 
+use std::fs;
 use std::time::Duration;
 
 use kakuremichi_tests::deployment::Control;
@@ -14,10 +15,30 @@ use kakuremichi_tests::{Families, Network, Program, component, net, wait};
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The cases that are made up of each operation, besides those that follow from the document.
 const EXAMPLES: &str = "4";
+/// What is answered to what the document allows: it is done, or the caller may not do it, or it is about a thing that is
+/// not there, not in that state, or not as it was read, or there were too many guesses at an account. Where whether something is valid is more than a schema of one
+/// field says, Control may find that it is not: of a cursor, of two fields of which one excludes the other, of names of
+/// things, and of what is inside of texts.
+const ACCEPTANCE: &str = r#"
+[phases.stateful.generation]
+max-examples = 50
+
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "304", "401", "403", "404", "409", "412", "422", "429"]
+
+[[operations]]
+include-name-regex = '^GET /api/v1/(api-keys|audit|groups|invitations|members|nodes|notification-channels|organizations|policies|roles|service-tokens|services|sites|tokens|usage|users)$'
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403"]
+
+[[operations]]
+include-name-regex = '^(POST|PUT|PATCH) /api/v1/(api-keys|identity-providers|invitations|invitations/accept|notification-channels|policies|service-tokens|services|sessions/passkey|sessions/passkey/challenge|simulate|sites|tokens)(/\{id\})?$'
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404", "409", "412", "422", "429"]
+"#;
 
 /// Schemathesis reads the document that Control serves, and asks each operation what the document allows and what it does
-/// not. Every status, media type, header and body has to be one that the document has; nothing is a failure of Control's,
-/// nothing that is not valid is taken, and nobody is let in without a credential.
+/// not, and then follows the links from what makes things to what can be done with them. Every status, media type, header
+/// and body has to be one that the document has; nothing is a failure of Control's, nothing that is not valid is taken,
+/// nothing that is valid is refused, and nobody is let in without a credential.
 #[test]
 fn the_api_does_what_its_document_says() {
     if !component::have(&net::COMPONENTS) || !component::have(&[component::SCHEMATHESIS]) {
@@ -29,16 +50,18 @@ fn the_api_does_what_its_document_says() {
     let flags = ["--caller-rate", "0", "--address-rate", "0"];
     let control = Control::start_with(network.host("control"), &directory.path().join("control"), &flags);
     control.is_known_on(control.host());
+    let acceptance = directory.path().join("schemathesis.toml");
+    fs::write(&acceptance, ACCEPTANCE).unwrap();
     let program = Program::other(component::path("schemathesis").unwrap()).on(control.host());
     let program = program
+        .arg("--config-file")
+        .arg(&acceptance)
         .arg("run")
         .arg(format!("{}/api/v1/openapi.json", control.url()))
         .args(["--header", &format!("Authorization: Bearer {}", control.key())])
         .arg("--tls-verify")
         .arg(control.data().join("ca.pem"))
-        .args(["--phases", "examples,coverage,fuzzing"])
-        // Whether what a schema allows means something, such as a name of a thing that is there, is no matter of schemas.
-        .args(["--checks", "all", "--exclude-checks", "positive_data_acceptance"])
+        .args(["--phases", "examples,coverage,fuzzing,stateful", "--checks", "all"])
         // A WebSocket, which the document can only say is there.
         .args(["--exclude-path", "/api/v1/link"])
         .args(["--seed", "1", "--max-examples", EXAMPLES, "--generation-deterministic"])

@@ -16,6 +16,7 @@ use super::{
     idempotency::SHOWN_ONCE,
     page::{Page, Part},
     problem::Problem,
+    schema,
     text::{PermissionsText, TimeText, expiry},
 };
 use crate::{
@@ -28,10 +29,10 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct ApiKeyInput {
     /// What it is for.
-    #[schema(value_type = String, example = "ci")]
+    #[schema(value_type = schema::Name, example = "ci")]
     name: Text<Label>,
     /// What it may do in the organization; whatever its maker may do, if this is absent.
-    #[schema(value_type = Option<Vec<String>>, example = json!(["services.read"]))]
+    #[schema(value_type = Option<schema::Permissions>, example = json!(["services.read"]))]
     permissions: Option<PermissionsText>,
     /// When it ends.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -49,7 +50,7 @@ pub(crate) struct ApiKeyView {
     /// What it is for.
     name: String,
     /// What it may do.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = schema::Permissions)]
     permissions: PermissionsText,
     /// When it ends.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -76,11 +77,11 @@ pub(crate) struct NewApiKeyView {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ApiKeyFilter {
-    /// Only those whose name contains this, whatever its case: 1 to 100 bytes.
-    #[param(value_type = Option<String>)]
+    /// Only those whose name contains this, whatever its case: 1 to 100 characters.
+    #[param(inline, value_type = Option<schema::Search>)]
     search: Option<Text<Search>>,
     /// Only those that this account made.
-    #[param(value_type = Option<String>)]
+    #[param(inline, value_type = Option<schema::UserId>)]
     user: Option<Text<UserId>>,
 }
 

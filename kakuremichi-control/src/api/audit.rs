@@ -19,6 +19,7 @@ use super::{
     App,
     page::{Page, feed_cursor},
     problem::Problem,
+    schema,
     text::TimeText,
 };
 use crate::{
@@ -39,7 +40,7 @@ pub(crate) struct AuditFilter {
     /// Only those of this action, such as `service.create`, or of all that begin so, such as `service.`.
     action: Option<String>,
     /// Only those that were done to this.
-    #[param(value_type = Option<String>)]
+    #[param(inline, value_type = Option<schema::AnyId>)]
     subject: Option<Text<RecordId>>,
     /// Only those from this time on.
     #[param(value_type = Option<String>, format = DateTime)]
@@ -51,12 +52,14 @@ pub(crate) struct AuditFilter {
     #[serde(default)]
     #[param(inline)]
     first: First,
-    /// At most so many: 1 to 500, usually 100. Not of an export.
+    /// At most so many. Not of an export.
+    #[param(ignore)]
     limit: Option<usize>,
     /// The `next_cursor` of the part before. Not of an export.
+    #[param(ignore)]
     cursor: Option<String>,
-    /// Of an export: `jsonl` (usual) or `csv`.
-    #[param(inline)]
+    /// Of an export.
+    #[param(ignore)]
     format: Option<Format>,
 }
 
@@ -157,7 +160,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
 }
 
 /// Lists entries of the audit.
-#[utoipa::path(get, path = "/api/v1/audit", tag = "audit", params(AuditFilter),
+#[utoipa::path(get, path = "/api/v1/audit", tag = "audit",
+    params(AuditFilter,
+           ("limit" = Option<u16>, Query, description = "At most so many: 1 to 500, usually 100"),
+           ("cursor" = Option<String>, Query, description = "The `next_cursor` of the part before")),
     responses((status = 200, body = Page<AuditView>), (status = 400, body = Problem),
               (status = 401, body = Problem), (status = 403, body = Problem)))]
 pub(super) async fn list(
@@ -182,8 +188,10 @@ pub(super) async fn list(
 }
 
 /// Writes entries of the audit as text, oldest first: those that are there when it begins.
-#[utoipa::path(get, path = "/api/v1/audit/export", tag = "audit", params(AuditFilter),
-    responses((status = 200, body = String, content_type = "application/jsonl"), (status = 400, body = Problem),
+#[utoipa::path(get, path = "/api/v1/audit/export", tag = "audit",
+    params(AuditFilter,
+           ("format" = inline(Option<Format>), Query, description = "`jsonl` (usual) or `csv`")),
+    responses((status = 200, content((String = "application/jsonl"), (String = "text/csv"))), (status = 400, body = Problem),
               (status = 401, body = Problem), (status = 403, body = Problem)))]
 pub(super) async fn export(
     State(app): State<App>,

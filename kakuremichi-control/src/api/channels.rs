@@ -22,6 +22,7 @@ use super::{
     idempotency::SHOWN_ONCE,
     page::{Page, Part},
     problem::Problem,
+    schema,
     text::TimeText,
 };
 use crate::{
@@ -36,18 +37,20 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct NotificationChannelInput {
     /// Its name, unique in the organization.
-    #[schema(value_type = String, example = "siem")]
+    #[schema(value_type = schema::Name, example = "siem")]
     name: Text<Label>,
     /// Where events are sent by POST, as JSON, signed as Standard Webhooks has it; at a public address unless whoever
     /// runs this Control allows private ones. What answers 2xx has taken them; otherwise they come again.
     #[schema(example = "https://hooks.example.net/kakuremichi")]
     webhook: Option<String>,
     /// To which members events are mailed.
+    #[schema(min_items = 1, max_items = 16)]
     mail: Option<Vec<String>>,
     /// The events that are sent: actions of the audit such as `node.down`, or all that begin with `node.`. All when
     /// there are none: then the channel is a stream of the audit.
     #[serde(default)]
-    #[schema(example = json!(["node.", "sign_in.", "certificate."]))]
+    #[schema(value_type = Vec<schema::EventName>, max_items = 32,
+             example = json!(["node.", "sign_in.", "certificate."]))]
     events: Vec<String>,
     /// Of a change: whether a webhook gets another secret. Only requests from then on are signed with it.
     #[serde(default)]

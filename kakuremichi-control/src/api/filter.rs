@@ -10,10 +10,11 @@ use kakuremichi_core::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
+use super::schema;
 use crate::text::Text;
 
-/// The longest text that is searched for, in bytes.
-const MAX_SEARCH: usize = 100;
+/// The longest text that is searched for, in characters.
+pub(super) const MAX_SEARCH: usize = 100;
 
 /// The parameters of a list besides `limit` and `cursor`. Each can be absent.
 pub(super) trait Parameters: DeserializeOwned + Default {
@@ -44,7 +45,8 @@ impl std::str::FromStr for Search {
     type Err = SearchError;
 
     fn from_str(text: &str) -> Result<Self, SearchError> {
-        if text.is_empty() || text.len() > MAX_SEARCH {
+        // Not more than so many: counting the characters of an endless text costs its length.
+        if text.is_empty() || text.chars().nth(MAX_SEARCH).is_some() {
             return Err(SearchError);
         }
         Ok(Self(text.to_lowercase()))
@@ -53,7 +55,7 @@ impl std::str::FromStr for Search {
 
 /// What cannot be searched for.
 #[derive(Debug, thiserror::Error)]
-#[error("a text of 1 to {MAX_SEARCH} bytes")]
+#[error("a text of 1 to {MAX_SEARCH} characters")]
 pub(crate) struct SearchError;
 
 /// Whether a filter that may be absent lets something through.
@@ -66,8 +68,8 @@ pub(super) fn holds<T>(filter: Option<&T>, holds: impl FnOnce(&T) -> bool) -> bo
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ByName {
-    /// Only those whose name contains this, whatever its case: 1 to 100 bytes.
-    #[param(value_type = Option<String>)]
+    /// Only those whose name contains this, whatever its case: 1 to 100 characters.
+    #[param(inline, value_type = Option<schema::Search>)]
     search: Option<Text<Search>>,
 }
 

@@ -11,6 +11,7 @@ use super::{
     filter::ByName,
     page::{Page, Part},
     problem::Problem,
+    schema,
     text::TimeText,
 };
 use crate::{service::Actor, text::Text};
@@ -20,7 +21,7 @@ use crate::{service::Actor, text::Text};
 #[serde(deny_unknown_fields)]
 pub(crate) struct GroupInput {
     /// Its name, unique in the organization.
-    #[schema(value_type = String, example = "engineers")]
+    #[schema(value_type = schema::Name, example = "engineers")]
     name: Text<Label>,
 }
 

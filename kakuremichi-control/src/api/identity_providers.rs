@@ -18,6 +18,7 @@ use super::{
     extract::{Body, Id, IfMatch, etag},
     page::Page,
     problem::Problem,
+    schema,
     text::TimeText,
 };
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct IdentityProviderInput {
     /// Its name, which people read on a button.
-    #[schema(value_type = String, example = "keycloak")]
+    #[schema(value_type = schema::Name, example = "keycloak")]
     name: Text<Label>,
     /// Whether it is of the whole Control, which only an administrator may say.
     #[serde(default)]
@@ -65,7 +66,7 @@ pub(crate) struct IdentityProviderInput {
     multi_factor: bool,
     /// Identifiers of roles of whoever becomes a member.
     #[serde(default)]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<schema::RoleId>)]
     default_roles: Vec<Text<RoleId>>,
     /// Identifiers of roles by groups of the provider: they come and go with each sign-in.
     #[serde(default)]

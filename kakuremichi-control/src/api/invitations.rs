@@ -19,6 +19,7 @@ use super::{
     members::{listed, place},
     page::{Page, Part},
     problem::Problem,
+    schema,
     sessions::NewSessionView,
     text::TimeText,
 };
@@ -35,10 +36,10 @@ pub(crate) struct InvitationInput {
     #[schema(example = "anna@example.net")]
     email: String,
     /// The identifiers of the roles that the person gets.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<schema::RoleId>)]
     roles: Vec<Text<RoleId>>,
     /// The identifiers of the groups that the person gets.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<schema::GroupId>)]
     #[serde(default)]
     groups: Vec<Text<GroupId>>,
 }
@@ -98,8 +99,8 @@ pub(crate) struct AcceptInput {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct InvitationFilter {
-    /// Only those to an address that contains this, whatever its case: 1 to 100 bytes.
-    #[param(value_type = Option<String>)]
+    /// Only those to an address that contains this, whatever its case: 1 to 100 characters.
+    #[param(inline, value_type = Option<schema::Search>)]
     search: Option<Text<Search>>,
 }
 

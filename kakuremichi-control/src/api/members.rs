@@ -16,6 +16,7 @@ use super::{
     filter::{Filter, Parameters, holds},
     page::{Page, Part},
     problem::Problem,
+    schema,
     text::TimeText,
 };
 use crate::{
@@ -28,10 +29,10 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlaceInput {
     /// The identifiers of the roles.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<schema::RoleId>)]
     roles: Vec<Text<RoleId>>,
     /// The identifiers of the groups.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<schema::GroupId>)]
     #[serde(default)]
     groups: Vec<Text<GroupId>>,
 }
@@ -65,13 +66,13 @@ pub(crate) struct MemberView {
 #[into_params(parameter_in = Query)]
 pub(crate) struct MemberFilter {
     /// Only the one of this account.
-    #[param(value_type = Option<String>)]
+    #[param(inline, value_type = Option<schema::UserId>)]
     user: Option<Text<UserId>>,
     /// Only those with this role.
-    #[param(value_type = Option<String>)]
+    #[param(inline, value_type = Option<schema::RoleId>)]
     role: Option<Text<RoleId>>,
     /// Only those in this group.
-    #[param(value_type = Option<String>)]
+    #[param(inline, value_type = Option<schema::GroupId>)]
     group: Option<Text<GroupId>>,
 }
 

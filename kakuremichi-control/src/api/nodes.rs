@@ -23,6 +23,7 @@ use super::{
     filter::{Filter, Parameters, Search, holds},
     page::{Page, Part},
     problem::Problem,
+    schema,
     text::TimeText,
     tokens::{RoleView, ScopeView},
 };
@@ -50,7 +51,7 @@ pub(crate) struct NodeView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pending_until: Option<TimeText>,
     /// What people find it by.
-    #[schema(value_type = std::collections::BTreeMap<String, String>, example = json!({"env": "prod"}))]
+    #[schema(value_type = schema::Labels, example = json!({"env": "prod"}))]
     labels: LabelsText,
     /// Its identity: an Ed25519 public key, base 64.
     identity_key: String,
@@ -136,10 +137,10 @@ pub(crate) struct AgentView {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeInput {
     /// Its name; as it was, if left out.
-    #[schema(value_type = Option<String>, example = "home")]
+    #[schema(value_type = Option<schema::Name>, example = "home")]
     name: Option<Text<Label>>,
     /// All its labels, by the rules of Kubernetes, at most 32; as they were, if left out.
-    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>, example = json!({"env": "prod"}))]
+    #[schema(value_type = Option<schema::Labels>, example = json!({"env": "prod"}))]
     labels: Option<LabelsText>,
 }
 
@@ -158,8 +159,8 @@ pub(crate) struct RotationInput {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct NodeFilter {
-    /// Only those whose name contains this, whatever its case: 1 to 100 bytes.
-    #[param(value_type = Option<String>)]
+    /// Only those whose name contains this, whatever its case: 1 to 100 characters.
+    #[param(inline, value_type = Option<schema::Search>)]
     search: Option<Text<Search>>,
     /// Only agents, or only gateways.
     role: Option<RoleView>,

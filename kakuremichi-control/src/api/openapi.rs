@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State, http::Method};
 use utoipa::{
-    Modify, OpenApi,
+    Modify, OpenApi, PartialSchema as _,
     openapi::{
         Content, Object, Ref, RefOr, Response, Type,
         extensions::Extensions,
@@ -14,8 +14,8 @@ use utoipa::{
 
 use super::{
     App, Requirement, account, api_keys, audit, channels, groups, identity_providers, invitations, link,
-    mailed, members, nodes, organization, organizations, passkeys, policies, roles, routes::Route,
-    service_tokens, services, sessions, simulate, sites, tokens, usage, users,
+    links, mailed, members, nodes, organization, organizations, passkeys, policies, roles, routes::Route,
+    schema, service_tokens, services, sessions, simulate, sites, tokens, usage, users,
 };
 
 #[derive(OpenApi)]
@@ -158,23 +158,13 @@ impl Modify for Common {
         let components = document.components.get_or_insert_default();
         let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         components.add_security_scheme(SCHEME, scheme);
-        for route in super::routes::routes() {
-            let path = format!("{}{}", super::PREFIX, route.path);
-            let Some(item) = document.paths.paths.get_mut(&path) else {
-                continue;
-            };
-            let operation = match route.method.as_str() {
-                "GET" => &mut item.get,
-                "POST" => &mut item.post,
-                "PUT" => &mut item.put,
-                "PATCH" => &mut item.patch,
-                "DELETE" => &mut item.delete,
-                _ => continue,
-            };
-            if let Some(operation) = operation {
-                complete(operation, &route);
+        let routes = super::routes::routes();
+        for route in &routes {
+            if let Some(operation) = links::operation(document, route) {
+                complete(operation, route);
             }
         }
+        links::add(document, &routes);
     }
 }
 
@@ -182,7 +172,7 @@ fn complete(operation: &mut Operation, route: &Route) {
     // Handlers are called `list` and `get` in each module; identifiers are unique in the document.
     let tag = operation.tags.iter().flatten().next().map_or("", String::as_str);
     let name = operation.operation_id.as_deref().unwrap_or_default();
-    operation.operation_id = Some(format!("{tag}_{name}").replace('-', "_"));
+    operation.operation_id = Some(format!("{tag}_{name}").replace([' ', '-'], "_"));
     let requires = (PERMISSION_EXTENSION, route.requirement.to_string());
     operation.extensions = Some(Extensions::from_iter([requires]));
     let responses = &mut operation.responses.responses;
@@ -226,12 +216,20 @@ fn complete(operation: &mut Operation, route: &Route) {
                 "Any text of at most 255 characters that names this request among the caller's: when it is sent again \
                  within a day, it is answered as it was and not done again",
             ))
-            .schema(Some(Object::with_type(Type::String)))
+            .schema(Some(schema::RequestName::schema()))
             .build();
         operation
             .parameters
             .get_or_insert_default()
             .push(RefOr::T(parameter));
+    }
+    for parameter in operation.parameters.iter_mut().flatten() {
+        let RefOr::T(parameter) = parameter else { continue };
+        match parameter.name.as_str() {
+            "If-Match" => parameter.schema = Some(schema::EntityTag::schema()),
+            "limit" => parameter.schema = Some(schema::PartSize::schema()),
+            _ => {}
+        }
     }
     if operation.request_body.is_some() {
         problem("400", "The body is not valid");

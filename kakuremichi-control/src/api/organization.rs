@@ -11,6 +11,7 @@ use super::{
     App,
     extract::{Body, IfMatch, etag},
     problem::Problem,
+    schema,
     text::{PermissionsText, TimeText},
 };
 use crate::service::Actor;
@@ -25,7 +26,7 @@ pub(crate) struct Me {
     /// The organization in which the caller acts.
     organization: OrganizationView,
     /// What the caller may do there.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = schema::Permissions)]
     permissions: PermissionsText,
     /// Whether the caller administers this Control.
     administrator: bool,
@@ -88,6 +89,7 @@ pub(crate) struct AccountPolicyView {
     /// Whether two factors are asked for.
     multi_factor: bool,
     /// For how many minutes a session counts after it began: 5 at least; as long as it lasts if it is left out.
+    #[schema(minimum = 5)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session_minutes: Option<u32>,
     /// Whether a password counts, alone or with a second factor.

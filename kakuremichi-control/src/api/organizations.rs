@@ -12,6 +12,7 @@ use super::{
     organization::OrganizationView,
     page::{Page, Part},
     problem::Problem,
+    schema,
 };
 use crate::{service::Actor, text::Text};
 
@@ -20,7 +21,7 @@ use crate::{service::Actor, text::Text};
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrganizationInput {
     /// Its name, unique in this Control.
-    #[schema(value_type = String, example = "acme")]
+    #[schema(value_type = schema::Name, example = "acme")]
     name: Text<Label>,
 }
 

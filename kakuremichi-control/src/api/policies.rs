@@ -11,6 +11,7 @@ use super::{
     filter::ByName,
     page::{Page, Part},
     problem::Problem,
+    schema,
     services::{AccessView, RuleView, rules},
     text::TimeText,
 };
@@ -24,7 +25,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct SharedPolicyInput {
     /// Its name.
-    #[schema(value_type = String, example = "office-hours")]
+    #[schema(value_type = schema::Name, example = "office-hours")]
     name: Text<Label>,
     /// The rules; the first whose condition holds decides.
     #[serde(default)]

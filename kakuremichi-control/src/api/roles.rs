@@ -15,6 +15,7 @@ use super::{
     filter::ByName,
     page::{Page, Part},
     problem::Problem,
+    schema,
     text::{PermissionsText, TimeText},
 };
 use crate::{
@@ -27,10 +28,10 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct RoleInput {
     /// Its name, unique in the organization.
-    #[schema(value_type = String, example = "publisher")]
+    #[schema(value_type = schema::Name, example = "publisher")]
     name: Text<Label>,
     /// What whoever has it may do. `*` is everything, whatever will be added.
-    #[schema(value_type = Vec<String>, example = json!(["services.read", "services.write"]))]
+    #[schema(value_type = schema::Permissions, example = json!(["services.read", "services.write"]))]
     permissions: PermissionsText,
 }
 
@@ -43,7 +44,7 @@ pub(crate) struct RoleView {
     /// Its name.
     name: String,
     /// What whoever has it may do.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = schema::Permissions)]
     permissions: PermissionsText,
     /// Whether it came with the organization, and stays as it is.
     built_in: bool,

@@ -12,6 +12,7 @@ use super::{
     idempotency::SHOWN_ONCE,
     page::{Page, Part},
     problem::Problem,
+    schema,
     text::{TimeText, expiry},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServiceTokenInput {
     /// What it is for, unique in the organization.
-    #[schema(value_type = String, example = "ci")]
+    #[schema(value_type = schema::Name, example = "ci")]
     name: Text<Label>,
     /// When it ends.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -38,7 +39,7 @@ pub(crate) struct ServiceTokenInput {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServiceTokenChangeInput {
     /// Its name; as it was, if left out.
-    #[schema(value_type = Option<String>, example = "ci")]
+    #[schema(value_type = Option<schema::Name>, example = "ci")]
     name: Option<Text<Label>>,
     /// When it ends; as it was, if neither is given.
     #[schema(value_type = Option<String>, format = DateTime)]

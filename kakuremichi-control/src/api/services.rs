@@ -25,6 +25,7 @@ use super::{
     extract::{Body, Id, IfMatch, etag_of},
     page::{Page, Part},
     problem::Problem,
+    schema,
     text::{PolicyText, TimeText, policy_texts},
 };
 use crate::{
@@ -37,7 +38,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServiceInput {
     /// Its name.
-    #[schema(value_type = String, example = "billing")]
+    #[schema(value_type = schema::Name, example = "billing")]
     name: Text<Label>,
     /// HTTP at host names, on the gateways' HTTPS port.
     http: Option<HttpView>,

@@ -16,6 +16,7 @@ use super::{
     App,
     extract::Body,
     problem::Problem,
+    schema,
     services::{ConditionView, EffectView, PrincipalView, StrengthView},
     text::{ServiceText, ServiceTokenText, TimeText},
 };
@@ -90,7 +91,7 @@ pub(crate) struct IdentityView {
     /// Who it is.
     user: PrincipalView,
     /// The roles; not known if left out.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<schema::Name>>)]
     #[serde(default)]
     roles: Option<Vec<Text<Label>>>,
     /// The groups; not known if left out.

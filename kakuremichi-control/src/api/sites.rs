@@ -18,6 +18,7 @@ use super::{
     filter::ByName,
     page::{Page, Part},
     problem::Problem,
+    schema,
     text::{EndpointText, TimeText},
 };
 use crate::{
@@ -30,10 +31,10 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct SiteInput {
     /// Its name.
-    #[schema(value_type = String, example = "office")]
+    #[schema(value_type = schema::Name, example = "office")]
     name: Text<Label>,
     /// Its WireGuard public key, base 64, as `wg pubkey` prints it.
-    #[schema(value_type = String)]
+    #[schema(value_type = schema::PublicKey)]
     wireguard_key: Text<WireGuardKey>,
     /// The networks behind it.
     #[schema(value_type = Vec<String>, example = json!(["192.168.7.0/24"]))]

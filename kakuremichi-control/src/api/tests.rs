@@ -257,6 +257,46 @@ async fn no_route_is_without_a_permission() {
     assert!(documented.is_empty(), "documented, but not there: {documented:?}");
 }
 
+/// Whoever made a thing finds in the document what can be done with it.
+#[test]
+fn what_makes_a_thing_links_to_what_can_be_done_with_it() {
+    let document = serde_json::to_value(document()).unwrap();
+    let schemas = &document["components"]["schemas"];
+    let routes = routes::routes();
+    let mut linked = 0;
+    for maker in routes.iter().filter(|route| route.method == Method::POST) {
+        let made = &document["paths"][format!("{PREFIX}{}", maker.path)]["post"]["responses"]["201"];
+        let below = format!("{}/{{id}}", maker.path);
+        for route in routes.iter().filter(|route| route.path.starts_with(&below)) {
+            let path = format!("{PREFIX}{}", route.path);
+            let operation = &document["paths"][path][route.method.as_str().to_lowercase()];
+            let id = operation["operationId"].as_str().unwrap();
+            let link = &made["links"][id];
+            assert_eq!(link["operationId"], id, "{} {}", maker.path, route.path);
+            let pointer = link["parameters"]["id"].as_str().unwrap();
+            let schema = made["content"]["application/json"]["schema"]["$ref"]
+                .as_str()
+                .unwrap();
+            let schema = &schemas[schema.rsplit('/').next().unwrap()];
+            let field = pointer
+                .strip_prefix("$response.body#/")
+                .unwrap()
+                .split('/')
+                .next()
+                .unwrap();
+            let parts = schema["allOf"].as_array().into_iter().flatten();
+            assert!(
+                parts
+                    .chain([schema])
+                    .any(|part| !part["properties"][field].is_null() || !part["$ref"].is_null()),
+                "{schema}"
+            );
+            linked += 1;
+        }
+    }
+    assert_eq!(linked, 39);
+}
+
 /// Whatever can be changed or deleted can be so only as it was read.
 #[tokio::test]
 async fn every_deletion_can_be_made_conditional() {

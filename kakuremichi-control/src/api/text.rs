@@ -124,7 +124,7 @@ impl<T: fmt::Display> fmt::Display for Named<T> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PermissionsText(pub(super) Permissions);
 
-const EVERYTHING: &str = "*";
+pub(super) const EVERYTHING: &str = "*";
 
 impl Serialize for PermissionsText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

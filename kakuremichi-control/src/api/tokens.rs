@@ -18,6 +18,7 @@ use super::{
     idempotency::SHOWN_ONCE,
     page::{Page, Part},
     problem::Problem,
+    schema,
     text::{HostPatternText, TimeText, expiry},
 };
 use crate::{
@@ -65,7 +66,7 @@ pub(crate) struct ScopeView {
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenInput {
     /// What it is for.
-    #[schema(value_type = String, example = "home")]
+    #[schema(value_type = schema::Name, example = "home")]
     name: Text<Label>,
     /// What the nodes are to be.
     role: RoleView,
@@ -87,7 +88,7 @@ pub(crate) struct TokenInput {
     approval: Approval,
     /// The labels that nodes begin with, by the rules of Kubernetes; at most 32.
     #[serde(default)]
-    #[schema(value_type = std::collections::BTreeMap<String, String>, example = json!({"env": "prod"}))]
+    #[schema(value_type = schema::Labels, example = json!({"env": "prod"}))]
     labels: LabelsText,
 }
 
@@ -117,7 +118,7 @@ pub(crate) struct TokenView {
     /// Whether somebody has to approve each node that enrols with it.
     approval: Approval,
     /// The labels that nodes begin with.
-    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    #[schema(value_type = schema::Labels)]
     labels: LabelsText,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
@@ -140,8 +141,8 @@ pub(crate) struct NewTokenView {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct TokenFilter {
-    /// Only those whose name contains this, whatever its case: 1 to 100 bytes.
-    #[param(value_type = Option<String>)]
+    /// Only those whose name contains this, whatever its case: 1 to 100 characters.
+    #[param(inline, value_type = Option<schema::Search>)]
     search: Option<Text<Search>>,
     /// Only those for agents, or only those for gateways.
     role: Option<RoleView>,

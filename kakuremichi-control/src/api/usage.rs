@@ -11,7 +11,7 @@ use kakuremichi_core::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{App, audit::Asked, problem::Problem, text::TimeText};
+use super::{App, audit::Asked, problem::Problem, schema, text::TimeText};
 use crate::{
     service::{Actor, UsageWish, now},
     text::Text,
@@ -39,7 +39,7 @@ pub(crate) struct UsageFilter {
     #[param(value_type = Option<String>, format = DateTime)]
     to: Option<TimeText>,
     /// Only of this service.
-    #[param(value_type = Option<String>)]
+    #[param(inline, value_type = Option<schema::ServiceId>)]
     service: Option<Text<ServiceId>>,
 }
 

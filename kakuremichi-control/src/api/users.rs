@@ -12,6 +12,7 @@ use super::{
     filter::{Filter, Parameters, Search, holds},
     page::{Page, Part},
     problem::Problem,
+    schema,
 };
 use crate::{
     service::{Actor, UserChange},
@@ -33,8 +34,8 @@ pub(crate) struct UserInput {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct UserFilter {
-    /// Only those of which the name or the address contains this, whatever its case: 1 to 100 bytes.
-    #[param(value_type = Option<String>)]
+    /// Only those of which the name or the address contains this, whatever its case: 1 to 100 characters.
+    #[param(inline, value_type = Option<schema::Search>)]
     search: Option<Text<Search>>,
     /// Only administrators of this Control, or only others.
     administrator: Option<bool>,

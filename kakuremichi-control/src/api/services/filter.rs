@@ -8,7 +8,10 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::{
-    api::filter::{Filter, Parameters, Search, holds},
+    api::{
+        filter::{Filter, Parameters, Search, holds},
+        schema,
+    },
     text::Text,
 };
 
@@ -40,20 +43,20 @@ impl KindName {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ServiceFilter {
-    /// Only those of which the name or a host contains this, whatever its case: 1 to 100 bytes.
-    #[param(value_type = Option<String>)]
+    /// Only those of which the name or a host contains this, whatever its case: 1 to 100 characters.
+    #[param(inline, value_type = Option<schema::Search>)]
     search: Option<Text<Search>>,
     /// Only those of this kind: `http`, `tcp` or `udp`.
     #[param(inline)]
     kind: Option<KindName>,
     /// Only those with a target that this agent reaches, by its identifier.
-    #[param(value_type = Option<String>)]
+    #[param(inline, value_type = Option<schema::AgentId>)]
     agent: Option<Text<AgentId>>,
     /// Only those with a target behind this site, by its identifier.
-    #[param(value_type = Option<String>)]
+    #[param(inline, value_type = Option<schema::SiteId>)]
     site: Option<Text<SiteId>>,
     /// Only those that have this shared policy attached, by its identifier.
-    #[param(value_type = Option<String>)]
+    #[param(inline, value_type = Option<schema::PolicyId>)]
     policy: Option<Text<PolicyId>>,
 }
 

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use crate::{
     api::{
         problem::Problem,
+        schema,
         text::{Named, ServiceTokenText},
     },
     service::{AccessDraft, FieldError, MethodDraft, PasswordDraft, PolicyDraft, Reference, UserDraft},
@@ -77,7 +78,7 @@ pub(crate) struct ServiceTokensView {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequirementView {
     /// One of these roles, if any are given.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<schema::Name>)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     roles: Vec<Text<Label>>,
     /// In one of these groups, if any are given.
@@ -143,7 +144,7 @@ impl<'de> Deserialize<'de> for Password {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RuleView {
     /// Its name, for logs.
-    #[schema(value_type = String, example = "office")]
+    #[schema(value_type = schema::Name, example = "office")]
     name: Text<Label>,
     /// When it holds.
     when: ConditionView,
