@@ -68,6 +68,8 @@ codes! {
     NODE_PENDING = "KKM-E014";
     /// The keys are not, or no longer, those of the node.
     NODE_KEYS = "KKM-E015";
+    /// Stock WireGuard devices know the gateway by its WireGuard key, so that it gets no other one.
+    WIREGUARD_KEY_KNOWN = "KKM-E016";
     /// No protocol version, or no needed capability, is common to both sides.
     VERSION_UNSUPPORTED = "KKM-E020";
     /// A message breaks the protocol.

@@ -281,7 +281,10 @@ pub(super) async fn revoke(
     answer(&app, app.use_cases.revoke_node(&actor, id).await?).await
 }
 
-/// Asks a node for another identity key; its WireGuard key stays. A node that is away is asked when it comes back.
+/// Asks a node for other keys. One that is away is asked when it comes back.
+///
+/// It gets another identity key and another WireGuard key. A gateway of an organization that has sites keeps its WireGuard
+/// key, since their configurations have it, unless `overlap` is 0.
 #[utoipa::path(post, path = "/api/v1/nodes/{id}/rotate-keys", tag = "nodes", request_body = RotationInput,
     params(("id" = String, Path)),
     responses((status = 200, body = NodeView), (status = 400, body = Problem), (status = 401, body = Problem),

@@ -159,6 +159,7 @@ impl From<UseCaseError> for Problem {
             | UseCaseError::NotPending
             | UseCaseError::NodeKey
             | UseCaseError::PreviousKeys
+            | UseCaseError::WireGuardKeyKnown
             | UseCaseError::ScopeNone
             | UseCaseError::ScopeHost(_)
             | UseCaseError::ScopePort(_)

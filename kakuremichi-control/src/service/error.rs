@@ -91,6 +91,11 @@ pub enum UseCaseError {
          backup, empty it and enrol the node anew"
     )]
     PreviousKeys,
+    /// A gateway's WireGuard key is in the configurations of stock devices.
+    #[error(
+        "sites have the gateway's WireGuard key in their configurations, so it gets another identity only"
+    )]
+    WireGuardKeyKnown,
     /// An agent may declare nothing.
     #[error("the token that the agent enrolled with does not let it declare services")]
     ScopeNone,
@@ -245,6 +250,7 @@ impl UseCaseError {
             Self::NodePending => Code::NODE_PENDING,
             Self::NotPending => Code::CONFLICT,
             Self::NodeKey | Self::PreviousKeys => Code::NODE_KEYS,
+            Self::WireGuardKeyKnown => Code::WIREGUARD_KEY_KNOWN,
             Self::ScopeNone => Code::SCOPE_NONE,
             Self::ScopeHost(_) => Code::SCOPE_HOST,
             Self::ScopePort(_) => Code::SCOPE_PORT,
@@ -305,6 +311,7 @@ impl UseCaseError {
             | Self::NotPending
             | Self::NodeKey
             | Self::PreviousKeys
+            | Self::WireGuardKeyKnown
             | Self::ScopeNone
             | Self::ScopeHost(_)
             | Self::ScopePort(_)

@@ -5,8 +5,8 @@ use std::time::Duration;
 use kakuremichi_core::{
     id::NodeId,
     key::IdentityKey,
-    model::{KEY_OVERLAP, KeyAge, MAX_KEY_OVERLAP, Node, NodeState, PreviousKeys, RotationAsked},
-    store::Stored,
+    model::{KEY_OVERLAP, KeyAge, MAX_KEY_OVERLAP, Node, NodeKind, NodeState, PreviousKeys, RotationAsked},
+    store::{Query, RecordKind, Stored},
     time::Timestamp,
 };
 use kakuremichi_proto::session::RotateRequest;
@@ -68,11 +68,13 @@ impl UseCases {
     /// A node proposes other keys, and has proven that it is who it was, and who it will be. Returns until when those of
     /// before count. A node that has them already, and did not hear of it, gets the same answer.
     ///
-    /// Keys of before make no other ones: whoever found them would keep the node.
+    /// Keys of before make no other ones: whoever found them would keep the node. A gateway of an organization that has
+    /// sites keeps its WireGuard key, since their configurations have it: unless those of before are to count for
+    /// nothing, as when somebody else has them.
     ///
     /// # Errors
     /// When the node is not there or does not take part, the keys it was let in with are no longer its own, the new ones
-    /// are or were somebody's, or the storage fails.
+    /// are or were somebody's, sites know the WireGuard key, or the storage fails.
     pub async fn rotate_keys(
         &self,
         id: NodeId,
@@ -96,6 +98,9 @@ impl UseCases {
             }
             let rotated = rotated(node, request, at)?;
             let until = rotated.rotation.previous.map(|previous| previous.until);
+            if until.is_some() && rotated.wireguard != node.wireguard && self.is_known_to_sites(node).await? {
+                return Err(UseCaseError::WireGuardKeyKnown);
+            }
             let actor = Actor::node(node);
             let write = vec![update(rotated, stored.version)];
             match self
@@ -109,6 +114,19 @@ impl UseCases {
             }
         }
         Err(UseCaseError::Contended)
+    }
+
+    /// Whether a node is a gateway of an organization that has sites.
+    async fn is_known_to_sites(&self, node: &Node) -> Result<bool, UseCaseError> {
+        if !matches!(node.kind, NodeKind::Gateway { .. }) {
+            return Ok(false);
+        }
+        let sites = Query {
+            organization: Some(node.organization),
+            limit: 1,
+            ..Query::all(RecordKind::Site)
+        };
+        Ok(!self.store().list(sites).await?.records.is_empty())
     }
 
     /// Whether a node that was let in by `identity` still may be.

@@ -9,7 +9,7 @@ use kakuremichi_core::{
 use kakuremichi_proto::{identity::TokenText, session::EnrolRequest};
 
 use super::*;
-use crate::service::{TokenDraft, Wiring};
+use crate::service::{SiteDraft, TokenDraft, Wiring};
 
 fn identity(n: u8) -> IdentityKey {
     IdentityKey::from_bytes([n; 32])
@@ -24,9 +24,13 @@ fn request(old: u8, new: u8) -> RotateRequest {
 }
 
 async fn enrol(control: &UseCases, n: u8) -> Node {
+    enrol_as(control, n, Role::Agent).await
+}
+
+async fn enrol_as(control: &UseCases, n: u8, role: Role) -> Node {
     let draft = TokenDraft {
         name: format!("token-{n}").parse().unwrap(),
-        role: Role::Agent,
+        role,
         uses: Some(1),
         expires: None,
         declare: DeclareScope::default(),
@@ -38,7 +42,7 @@ async fn enrol(control: &UseCases, n: u8) -> Node {
     let token: TokenText = made.text.expose().parse().unwrap();
     let enrolment = EnrolRequest {
         secret_hash: token.secret_hash(),
-        role: Role::Agent,
+        role,
         name: format!("node-{n}").parse().unwrap(),
         identity: identity(n),
         wireguard: WireGuardKey::from_bytes([n; 32]),
@@ -180,4 +184,40 @@ async fn who_does_not_take_part_gets_no_keys_and_revocation_is_of_both() {
     // Neither can enrol as another one.
     let error = control.check_keys(id, &identity(2)).await.unwrap_err();
     assert_eq!(error.code(), Code::NODE_REVOKED);
+}
+
+/// Stock devices were configured by hand with the gateway's WireGuard key.
+#[tokio::test]
+async fn sites_are_not_cut_off_by_a_rotation() {
+    let (control, actor, agent) = world().await;
+    let gateway = enrol_as(&control, 11, Role::Gateway).await.id;
+    assert!(control.rotate_keys(gateway, &request(11, 12)).await.is_ok());
+    let site = SiteDraft {
+        name: "office".parse().unwrap(),
+        wireguard: WireGuardKey::from_bytes([99; 32]),
+        networks: Vec::new(),
+        endpoint: None,
+    };
+    control.create_site(&actor, site).await.unwrap();
+    let error = control.rotate_keys(gateway, &request(12, 13)).await.unwrap_err();
+    assert_eq!(error.code(), Code::WIREGUARD_KEY_KNOWN);
+    assert_eq!(node(&control, gateway).await.identity, identity(12));
+    let same = RotateRequest {
+        wireguard: WireGuardKey::from_bytes([12; 32]),
+        ..request(12, 13)
+    };
+    control.rotate_keys(gateway, &same).await.unwrap();
+    let known = node(&control, gateway).await;
+    assert_eq!((known.identity, known.wireguard), (identity(13), same.wireguard));
+    // What somebody else has is replaced, whoever knows it.
+    let leaked = control.ask_for_keys(&actor, gateway, Some(Duration::ZERO));
+    leaked.await.unwrap();
+    assert_eq!(
+        control.rotate_keys(gateway, &request(13, 14)).await.unwrap(),
+        None
+    );
+    assert!(
+        control.rotate_keys(agent, &request(1, 2)).await.is_ok(),
+        "no site knows an agent"
+    );
 }
