@@ -7,7 +7,7 @@
 
 mod held;
 
-pub(crate) use held::{Held, KeyRing};
+pub(crate) use held::{Held, KeyRing, Renewed};
 
 use std::{fmt, sync::Arc, time::Duration};
 

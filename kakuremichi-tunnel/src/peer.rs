@@ -1,5 +1,11 @@
 //! Who a packet comes from or goes to.
 
+#[cfg(any(feature = "agent", feature = "gateway"))]
+mod keys;
+
+#[cfg(any(feature = "agent", feature = "gateway"))]
+pub(crate) use keys::PeerKeys;
+
 use std::fmt;
 
 /// Names one peer of one [`Device`](crate::wg::Device) for as long as the peer is configured.

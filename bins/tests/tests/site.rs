@@ -5,9 +5,9 @@
     reason = "a test fails by panicking"
 )]
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use kakuremichi_tests::deployment::Gateway;
-use kakuremichi_tests::{Deployment, Host, Origin, StockPeer, component, stock};
+use kakuremichi_tests::{Deployment, Host, Origin, StockPeer, component, stock, wait};
 use serde_json::{Value, json};
 
 /// A network behind the device that the gateway is told about.
@@ -61,6 +61,31 @@ fn a_stock_device_shakes_hands_and_what_lies_behind_it_is_served() {
         told["peer"].as_str().unwrap().contains(v4),
         "the gateway itself comes: {told}"
     );
+
+    // The device was configured by hand: the gateway gets another identity, and the key that the device has stays.
+    let rest = world.control.rest();
+    let id = gateway["id"].as_str().unwrap();
+    let rotated = |overlap: u32| {
+        let before = rest.node("gateway-1")["identity_key"].clone();
+        let asked = json!({ "overlap": overlap });
+        let reply = rest.send(Method::POST, &format!("nodes/{id}/rotate-keys"), Some(&asked));
+        assert_eq!(reply.status, StatusCode::OK);
+        wait::until("the gateway has new keys", || {
+            let node = rest.node("gateway-1");
+            (node["identity_key"] != before).then(|| node["wireguard_key"].clone())
+        })
+    };
+    assert_eq!(rotated(3600), gateway["wireguard_key"]);
+    world.served(url);
+    // Unless somebody else has it: then it counts for nothing, and the device gets the new one by hand.
+    let new = rotated(0);
+    assert_ne!(new, gateway["wireguard_key"]);
+    world.answered(0, url, StatusCode::SERVICE_UNAVAILABLE);
+    device.forget(key);
+    let key = new.as_str().unwrap();
+    device.peer(&peer(key));
+    device.handshake(key);
+    world.served(url);
 }
 
 #[test]

@@ -251,7 +251,7 @@ impl AgentBuilder {
             Some(name) => name.map_err(SpawnError::Name)?,
             None => presumed_name(&keys).map_err(SpawnError::Name)?,
         };
-        let mut config = ShardConfig::new("agent", keys.wireguard_private(), self.bind, keys::random()?);
+        let mut config = ShardConfig::new("agent", ring.held().first_wireguard(), self.bind, keys::random()?);
         let flows = &mut config.flows.limits;
         flows.memory = self.flow_memory;
         // One gateway leaves something for the others.

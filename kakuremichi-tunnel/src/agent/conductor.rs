@@ -40,6 +40,7 @@ use super::{
 use crate::{
     engine::{Listen, LocalShard, Network},
     error::{CloseReason, ExposeError},
+    keys::Held,
     link::{LinkEnd, LinkStatus, NodeSide, Order},
     status::{AgentEvent, AgentStatus, Phase},
 };
@@ -66,6 +67,7 @@ pub(super) struct Conductor {
     shared: Rc<Shared>,
     exposures: Exposures,
     lanes: Lanes,
+    keys: watch::Receiver<Held>,
     checks: Checks,
     phase: Phase,
     status: watch::Sender<Arc<AgentStatus>>,
@@ -111,6 +113,9 @@ impl Conductor {
         let handler = Rc::clone(&shared);
         local.on_session(move |session| handler.session(session));
         let checks = Checks::new(outcome, CheckTls::new(&parts.streams.dialling.provider));
+        let mut keys = parts.streams.keys.watch();
+        // The engine was made with one of them only.
+        keys.mark_changed();
         let lanes = Lanes::new(
             find,
             local.watch_peers(),
@@ -127,6 +132,7 @@ impl Conductor {
             shared,
             exposures: Exposures::default(),
             lanes,
+            keys,
             checks,
             phase: Phase::Running,
             status: parts.status,
@@ -153,6 +159,7 @@ impl Conductor {
                 Ok(()) = self.node.plan.changed() => self.take_plan(),
                 Ok(()) = self.node.status.changed() => self.link_changed(),
                 Ok(()) = self.node.answers.changed() => self.take_answers(),
+                Ok(()) = self.keys.changed() => self.take_keys(),
                 Some(order) = self.node.orders.recv() => self.obey(order),
                 () = self.lanes.changed() => self.observe_lanes(),
                 Some(found) = self.found.recv() => if self.lanes.found(found) {
@@ -247,6 +254,10 @@ impl Conductor {
         }
         self.node.serves(&self.plan);
         self.publish();
+    }
+
+    fn take_keys(&mut self) {
+        self.keys.borrow_and_update().give(self.local.shard());
     }
 
     fn configure(&self) {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use kakuremichi_core::{id::TargetId, key::WireGuardKey};
+use kakuremichi_core::id::TargetId;
 use kakuremichi_proto::{
     lane::{FEED_PORT, TargetHealth, encode_draining, encode_targets},
     report::TargetState,
@@ -23,6 +23,7 @@ use tokio::{
 use super::{checks::Checked, lanes::is_up};
 use crate::{
     engine::{Connect, Peers, Shard},
+    peer::PeerKeys,
     stream::TunnelStream,
 };
 
@@ -70,19 +71,20 @@ impl Report {
 /// Keeps a feed to one gateway, for as long as its lane is up.
 pub(super) async fn run(
     shard: Shard,
-    gateway: WireGuardKey,
+    gateway: PeerKeys,
     address: Ipv6Addr,
     mut peers: watch::Receiver<Arc<Peers>>,
     mut reports: watch::Receiver<Report>,
 ) {
     let remote = SocketAddr::from((address, FEED_PORT));
     loop {
-        if peers.wait_for(|peers| is_up(peers, &gateway)).await.is_err() {
+        if peers.wait_for(|peers| is_up(peers, gateway)).await.is_err() {
             return;
         }
-        match shard.connect(Connect::new(gateway, remote)).await {
+        let key = gateway.known(|key| peers.borrow().contains_key(&key));
+        match shard.connect(Connect::new(key, remote)).await {
             Ok(stream) => tell(stream, &mut reports).await,
-            Err(error) => tracing::debug!(%gateway, %error, "no feed to a gateway"),
+            Err(error) => tracing::debug!(%key, %error, "no feed to a gateway"),
         }
         time::sleep(PAUSE).await;
     }

@@ -30,7 +30,7 @@ use super::{
     check,
     exposure::{Door, Inlet},
     flows::{Flows, Ticket},
-    table::{Admitted, FlowDenial, Grant, Opened, Table},
+    table::{Admitted, FlowDenial, Grant, Opened, Opener, Table},
     visitor::{Visitor, VisitorStream},
 };
 use crate::{
@@ -70,7 +70,7 @@ impl Incoming for IncomingFlow {
     fn opened(&self) -> Opened {
         Opened {
             transport: Transport::Tcp,
-            peer: self.peer,
+            by: Opener::Key(self.peer),
             local: self.local,
             remote: self.remote,
         }
@@ -194,7 +194,7 @@ impl Shared {
             Ok(good) => good,
             Err(denial) => {
                 let opened = flow.opened();
-                let gateway = self.table.borrow().gateway(&opened.peer);
+                let gateway = self.table.borrow().gateway(opened.by);
                 tracing::warn!(?gateway, port = opened.local.port(), %denial, "a flow is denied");
                 self.event(AgentEvent::Denied { denial, gateway });
                 return flow.refuse(FlowReply::Denied);

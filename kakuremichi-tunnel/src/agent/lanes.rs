@@ -16,7 +16,6 @@ use std::{
 use kakuremichi_core::{
     backoff::Backoff,
     id::GatewayId,
-    key::WireGuardKey,
     net::{Cidr, Endpoint},
     plan::{AgentGateway, AgentPlan},
 };
@@ -38,9 +37,9 @@ use crate::{
         ChoiceTiming, LaneChoice, LanePreference, PathHealth, PoolLimits, TlsWanted, is_another_round_trip,
     },
     link::candidates::candidates,
+    peer::PeerKeys,
     status::{LaneKind, LaneState, LaneStatus},
     streams::hello::Identities,
-    wg::PeerConfig,
 };
 
 /// The endpoints that wait to be configured; who found them waits beyond.
@@ -57,7 +56,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(25);
 #[derive(Debug)]
 pub(super) struct Found {
     gateway: GatewayId,
-    key: WireGuardKey,
+    keys: PeerKeys,
     result: Result<SocketAddr, String>,
 }
 
@@ -88,6 +87,7 @@ pub(super) struct StreamSetup {
 #[derive(Debug)]
 struct Lane {
     gateway: AgentGateway,
+    keys: PeerKeys,
     identities: Identities,
     choice: LaneChoice,
     /// None while there is nowhere to dial, or WireGuard is pinned.
@@ -146,6 +146,7 @@ impl Lanes {
         for gateway in plan.gateways() {
             let lane = match before.remove(&gateway.id) {
                 Some(mut lane) if lane.gateway == *gateway => {
+                    lane.keys = keys(plan, gateway);
                     lane.known_as(identities(plan, gateway));
                     lane
                 }
@@ -182,7 +183,6 @@ impl Lanes {
             gateway_keys: identities(plan, gateway),
             keys: self.setup.keys.clone(),
             name: gateway.name.clone(),
-            peer: gateway.wireguard,
             local: node.address,
             remote: gateway.address,
             endpoints: gateway.streams.clone(),
@@ -197,14 +197,14 @@ impl Lanes {
     fn begin(&self, plan: &AgentPlan, gateway: &AgentGateway, stream: Option<StreamLane>) -> Lane {
         let seeker = Seeker {
             gateway: gateway.id,
-            key: gateway.wireguard,
+            keys: keys(plan, gateway),
             endpoints: gateway.endpoints.clone(),
             peers: self.peers.clone(),
             found: self.found.clone(),
         };
         let feed = feed::run(
             self.shard.clone(),
-            gateway.wireguard,
+            keys(plan, gateway),
             gateway.address,
             self.peers.clone(),
             self.report.clone(),
@@ -213,6 +213,7 @@ impl Lanes {
         let choice = LaneChoice::new(preference, standby, ChoiceTiming::default(), Instant::now());
         Lane {
             gateway: gateway.clone(),
+            keys: keys(plan, gateway),
             identities: identities(plan, gateway),
             kind: choice.chosen(),
             standby: false,
@@ -231,7 +232,7 @@ impl Lanes {
     /// Takes an endpoint. Returns whether the peers have to be configured anew.
     pub(super) fn found(&mut self, found: Found) -> bool {
         let lane = self.lanes.get_mut(&found.gateway);
-        let Some(lane) = lane.filter(|lane| lane.gateway.wireguard == found.key) else {
+        let Some(lane) = lane.filter(|lane| lane.keys.meet(found.keys)) else {
             return false;
         };
         match found.result {
@@ -247,7 +248,7 @@ impl Lanes {
     pub(super) fn peers(&self) -> Vec<PeerSettings> {
         let settings = |lane: &Lane| {
             let address = IpAddr::from(lane.gateway.address);
-            let mut wireguard = PeerConfig::new(lane.gateway.wireguard, vec![Cidr::host(address)]);
+            let mut wireguard = lane.keys.config(vec![Cidr::host(address)]);
             wireguard.endpoint = lane.endpoint;
             wireguard.persistent_keepalive = Some(KEEP_ALIVE);
             PeerSettings {
@@ -264,7 +265,7 @@ impl Lanes {
         let peers = Arc::clone(&self.peers.borrow_and_update());
         let (mut turns, mut changed) = (Vec::new(), false);
         for (id, lane) in &mut self.lanes {
-            let wireguard = peers.get(&lane.gateway.wireguard);
+            let wireguard = lane.keys.find(|key| peers.get(&key));
             let wireguard = wireguard.map(|peer| (peer.health, peer.doubtful));
             let (health, error) = lane.choose(wireguard.unwrap_or((PathHealth::Unknown, false)));
             let (state, turned) = state(health);
@@ -343,7 +344,7 @@ impl Lanes {
 impl Lane {
     /// Whether the gateway is the one that it was, wherever it is.
     fn is_same(&self, plan: &AgentPlan, now: &AgentGateway) -> bool {
-        self.gateway.wireguard == now.wireguard
+        self.keys.meet(keys(plan, now))
             && self.identities.meet(identities(plan, now))
             && self.gateway.address == now.address
             && self.gateway.streams.is_empty() == now.streams.is_empty()
@@ -385,6 +386,11 @@ impl Lane {
     }
 }
 
+/// How a gateway is known to the engine.
+fn keys(plan: &AgentPlan, gateway: &AgentGateway) -> PeerKeys {
+    PeerKeys::new(gateway.wireguard, plan.previous_keys(gateway.id))
+}
+
 /// Who a gateway is.
 fn identities(plan: &AgentPlan, gateway: &AgentGateway) -> Identities {
     Identities {
@@ -421,15 +427,15 @@ fn worth_showing(shown: LaneState, now: LaneState) -> bool {
 }
 
 /// Whether the lane to a peer is up.
-pub(super) fn is_up(peers: &Peers, key: &WireGuardKey) -> bool {
-    peers.get(key).is_some_and(PeerView::is_online)
+pub(super) fn is_up(peers: &Peers, keys: PeerKeys) -> bool {
+    keys.find(|key| peers.get(&key)).is_some_and(PeerView::is_online)
 }
 
 /// Looks for the endpoint of one gateway at which its lane carries (LESSONS: "name resolved once"): as
 /// soon as the lane is down, all names are resolved anew and the addresses tried in turn.
 struct Seeker {
     gateway: GatewayId,
-    key: WireGuardKey,
+    keys: PeerKeys,
     endpoints: Vec<Endpoint>,
     peers: watch::Receiver<Arc<Peers>>,
     found: mpsc::Sender<Found>,
@@ -443,8 +449,8 @@ impl Seeker {
                 if !self.tell(Ok(candidate)).await {
                     return;
                 }
-                let key = self.key;
-                let up = self.peers.wait_for(|peers| is_up(peers, &key));
+                let keys = self.keys;
+                let up = self.peers.wait_for(|peers| is_up(peers, keys));
                 let carries = match time::timeout(ATTEMPT, up).await {
                     Ok(Err(_)) => return,
                     Ok(Ok(_)) => true,
@@ -452,14 +458,14 @@ impl Seeker {
                 };
                 if carries {
                     backoff.reset();
-                    let down = self.peers.wait_for(|peers| !is_up(peers, &key)).await;
+                    let down = self.peers.wait_for(|peers| !is_up(peers, keys)).await;
                     if down.is_err() {
                         return;
                     }
                     break;
                 }
             }
-            if !is_up(&self.peers.borrow(), &self.key) {
+            if !is_up(&self.peers.borrow(), self.keys) {
                 let random = crate::keys::random().map_or(u32::MAX, u32::from_le_bytes);
                 time::sleep(backoff.next(random)).await;
             }
@@ -477,7 +483,7 @@ impl Seeker {
     async fn tell(&self, result: Result<SocketAddr, String>) -> bool {
         let found = Found {
             gateway: self.gateway,
-            key: self.key,
+            keys: self.keys,
             result,
         };
         self.found.send(found).await.is_ok()

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::{
     exposure::Door,
     incoming::{Shared, reply},
-    table::{Admitted, FlowDenial, Opened},
+    table::{Admitted, FlowDenial, Opened, Opener},
     visitor::{Visitor, VisitorSession},
 };
 use crate::{
@@ -53,7 +53,7 @@ impl IncomingDatagrams for IncomingSession {
     fn opened(&self) -> Opened {
         Opened {
             transport: Transport::Udp,
-            peer: self.peer,
+            by: Opener::Key(self.peer),
             local: self.local,
             remote: self.remote,
         }
@@ -79,7 +79,7 @@ impl Shared {
             Ok(good) => good,
             Err(denial) => {
                 let opened = session.opened();
-                let gateway = self.table().gateway(&opened.peer);
+                let gateway = self.table().gateway(opened.by);
                 tracing::warn!(?gateway, port = opened.local.port(), %denial, "a session is denied");
                 self.event(AgentEvent::Denied { denial, gateway });
                 return session.refuse(FlowReply::Denied);

@@ -26,7 +26,7 @@ use std::{
 use kakuremichi_core::{
     backoff::Backoff,
     id::{AgentId, GatewayId},
-    key::{IdentityKey, WireGuardKey},
+    key::IdentityKey,
     name::Label,
     net::Endpoint,
 };
@@ -103,8 +103,6 @@ pub(super) struct StreamParts {
     pub(super) keys: KeyRing,
     /// The gateway's name.
     pub(super) name: Label,
-    /// How the gateway's flows are known to the agent's table.
-    pub(super) peer: WireGuardKey,
     pub(super) local: Ipv6Addr,
     pub(super) remote: Ipv6Addr,
     pub(super) endpoints: Vec<Endpoint>,
@@ -175,7 +173,7 @@ impl StreamLane {
         let lane = Running {
             dialler: Rc::new(Dialler::new(ends, parts.name, parts.dialling)),
             place: Rc::new(serve::Place {
-                peer: parts.peer,
+                gateway: parts.gateway,
                 local: parts.local,
                 remote: parts.remote,
                 shared: parts.shared,

@@ -13,13 +13,24 @@ use kakuremichi_core::{
 };
 use kakuremichi_proto::preface::Preface;
 
+use crate::peer::PeerKeys;
+
 /// What was opened, and by whom.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Opened {
     pub(super) transport: Transport,
-    pub(super) peer: WireGuardKey,
+    pub(super) by: Opener,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
+}
+
+/// How it is known which gateway opened a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opener {
+    /// By the WireGuard key of the tunnel it came through.
+    Key(WireGuardKey),
+    /// By the identity that was proven on the lane of TLS streams it came over.
+    Gateway(GatewayId),
 }
 
 /// A flow, or a session, that the plan knows.
@@ -33,8 +44,7 @@ pub(super) struct Admitted {
 /// What a flow was admitted for, to be judged again when the plan changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Grant {
-    /// The gateway.
-    peer: WireGuardKey,
+    /// The gateway: whatever keys it has meanwhile.
     gateway: GatewayId,
     remote: IpAddr,
     /// The one that let the visitor in, if it is another one.
@@ -53,7 +63,6 @@ impl Grant {
     /// Of a service, whatever else.
     pub(super) const fn of(service: ServiceId) -> Self {
         Self {
-            peer: WireGuardKey::from_bytes([0; 32]),
             gateway: GatewayId::from_bytes([0; 16]),
             remote: IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
             entry: None,
@@ -87,7 +96,9 @@ pub enum FlowDenial {
 /// The plan, as incoming flows are checked against it.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    gateways: BTreeMap<WireGuardKey, (GatewayId, IpAddr)>,
+    gateways: BTreeMap<GatewayId, IpAddr>,
+    /// Each gateway is found by all its keys.
+    keys: BTreeMap<WireGuardKey, GatewayId>,
     targets: BTreeMap<(Transport, u16), (ServiceId, AgentTarget)>,
 }
 
@@ -95,7 +106,11 @@ impl Table {
     pub(super) fn new(plan: &AgentPlan) -> Self {
         let gateways = plan
             .gateways()
-            .map(|gateway| (gateway.wireguard, (gateway.id, gateway.address.into())));
+            .map(|gateway| (gateway.id, gateway.address.into()));
+        let keys = plan.gateways().flat_map(|gateway| {
+            let keys = PeerKeys::new(gateway.wireguard, plan.previous_keys(gateway.id));
+            keys.all().map(|key| (key, gateway.id))
+        });
         let targets = plan.services().flat_map(|service| {
             let at = |target: &AgentTarget| (service.transport, target.port.get());
             let entry = move |target: &AgentTarget| (at(target), (service.id, target.clone()));
@@ -103,13 +118,17 @@ impl Table {
         });
         Self {
             gateways: gateways.collect(),
+            keys: keys.collect(),
             targets: targets.collect(),
         }
     }
 
-    /// The gateway that has this key.
-    pub(super) fn gateway(&self, key: &WireGuardKey) -> Option<GatewayId> {
-        self.gateways.get(key).map(|(gateway, _)| *gateway)
+    /// The gateway of the plan that opened a flow.
+    pub(super) fn gateway(&self, by: Opener) -> Option<GatewayId> {
+        match by {
+            Opener::Key(key) => self.keys.get(&key).copied(),
+            Opener::Gateway(gateway) => Some(gateway).filter(|gateway| self.has_gateway(*gateway)),
+        }
     }
 
     /// The ports of all targets of TCP or UDP services.
@@ -126,14 +145,15 @@ impl Table {
     /// Checks a flow against what its preface claims (LESSONS, advisory 14: every stream is authorized on
     /// both ends, not the session that carries it).
     pub(super) fn admit(&self, opened: Opened, preface: &Preface) -> Result<Admitted, FlowDenial> {
-        let (gateway, address) = self.gateways.get(&opened.peer).ok_or(FlowDenial::Gateway)?;
+        let gateway = self.gateway(opened.by).ok_or(FlowDenial::Gateway)?;
+        let address = self.gateways.get(&gateway).ok_or(FlowDenial::Gateway)?;
         // Who passes a flow on says so in its own name, and for another gateway of the plan.
         let (speaker, entry) = match preface.relay {
             Some(relay) => (relay, Some(preface.gateway)),
             None => (preface.gateway, None),
         };
-        let known = entry.is_none_or(|entry| entry != *gateway && self.has_gateway(entry));
-        if opened.remote.ip() != *address || speaker != *gateway || !known {
+        let known = entry.is_none_or(|entry| entry != gateway && self.has_gateway(entry));
+        if opened.remote.ip() != *address || speaker != gateway || !known {
             return Err(FlowDenial::Gateway);
         }
         let port = (opened.transport, opened.local.port());
@@ -145,8 +165,7 @@ impl Table {
             service: *owner,
             target: target.clone(),
             grant: Grant {
-                peer: opened.peer,
-                gateway: *gateway,
+                gateway,
                 remote: *address,
                 entry,
                 transport: opened.transport,
@@ -159,14 +178,13 @@ impl Table {
     }
 
     fn has_gateway(&self, id: GatewayId) -> bool {
-        self.gateways.values().any(|(gateway, _)| *gateway == id)
+        self.gateways.contains_key(&id)
     }
 
     /// Whether a flow that was admitted would be admitted now, to the same place.
     pub(super) fn grants(&self, grant: &Grant) -> bool {
-        let gateway = self.gateways.get(&grant.peer);
         let target = self.targets.get(&(grant.transport, grant.port));
-        gateway == Some(&(grant.gateway, grant.remote))
+        self.gateways.get(&grant.gateway) == Some(&grant.remote)
             && grant.entry.is_none_or(|entry| self.has_gateway(entry))
             && target.is_some_and(|(service, target)| {
                 *service == grant.service && target.id == grant.target && target.address == grant.address
@@ -183,7 +201,7 @@ mod tests {
         id::{AgentId, OrganizationId},
         key::IdentityKey,
         model::VirtualPort,
-        plan::{AgentGateway, AgentNode, AgentRecord, AgentService, Plan, Revision},
+        plan::{AgentGateway, AgentNode, AgentRecord, AgentService, Plan, PlannedPreviousKeys, Revision},
     };
     use kakuremichi_proto::preface::ConnectionId;
 
@@ -257,7 +275,7 @@ mod tests {
     fn opened(peer: u8, from: Ipv6Addr, port: u16) -> Opened {
         Opened {
             transport: Transport::Tcp,
-            peer: key(peer),
+            by: Opener::Key(key(peer)),
             local: (US, port).into(),
             remote: (from, 50_000).into(),
         }
@@ -302,6 +320,46 @@ mod tests {
         assert_eq!(table.admit(datagrams, &preface(2, 7, 7)), Err(FlowDenial::Port));
         assert_eq!(table.ports(Transport::Tcp).collect::<Vec<_>>(), [2000, 2001]);
         assert_eq!(table.ports(Transport::Udp).count(), 0);
+    }
+
+    /// Flows of before a rotation go on, and a gateway is known by either key for as long as both count.
+    #[test]
+    fn a_gateway_that_has_another_key_is_the_one_that_it_was() {
+        let rotated = |before: &AgentPlan, previous: Option<u8>| {
+            let records = before.records().filter_map(|record| match record {
+                AgentRecord::Gateway(gateway) => Some(AgentRecord::Gateway(AgentGateway {
+                    wireguard: key(3),
+                    ..gateway.clone()
+                })),
+                AgentRecord::PreviousKeys(_) => None,
+                other => Some(other.clone()),
+            });
+            let previous = previous.map(|number| {
+                AgentRecord::PreviousKeys(PlannedPreviousKeys {
+                    node: GatewayId::from_bytes([2; 16]).into(),
+                    identity: IdentityKey::from_bytes([2; 32]),
+                    wireguard: key(number),
+                })
+            });
+            Table::new(&Plan::new(Revision(2), records.chain(previous)))
+        };
+        let (before, during, after) = (table(), rotated(&plan(), Some(2)), rotated(&plan(), None));
+        let by = |number: u8, table: &Table| table.admit(opened(number, GATEWAY, 2000), &preface(2, 7, 7));
+        let old = by(2, &before).unwrap();
+        assert!(during.grants(&old.grant) && after.grants(&old.grant));
+        assert_eq!(by(2, &during).as_ref(), Ok(&old));
+        assert_eq!(by(3, &during).as_ref(), Ok(&old));
+        assert_eq!(by(2, &after), Err(FlowDenial::Gateway));
+        // Over TLS streams it is known by its identity, and must be in the plan as well.
+        let streams = |gateway: u8| Opened {
+            by: Opener::Gateway(GatewayId::from_bytes([gateway; 16])),
+            ..opened(0, GATEWAY, 2000)
+        };
+        assert_eq!(after.admit(streams(2), &preface(2, 7, 7)).as_ref(), Ok(&old));
+        assert_eq!(
+            after.admit(streams(5), &preface(5, 7, 7)),
+            Err(FlowDenial::Gateway)
+        );
     }
 
     /// DESIGN, "Relay": the agent sees both gateways, and its plan must have both.

@@ -37,6 +37,7 @@ use super::{
 };
 use crate::{
     engine::{LocalShard, ShardSet},
+    keys::KeyRing,
     link::{self, SourceFuture},
     state::StateDir,
 };
@@ -94,6 +95,7 @@ pub(super) struct Conducting {
     pub(super) status: watch::Sender<Arc<GatewayStatus>>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) certificates: Arc<dyn CertificateSource>,
+    pub(super) keys: KeyRing,
     pub(super) last: network::Endpoints,
 }
 
@@ -141,6 +143,7 @@ impl Blueprint {
                     status,
                     requests,
                     certificates,
+                    keys,
                     last,
                 } = *conducting;
                 let parts = Parts {
@@ -158,6 +161,7 @@ impl Blueprint {
                     status,
                     requests,
                     certificates: Refreshing::new(certificates),
+                    keys,
                     last,
                 };
                 local.spawn(Conductor::new(local.clone(), parts).run());

@@ -43,7 +43,9 @@ use super::{
 };
 use crate::{
     engine::{LocalShard, ShardSet, WatchPeers},
+    keys::{Held, KeyRing},
     link::{LinkEnd, NodeSide, Order, dial, on_disk},
+    peer::PeerKeys,
     state::{PEERS, StateDir},
 };
 
@@ -87,6 +89,7 @@ pub(super) struct Parts {
     pub(super) status: watch::Sender<Arc<GatewayStatus>>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) certificates: Refreshing,
+    pub(super) keys: KeyRing,
     pub(super) last: Endpoints,
 }
 
@@ -117,8 +120,10 @@ pub(super) struct Conductor {
     /// The plan that all shards follow.
     served: Option<Revision>,
     seen: Vec<PeerStatus>,
-    /// The plan's peers by their keys, and its services as status.
-    keys: BTreeSet<WireGuardKey>,
+    /// The plan's peers by each of their keys, and its services as status.
+    keys: BTreeMap<WireGuardKey, PeerKeys>,
+    /// The gateway's own.
+    own_keys: watch::Receiver<Held>,
     services: Arc<[ServiceStatus]>,
     /// Where peers were, in this process or the one before.
     last: Endpoints,
@@ -140,6 +145,9 @@ impl Conductor {
         let (find, found) = mpsc::channel(FOUND);
         let awaited = Some(parts.last.clone()).filter(|last| !last.is_empty());
         let siblings = parts.serving.upstream.siblings().clone();
+        let mut own_keys = parts.keys.watch();
+        // The engine was made with one of them only.
+        own_keys.mark_changed();
         Self {
             peers: parts.shards.watch_peers(),
             siblings: SiblingLanes::new(local.clone(), parts.shards.clone(), siblings),
@@ -164,7 +172,8 @@ impl Conductor {
             phase: Phase::Running,
             served: None,
             seen: Vec::new(),
-            keys: BTreeSet::new(),
+            keys: BTreeMap::new(),
+            own_keys,
             services: Arc::default(),
             looked: false,
             writing: None,
@@ -198,6 +207,7 @@ impl Conductor {
                 Ok(()) = self.node.plan.changed() => self.take_plan(),
                 Ok(()) = self.node.status.changed() => self.publish(),
                 Some(order) = self.node.orders.recv() => self.obey(order),
+                Ok(()) = self.own_keys.changed() => self.take_keys(),
                 () = self.peers.changed() => self.observe(),
                 () = self.others.answered(), if !self.others.all_follow() => {
                     self.note_followed();
@@ -224,7 +234,10 @@ impl Conductor {
 
     fn take_plan(&mut self) {
         self.plan = Arc::clone(&self.node.plan.borrow_and_update());
-        self.keys = self.plan.peers().map(|peer| peer.wireguard).collect();
+        let keys = self.plan.peers().map(|peer| network::keys(&self.plan, peer));
+        self.keys = keys
+            .flat_map(|keys| keys.all().map(move |key| (key, keys)))
+            .collect();
         self.services = status::services(&self.plan);
         self.serving.upstream.apply(&self.plan);
         self.siblings.apply(&self.plan);
@@ -245,6 +258,10 @@ impl Conductor {
         self.note_followed();
         self.observe();
         self.publish();
+    }
+
+    fn take_keys(&mut self) {
+        self.own_keys.borrow_and_update().give(self.local.shard());
     }
 
     fn reconcile_ports(&mut self) {
@@ -320,7 +337,9 @@ impl Conductor {
                 PeerId::Agent(agent) => self.serving.upstream.streams().view(agent),
                 PeerId::Site(_) => None,
             };
-            let is = PeerStatus::observe(peer, peers.get(&peer.wireguard), stream, was, now);
+            let keys = self.keys.get(&peer.wireguard);
+            let view = keys.and_then(|keys| keys.find(|key| peers.get(&key)));
+            let is = PeerStatus::observe(peer, view, stream, was, now);
             if was.is_some_and(|was| was.state.is_other(is.state)) {
                 self.turned(&is);
             }
@@ -332,7 +351,8 @@ impl Conductor {
         self.tell_siblings();
         if let Some((awaited, _)) = &self.awaited {
             let online = network::endpoints(&peers);
-            let back = |key| online.contains_key(key) || !self.keys.contains(key);
+            let is_online = |keys: &PeerKeys| keys.all().any(|key| online.contains_key(&key));
+            let back = |key| self.keys.get(key).is_none_or(is_online);
             if self.plan.node().is_some() && awaited.keys().all(back) {
                 self.awaited = None;
                 news = true;
@@ -437,7 +457,7 @@ impl Conductor {
         }
         let mut last = self.last.clone();
         last.extend(network::endpoints(&self.peers.peek()));
-        last.retain(|key, _| self.keys.contains(key));
+        last.retain(|key, _| self.keys.contains_key(key));
         if last == self.last || self.plan.node().is_none() {
             return;
         }

@@ -13,7 +13,7 @@ use kakuremichi_core::{
 use kakuremichi_proto::lane::{FEED_PORT, FeedError, FeedFrame, parse};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::{http::TaskGuard, serving::Serving, upstream::Upstream};
+use super::{http::TaskGuard, network, serving::Serving, upstream::Upstream};
 use crate::engine::{IncomingFlow, LocalShard};
 
 /// What is read of a feed at once, in bytes. With it, a frame that is not complete is all that is kept. Small,
@@ -33,9 +33,10 @@ impl Feeds {
         self.agents = plan
             .peers()
             .filter_map(|peer| match peer.id {
-                PeerId::Agent(agent) => Some((peer.wireguard, agent)),
+                PeerId::Agent(agent) => Some((network::keys(plan, peer), agent)),
                 PeerId::Site(_) => None,
             })
+            .flat_map(|(keys, agent)| keys.all().map(move |key| (key, agent)))
             .collect();
         let agents: BTreeSet<AgentId> = self.agents.values().copied().collect();
         self.open.retain(|open, _| agents.contains(open));

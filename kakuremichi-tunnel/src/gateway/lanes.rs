@@ -37,13 +37,15 @@ use tokio::time::sleep;
 use self::counted::Counted;
 use super::{
     balance::{Health, Reach},
+    network,
     siblings::{Candidate, Siblings},
     streams::{StreamView, Streams},
     upstream::{FlowError, FlowRequest, OpenedSession, SessionWay, SpliceOutcome, Upstream},
 };
 use crate::{
-    engine::{Connect, EndReason, Meter, ShardSet},
+    engine::{Connect, EndReason, Meter, PeerView, ShardSet},
     lane::PathHealth,
+    peer::PeerKeys,
     stream::TunnelStream,
     streams::{connection::Connection, flow::LaneFlow},
 };
@@ -70,7 +72,7 @@ pub(crate) struct Lanes {
 #[derive(Debug, Default)]
 struct Known {
     gateway: Option<GatewayId>,
-    peers: BTreeMap<PeerId, (WireGuardKey, Ipv6Addr)>,
+    peers: BTreeMap<PeerId, (PeerKeys, Ipv6Addr)>,
 }
 
 impl Lanes {
@@ -99,7 +101,7 @@ impl Lanes {
             gateway: plan.node().map(|node| node.id),
             peers: plan
                 .peers()
-                .map(|peer| (peer.id, (peer.wireguard, peer.address)))
+                .map(|peer| (peer.id, (network::keys(plan, peer), peer.address)))
                 .collect(),
         }));
     }
@@ -142,14 +144,14 @@ impl Lanes {
         match target.via {
             Via::Agent { agent, .. } => self
                 .siblings
-                .candidates(agent, target.id, |key| self.round_trip(key)),
+                .candidates(agent, target.id, |keys| self.round_trip(keys)),
             Via::Site { .. } => Vec::new(),
         }
     }
 
     /// The round trip of a lane that is up.
-    fn round_trip(&self, key: &WireGuardKey) -> Option<Duration> {
-        match self.shards.peer(key)?.health {
+    fn round_trip(&self, keys: PeerKeys) -> Option<Duration> {
+        match self.view(keys)?.health {
             PathHealth::Up { rtt, .. } => Some(rtt),
             PathHealth::Unknown | PathHealth::Down { .. } => None,
         }
@@ -169,8 +171,18 @@ impl Lanes {
     /// What is known of the WireGuard lane to a peer.
     fn health(&self, peer: PeerId) -> Option<PathHealth> {
         let known = self.known.load();
-        let (key, _) = known.peers.get(&peer)?;
-        self.shards.peer(key).map(|view| view.health)
+        let (keys, _) = known.peers.get(&peer)?;
+        self.view(*keys).map(|view| view.health)
+    }
+
+    /// A peer as the engine knows it.
+    fn view(&self, keys: PeerKeys) -> Option<PeerView> {
+        keys.find(|key| self.shards.peer(&key))
+    }
+
+    /// The key by which the engine opens flows to a peer now.
+    fn key(&self, keys: PeerKeys) -> WireGuardKey {
+        keys.known(|key| self.shards.peer(&key).is_some())
     }
 
     /// Takes a connection for a flow to an agent, with the flow's beginning queued.
@@ -300,10 +312,10 @@ impl Lanes {
 
     /// Whether the WireGuard lane to an agent or a site works.
     fn direct(&self, via: &Via) -> Reach {
-        let Some((key, _)) = self.known.load().peers.get(&peer(via)).copied() else {
+        let Some((keys, _)) = self.known.load().peers.get(&peer(via)).copied() else {
             return Reach::Offline;
         };
-        let Some(view) = self.shards.peer(&key) else {
+        let Some(view) = self.view(keys) else {
             return Reach::Unknown;
         };
         match (view.health, via) {
@@ -321,7 +333,8 @@ impl Lanes {
     fn connect(&self, request: &FlowRequest<'_>) -> Result<Connect, FlowError> {
         let known = self.known.load();
         let peer = peer(&request.target.via);
-        let (key, address) = known.peers.get(&peer).copied().ok_or(FlowError::Offline)?;
+        let (keys, address) = known.peers.get(&peer).copied().ok_or(FlowError::Offline)?;
+        let key = self.key(keys);
         let mut connect = match request.target.via {
             Via::Agent { port, .. } => {
                 let gateway = known.gateway.ok_or(FlowError::Offline)?;
@@ -456,7 +469,7 @@ impl Upstream for Lanes {
         let direct = self.direct(via);
         match via {
             Via::Agent { agent, .. }
-                if direct != Reach::Online && self.siblings.reach(*agent, |key| self.round_trip(key)) =>
+                if direct != Reach::Online && self.siblings.reach(*agent, |keys| self.round_trip(keys)) =>
             {
                 Reach::Relayed
             }
@@ -466,7 +479,9 @@ impl Upstream for Lanes {
 
     fn relayed_health(&self, target: &PlannedTarget) -> Health {
         match target.via {
-            Via::Agent { agent, .. } => self.siblings.health(agent, target.id, |key| self.round_trip(key)),
+            Via::Agent { agent, .. } => self
+                .siblings
+                .health(agent, target.id, |keys| self.round_trip(keys)),
             Via::Site { .. } => Health::Unknown,
         }
     }

@@ -15,7 +15,7 @@ use kakuremichi_proto::lane::{FEED_PORT, RELAY_PORT};
 
 use crate::{
     engine::{Listen, Network, PeerSettings, Peers, proxy_v2_length},
-    wg::PeerConfig,
+    peer::PeerKeys,
 };
 
 /// A site that is reached at an address of its own is kept awake this often, so that its session
@@ -39,12 +39,13 @@ pub(crate) fn network(
 ) -> Option<Network> {
     let node = plan.node()?;
     let settings = |peer: &GatewayPeer| {
-        let mut wireguard = PeerConfig::new(peer.wireguard, peer.allowed_ips.clone());
+        let keys = keys(plan, peer);
+        let mut wireguard = keys.config(peer.allowed_ips.clone());
         // An agent is where it was; it would otherwise be unreachable until it notices by itself that
         // this gateway was started again.
         wireguard.endpoint = resolved
             .get(&peer.id)
-            .or_else(|| last.get(&peer.wireguard))
+            .or_else(|| keys.find(|key| last.get(&key)))
             .copied();
         let probe = match peer.id {
             PeerId::Agent(_) => Some(peer.address.into()),
@@ -74,6 +75,16 @@ pub(crate) fn network(
             preface: Some(proxy_v2_length),
         }],
     })
+}
+
+/// How a peer of the plan is known to the engine.
+pub(crate) fn keys(plan: &GatewayPlan, peer: &GatewayPeer) -> PeerKeys {
+    let before = match peer.id {
+        PeerId::Agent(agent) => plan.previous_keys(agent.into()),
+        // Nobody rotates the key of a stock device.
+        PeerId::Site(_) => None,
+    };
+    PeerKeys::new(peer.wireguard, before)
 }
 
 /// Where the peers are that can be reached now.

@@ -31,12 +31,12 @@ use std::{
 use arc_swap::ArcSwap;
 use kakuremichi_core::{
     id::{AgentId, GatewayId, TargetId},
-    key::WireGuardKey,
     plan::GatewayPlan,
 };
 
 use self::{board::Board, table::RelayTable};
 use super::{balance::Health, metrics::Counters, settings::Limits, upstream::FlowError};
+use crate::peer::PeerKeys;
 
 /// The siblings to which a gateway holds lanes. Of more, those with the largest identifiers are left out,
 /// with a warning.
@@ -83,8 +83,8 @@ impl Siblings {
         self.0.table.store(Arc::new(table));
     }
 
-    /// Where a sibling is in the overlay, and its key.
-    pub(crate) fn address(&self, sibling: GatewayId) -> Option<(WireGuardKey, Ipv6Addr)> {
+    /// Where a sibling is in the overlay, and its keys.
+    pub(crate) fn address(&self, sibling: GatewayId) -> Option<(PeerKeys, Ipv6Addr)> {
         self.0.table.load().address(sibling)
     }
 
@@ -93,17 +93,17 @@ impl Siblings {
         &self,
         agent: AgentId,
         target: TargetId,
-        lane: impl Fn(&WireGuardKey) -> Option<Duration>,
+        lane: impl Fn(PeerKeys) -> Option<Duration>,
     ) -> Vec<Candidate> {
         choice::order(self.reaching(agent, target, lane))
     }
 
     /// Whether a sibling reaches an agent, by a lane that is up.
-    pub(crate) fn reach(&self, agent: AgentId, lane: impl Fn(&WireGuardKey) -> Option<Duration>) -> bool {
+    pub(crate) fn reach(&self, agent: AgentId, lane: impl Fn(PeerKeys) -> Option<Duration>) -> bool {
         let (table, board) = (self.0.table.load(), self.board());
         board.reaching(agent).any(|sibling| {
             let address = table.address(sibling);
-            address.is_some_and(|(key, _)| lane(&key).is_some())
+            address.is_some_and(|(keys, _)| lane(keys).is_some())
         })
     }
 
@@ -112,7 +112,7 @@ impl Siblings {
         &self,
         agent: AgentId,
         target: TargetId,
-        lane: impl Fn(&WireGuardKey) -> Option<Duration>,
+        lane: impl Fn(PeerKeys) -> Option<Duration>,
     ) -> Health {
         choice::best_word(self.reaching(agent, target, lane))
     }
@@ -144,9 +144,11 @@ impl Siblings {
         &self,
         sibling: GatewayId,
         agent: AgentId,
-        lane: impl Fn(&WireGuardKey) -> Option<Duration>,
+        lane: impl Fn(PeerKeys) -> Option<Duration>,
     ) -> bool {
-        let reached = self.address(sibling).is_some_and(|(key, _)| lane(&key).is_some());
+        let reached = self
+            .address(sibling)
+            .is_some_and(|(keys, _)| lane(keys).is_some());
         reached && self.board().reaching(agent).any(|reaching| reaching == sibling)
     }
 
@@ -154,14 +156,14 @@ impl Siblings {
         &self,
         agent: AgentId,
         target: TargetId,
-        lane: impl Fn(&WireGuardKey) -> Option<Duration>,
+        lane: impl Fn(PeerKeys) -> Option<Duration>,
     ) -> Vec<Candidate> {
         let (table, board) = (self.0.table.load(), self.board());
         let reaching = board.reaching(agent).filter_map(|sibling| {
-            let (key, _) = table.address(sibling)?;
+            let (keys, _) = table.address(sibling)?;
             Some(Candidate {
                 sibling,
-                rtt: lane(&key)?,
+                rtt: lane(keys)?,
                 health: board.health(sibling, target),
             })
         });

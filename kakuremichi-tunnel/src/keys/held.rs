@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+#[cfg(any(feature = "agent", feature = "gateway"))]
+use kakuremichi_core::secret::Secret;
 use tokio::sync::watch;
 
 use super::NodeKeys;
+#[cfg(any(feature = "agent", feature = "gateway"))]
+use crate::engine::Shard;
 
 /// The keys that a node holds: those that it has, and beside them those that it proposes, and those that it had
 /// before. A clone shares them.
@@ -22,7 +26,47 @@ pub(crate) struct Held {
     pub(crate) previous: Option<NodeKeys>,
 }
 
+/// Which keys of a node others follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renewed {
+    /// Its identity, and its WireGuard key.
+    Both,
+    /// Its identity. Stock WireGuard devices know the node by its WireGuard key, and cannot be told another.
+    Identity,
+}
+
 impl Held {
+    /// Those whose WireGuard key tunnels are begun with: it is tried beside the one in use, until others know it.
+    #[cfg(any(feature = "agent", feature = "gateway"))]
+    fn newest(&self) -> &NodeKeys {
+        self.next.as_ref().unwrap_or(&self.current)
+    }
+
+    /// Those whose WireGuard key others may know only.
+    #[cfg(any(feature = "agent", feature = "gateway"))]
+    fn oldest(&self) -> &NodeKeys {
+        match (&self.next, &self.previous) {
+            (None, Some(previous)) => previous,
+            _ => &self.current,
+        }
+    }
+
+    /// What the engine of a node that starts is made with; it is [given](Self::give) the others then.
+    #[cfg(any(feature = "agent", feature = "gateway"))]
+    pub(crate) fn first_wireguard(&self) -> Secret<[u8; 32]> {
+        self.oldest().wireguard_private()
+    }
+
+    /// Gives the node's shards the WireGuard keys that it holds. They have two at most: while keys are proposed, those
+    /// of before count no more in tunnels. That is the end only of peers that have not heard of those of now.
+    #[cfg(any(feature = "agent", feature = "gateway"))]
+    pub(crate) fn give(&self, shard: &Shard) {
+        shard.rekey(&self.newest().wireguard_private());
+        if self.next.is_none() && self.previous.is_none() {
+            shard.forget_previous_key();
+        }
+    }
+
     /// All, those first that most others know.
     #[cfg(any(feature = "agent", feature = "gateway"))]
     pub(crate) fn all(&self) -> impl Iterator<Item = &NodeKeys> {
@@ -57,7 +101,7 @@ impl KeyRing {
     }
 
     /// All, and each change.
-    #[cfg(feature = "agent")]
+    #[cfg(any(feature = "agent", feature = "gateway"))]
     pub(crate) fn watch(&self) -> watch::Receiver<Held> {
         self.0.subscribe()
     }

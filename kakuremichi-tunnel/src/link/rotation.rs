@@ -18,7 +18,7 @@ use super::{
     driver::{Chain, Driver, on_disk},
     supply::RotationAnswer,
 };
-use crate::keys::NodeKeys;
+use crate::keys::{NodeKeys, Renewed};
 
 /// The most who wait for the answer to keys; further ones are told that others did.
 const WAITING: usize = 16;
@@ -53,10 +53,10 @@ impl Rotating {
 impl<R: NodeRecord> Driver<R> {
     /// Makes keys, puts them on the disk, and proposes them. Those that were proposed and not answered are proposed
     /// again.
-    pub(super) async fn rotate(&mut self) -> Result<(), Refusal> {
+    pub(super) async fn rotate(&mut self, renewed: Renewed) -> Result<(), Refusal> {
         let ring = self.supply.own_keys().ring.clone();
         let (state, current) = (self.supply.state().clone(), ring.current());
-        let made = tokio::task::spawn_blocking(move || state.next_keys(&current)).await;
+        let made = tokio::task::spawn_blocking(move || state.next_keys(&current, renewed)).await;
         let failed = |error: &dyn std::error::Error| {
             tracing::error!(error = %Chain(error), "no new keys can be kept on disk");
             Refusal::new(Code::INTERNAL, "the node cannot keep new keys on its disk")
@@ -79,7 +79,7 @@ impl<R: NodeRecord> Driver<R> {
             let _ = answer.send(Err(RotateKeysError::Busy));
             return;
         }
-        match self.rotate().await {
+        match self.rotate(Renewed::Both).await {
             Ok(()) => self.rotating.waiting.push(answer),
             Err(refusal) => drop(answer.send(Err(RotateKeysError::Refused(refusal)))),
         }
@@ -87,6 +87,17 @@ impl<R: NodeRecord> Driver<R> {
 
     /// Control answered.
     pub(super) async fn rotated(&mut self, result: Result<Option<Timestamp>, Refusal>) {
+        let result = match result {
+            Err(refusal) if refusal.code() == Some(Code::WIREGUARD_KEY_KNOWN) => {
+                tracing::info!("stock WireGuard devices know this node: its WireGuard key stays");
+                self.discard().await;
+                match self.rotate(Renewed::Identity).await {
+                    Ok(()) => return,
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            result => result,
+        };
         let told = match result {
             Ok(until) => {
                 self.promote(until).await;
@@ -99,9 +110,7 @@ impl<R: NodeRecord> Driver<R> {
             }
             Err(refusal) => {
                 tracing::warn!(%refusal, "Control does not take new keys: the node has those that it had");
-                let state = self.supply.state().clone();
-                on_disk("that no keys are proposed", move || state.discard_next_keys()).await;
-                self.supply.own_keys().ring.propose(None);
+                self.discard().await;
                 self.rotating.rests = Some(Timestamp::from(SystemTime::now()).after(REST));
                 Err(RotateKeysError::Refused(refusal))
             }
@@ -109,6 +118,13 @@ impl<R: NodeRecord> Driver<R> {
         for waiting in self.rotating.waiting.drain(..) {
             let _ = waiting.send(told.clone());
         }
+    }
+
+    /// The keys that were proposed are none.
+    async fn discard(&self) {
+        let state = self.supply.state().clone();
+        on_disk("that no keys are proposed", move || state.discard_next_keys()).await;
+        self.supply.own_keys().ring.propose(None);
     }
 
     /// The keys that were proposed are those that the node has.
@@ -159,7 +175,7 @@ impl<R: NodeRecord> Driver<R> {
             self.supply.own_keys().ring.forget_previous();
         }
         if std::mem::take(&mut self.rotating.postponed) {
-            if let Err(refusal) = self.rotate().await {
+            if let Err(refusal) = self.rotate(Renewed::Both).await {
                 tracing::warn!(%refusal, "new keys cannot be proposed again");
             }
             return;
@@ -172,7 +188,7 @@ impl<R: NodeRecord> Driver<R> {
             .rotate_after
             .and_then(|age| Some((age, self.supply.state().keys_made()?)));
         if made.is_some_and(|(age, made)| made.after(age) <= now)
-            && let Err(refusal) = self.rotate().await
+            && let Err(refusal) = self.rotate(Renewed::Both).await
         {
             tracing::warn!(%refusal, "the keys are old, and stay");
         }

@@ -27,7 +27,7 @@ use super::{
     socket::Socket,
     supply,
 };
-use crate::keys;
+use crate::keys::{self, Renewed};
 
 /// How often usage is sent.
 const USAGE_INTERVAL: Duration = Duration::from_secs(10);
@@ -203,7 +203,7 @@ impl<R: NodeRecord> Driver<R> {
                 request,
                 command: Command::RotateKeys,
             } => {
-                let result = self.rotate().await;
+                let result = self.rotate(Renewed::Both).await;
                 self.client.answer_command(request, result);
             }
             ClientEvent::KeysRotated { result, .. } => self.rotated(result).await,

@@ -15,7 +15,7 @@ use data_encoding::BASE64;
 use kakuremichi_core::{secret::Secret, time::Timestamp};
 
 use super::{IDENTITY, Place, StateDir, StateError, WIREGUARD};
-use crate::keys::{self, Held, KeyRing, NodeKeys};
+use crate::keys::{self, Held, KeyRing, NodeKeys, Renewed};
 
 /// The keys that the node proposes.
 pub(super) const NEXT: &str = "keys.next";
@@ -63,17 +63,25 @@ impl StateDir {
     ///
     /// # Errors
     /// As [`keys`](Self::keys).
-    pub(crate) fn next_keys(&self, current: &NodeKeys) -> Result<NodeKeys, StateError> {
+    pub(crate) fn next_keys(&self, current: &NodeKeys, renewed: Renewed) -> Result<NodeKeys, StateError> {
         let identity = keys::generate_identity().map_err(StateError::Key)?;
+        let wireguard = match renewed {
+            Renewed::Both => Some(keys::generate_wireguard().map_err(StateError::Key)?),
+            Renewed::Identity => None,
+        };
         let Some(place) = &self.place else {
-            return current.with_identity(&identity).map_err(StateError::Key);
+            let keys = match &wireguard {
+                Some(wireguard) => NodeKeys::assemble(&identity, wireguard),
+                None => current.with_identity(&identity),
+            };
+            return keys.map_err(StateError::Key);
         };
         if let Some((_, keys)) = place.kept(NEXT)? {
             return Ok(keys);
         }
         let next = Kept {
             identity,
-            wireguard: place.wireguard()?,
+            wireguard: wireguard.map_or_else(|| place.wireguard(), Ok)?,
             until: None,
         };
         place.write(NEXT, next.to_text().expose().as_bytes())?;
@@ -220,8 +228,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = open(&directory);
         let current = state.keys().unwrap();
-        let next = state.next_keys(&current).unwrap();
+        let next = state.next_keys(&current, Renewed::Both).unwrap();
         assert_ne!(next.identity(), current.identity());
+        assert_ne!(next.wireguard(), current.wireguard());
         let file = directory.path().join("state").join(NEXT);
         assert_eq!(
             std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
@@ -233,10 +242,15 @@ mod tests {
         let (ring, until) = state.key_ring(NOW).unwrap();
         let held = ring.held();
         assert_eq!(held.current.identity(), current.identity());
-        assert_eq!(held.next.unwrap().identity(), next.identity());
+        let again = held.next.unwrap();
+        assert_eq!(again.identity(), next.identity());
+        assert_eq!(again.wireguard(), next.wireguard());
         assert!(held.previous.is_none() && until.is_none());
         // Control may have those: others are not made in their place.
-        assert_eq!(state.next_keys(&current).unwrap().identity(), next.identity());
+        assert_eq!(
+            state.next_keys(&current, Renewed::Both).unwrap().identity(),
+            next.identity()
+        );
     }
 
     #[test]
@@ -244,7 +258,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = open(&directory);
         let current = state.keys().unwrap();
-        let next = state.next_keys(&current).unwrap();
+        let next = state.next_keys(&current, Renewed::Both).unwrap();
         let until = NOW.after(Duration::from_secs(60));
         state.promote_keys(Some(until)).unwrap();
         // It is not done twice.
@@ -255,19 +269,22 @@ mod tests {
             (held.current.identity(), held_until),
             (next.identity(), Some(until))
         );
-        assert_eq!(held.previous.unwrap().identity(), current.identity());
+        let previous = held.previous.unwrap();
+        assert_eq!(previous.identity(), current.identity());
+        assert_eq!(previous.wireguard(), current.wireguard());
+        assert_eq!(held.current.wireguard(), next.wireguard());
         assert!(held.next.is_none());
         let (ring, _) = state.key_ring(until).unwrap();
         assert!(ring.held().previous.is_none(), "their time is over");
         state.forget_previous_keys().unwrap();
         assert!(state.key_ring(NOW).unwrap().0.held().previous.is_none());
 
-        let third = state.next_keys(&next).unwrap();
+        let third = state.next_keys(&next, Renewed::Both).unwrap();
         state.promote_keys(None).unwrap();
         let held = state.key_ring(NOW).unwrap().0.held();
         assert_eq!(held.current.identity(), third.identity());
         assert!(held.previous.is_none());
-        state.next_keys(&third).unwrap();
+        state.next_keys(&third, Renewed::Both).unwrap();
         state.discard_next_keys().unwrap();
         assert!(state.key_ring(NOW).unwrap().0.held().next.is_none());
     }
@@ -280,7 +297,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let state = open(&directory);
             let current = state.keys().unwrap();
-            let next = state.next_keys(&current).unwrap();
+            let next = state.next_keys(&current, Renewed::Both).unwrap();
             let place = state.place.as_ref().unwrap();
             let old = Kept {
                 identity: Secret::new(place.read(IDENTITY).unwrap().unwrap()),
@@ -311,7 +328,19 @@ mod tests {
             }
             let held = state.key_ring(NOW).unwrap().0.held();
             assert_eq!(held.current.identity(), next.identity());
+            assert_eq!(held.current.wireguard(), next.wireguard());
             assert!(held.next.is_none(), "after step {steps}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_stock_devices_know_keeps_its_wireguard_key() {
+        let directory = tempfile::tempdir().unwrap();
+        for state in [open(&directory), StateDir::memory()] {
+            let current = state.keys().unwrap();
+            let next = state.next_keys(&current, Renewed::Identity).unwrap();
+            assert_ne!(next.identity(), current.identity());
+            assert_eq!(next.wireguard(), current.wireguard());
         }
     }
 
@@ -323,7 +352,7 @@ mod tests {
         state.write(NEXT, b"what is this").unwrap();
         assert!(matches!(state.key_ring(NOW), Err(StateError::Damaged { .. })));
         assert!(matches!(
-            state.next_keys(&current),
+            state.next_keys(&current, Renewed::Both),
             Err(StateError::Damaged { .. })
         ));
     }

@@ -12,7 +12,10 @@ use kakuremichi_proto::flow::FlowReply;
 
 use super::serve::LaneIncoming;
 use crate::{
-    agent::{sessions::IncomingDatagrams, table::Opened},
+    agent::{
+        sessions::IncomingDatagrams,
+        table::{Opened, Opener},
+    },
     engine::Meter,
     session::TunnelSession,
     streams::datagrams::take,
@@ -30,7 +33,7 @@ impl IncomingDatagrams for LaneDatagrams {
     fn opened(&self) -> Opened {
         Opened {
             transport: Transport::Udp,
-            peer: self.0.peer,
+            by: Opener::Gateway(self.0.gateway),
             local: self.0.local,
             remote: self.0.remote,
         }

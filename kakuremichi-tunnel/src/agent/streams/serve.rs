@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use kakuremichi_core::{key::WireGuardKey, model::Transport, net::Endpoint};
+use kakuremichi_core::{id::GatewayId, model::Transport, net::Endpoint};
 use kakuremichi_proto::{flow::FlowReply, lane::hello::Purpose, preface::is_of_datagrams};
 use tokio::sync::{Notify, mpsc};
 
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     agent::{
         incoming::{Incoming, Shared},
-        table::Opened,
+        table::{Opened, Opener},
     },
     engine::{EndReason, Meter, SpliceEnd},
     stream::TunnelStream,
@@ -46,7 +46,7 @@ pub(super) enum Event {
 /// Where the flows of one lane arrive.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) peer: WireGuardKey,
+    pub(super) gateway: GatewayId,
     pub(super) local: Ipv6Addr,
     pub(super) remote: Ipv6Addr,
     pub(super) shared: Rc<Shared>,
@@ -101,7 +101,7 @@ async fn flows(
             flow: LaneFlow::undecided(connection, home.clone()),
             local: (place.local, port).into(),
             remote: (place.remote, 0).into(),
-            peer: place.peer,
+            gateway: place.gateway,
             preface,
         };
         if is_of_datagrams(&incoming.preface) {
@@ -126,7 +126,7 @@ async fn flows(
 #[derive(Debug)]
 pub(in super::super) struct LaneIncoming {
     pub(super) flow: LaneFlow,
-    pub(super) peer: WireGuardKey,
+    pub(super) gateway: GatewayId,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) preface: Vec<u8>,
@@ -136,7 +136,7 @@ impl Incoming for LaneIncoming {
     fn opened(&self) -> Opened {
         Opened {
             transport: Transport::Tcp,
-            peer: self.peer,
+            by: Opener::Gateway(self.gateway),
             local: self.local,
             remote: self.remote,
         }

@@ -94,7 +94,7 @@ impl GatewayBuilder {
         // The system may choose the port, which agents are told: the socket comes before them.
         let mut config = ShardConfig::new(
             "gateway",
-            keys.wireguard_private(),
+            ring.held().first_wireguard(),
             vec![wireguard],
             keys::random()?,
         );
@@ -181,7 +181,7 @@ impl GatewayBuilder {
             http: http_address,
             https: https_address,
             ca,
-            keys: ring,
+            keys: ring.clone(),
             rotations: node.rotations.clone(),
         };
         let source = self.source.open(supply)?;
@@ -196,6 +196,7 @@ impl GatewayBuilder {
             status,
             requests: requested,
             certificates,
+            keys: ring,
             last,
         };
         let parts = [Part::Conduct(Box::new(conducting))]

@@ -71,8 +71,8 @@ impl Lanes {
             TunnelStream::over_lane(flow, local, remote)
         } else if self.direct(&via) == Reach::Online {
             let known = self.known.load().peers.get(&peer(&via)).copied();
-            let (key, address) = known.ok_or(FlowError::Offline)?;
-            let mut connect = Connect::new(key, SocketAddr::from((address, grant.port.get())));
+            let (keys, address) = known.ok_or(FlowError::Offline)?;
+            let mut connect = Connect::new(self.key(keys), SocketAddr::from((address, grant.port.get())));
             connect.preface = Some(preface);
             connect.expect_reply = true;
             connect.timeout = self.connect;
@@ -87,9 +87,9 @@ impl Lanes {
     /// A flow to the port of a sibling at which it takes flows to pass on.
     fn to_sibling(&self, candidate: &Candidate, request: &FlowRequest<'_>) -> Result<Connect, FlowError> {
         let address = self.siblings.address(candidate.sibling);
-        let (key, address) = address.ok_or(FlowError::Offline)?;
+        let (keys, address) = address.ok_or(FlowError::Offline)?;
         let gateway = self.known.load().gateway.ok_or(FlowError::Offline)?;
-        let mut connect = Connect::new(key, SocketAddr::from((address, RELAY_PORT)));
+        let mut connect = Connect::new(self.key(keys), SocketAddr::from((address, RELAY_PORT)));
         connect.preface = Some(encoded(request, gateway)?);
         connect.expect_reply = true;
         connect.timeout = self.connect.min(SIBLING);

@@ -100,13 +100,13 @@ impl Lanes {
             return Err(FlowError::Offline);
         }
         let known = self.known.load().peers.get(&peer(via)).copied();
-        let (key, overlay) = known.ok_or(FlowError::Offline)?;
+        let (keys, overlay) = known.ok_or(FlowError::Offline)?;
         let remote = match via {
             Via::Agent { port, .. } => SocketAddr::from((overlay, port.get())),
             Via::Site { address, .. } => *address,
         };
         let open = OpenSession {
-            peer: key,
+            peer: self.key(keys),
             remote,
             preface,
             idle,
@@ -125,9 +125,9 @@ impl Lanes {
     ) -> Result<OpenedSession, FlowError> {
         let turn = self.siblings.refused_sessions() % candidates.len().max(1);
         let sibling = candidates.get(turn).ok_or(FlowError::Offline)?.sibling;
-        let (key, overlay) = self.siblings.address(sibling).ok_or(FlowError::Offline)?;
+        let (keys, overlay) = self.siblings.address(sibling).ok_or(FlowError::Offline)?;
         let open = OpenSession {
-            peer: key,
+            peer: self.key(keys),
             remote: SocketAddr::from((overlay, RELAY_PORT)),
             preface: Some(self.datagram_preface(request)?),
             idle,
@@ -153,7 +153,8 @@ impl Lanes {
                 self.direct(via) == Reach::Online || matches!(self.way(target), Way::Engine)
             }
             (SessionWay::Sibling(sibling), Via::Agent { agent, .. }) => {
-                self.siblings.reaches(sibling, *agent, |key| self.round_trip(key))
+                self.siblings
+                    .reaches(sibling, *agent, |keys| self.round_trip(keys))
             }
         }
     }

@@ -12,7 +12,6 @@ use std::{
 
 use kakuremichi_core::{
     id::{AgentId, GatewayId, TargetId},
-    key::WireGuardKey,
     plan::{GatewayPlan, Via},
 };
 use kakuremichi_proto::lane::{
@@ -35,6 +34,7 @@ use crate::{
         balance::Health,
         health::{HealthBoard, targets},
     },
+    peer::PeerKeys,
     stream::TunnelStream,
 };
 
@@ -122,17 +122,18 @@ impl Told {
 /// Keeps a feed to one sibling, for as long as the lane to it is up.
 pub(super) async fn run(
     shards: ShardSet,
-    sibling: WireGuardKey,
+    sibling: PeerKeys,
     address: Ipv6Addr,
     mut told: watch::Receiver<Arc<Told>>,
 ) {
     let remote = SocketAddr::from((address, FEED_PORT));
     let mut peers = shards.watch_peers();
     loop {
-        up(&shards, &mut peers, &sibling).await;
-        match shards.connect(Connect::new(sibling, remote)).await {
+        up(&shards, &mut peers, sibling).await;
+        let key = sibling.known(|key| shards.peer(&key).is_some());
+        match shards.connect(Connect::new(key, remote)).await {
             Ok(stream) => tell(stream, &mut told).await,
-            Err(error) => tracing::debug!(%sibling, %error, "no feed to a sibling"),
+            Err(error) => tracing::debug!(%key, %error, "no feed to a sibling"),
         }
         time::sleep(PAUSE).await;
     }

@@ -15,7 +15,6 @@ use std::{
 use kakuremichi_core::{
     backoff::Backoff,
     id::GatewayId,
-    key::WireGuardKey,
     net::{Cidr, Endpoint},
     plan::{GatewayPlan, GatewaySibling},
 };
@@ -24,7 +23,7 @@ use tokio::{
     time,
 };
 
-use super::{MAX_SIBLINGS, Siblings, Told, feed};
+use super::{MAX_SIBLINGS, Siblings, Told, feed, table};
 use crate::{
     engine::{LocalShard, PeerSettings, Peers, ShardSet, WatchPeers},
     gateway::{
@@ -32,7 +31,7 @@ use crate::{
         status::{PeerState, SiblingStatus},
     },
     link::candidates::candidates,
-    wg::PeerConfig,
+    peer::PeerKeys,
 };
 
 /// The endpoints that wait to be configured; who found them waits beyond.
@@ -56,6 +55,7 @@ pub(crate) struct SiblingLanes {
 
 struct Lane {
     sibling: GatewaySibling,
+    keys: PeerKeys,
     endpoint: Option<SocketAddr>,
     _seeker: TaskGuard,
     _feed: TaskGuard,
@@ -89,34 +89,31 @@ impl SiblingLanes {
                 );
                 break;
             }
+            let keys = table::keys(plan, sibling);
             let lane = match before.remove(&sibling.id) {
-                Some(lane) if lane.sibling == *sibling => lane,
+                Some(lane) if lane.sibling == *sibling => Lane { keys, ..lane },
                 other => {
-                    let stays = |lane: &Lane| lane.sibling.wireguard == sibling.wireguard;
+                    let stays = |lane: &Lane| lane.keys.meet(keys);
                     let endpoint = other.filter(stays).and_then(|lane| lane.endpoint);
-                    self.begin(sibling, endpoint)
+                    self.begin(sibling, keys, endpoint)
                 }
             };
             self.lanes.insert(sibling.id, lane);
         }
     }
 
-    fn begin(&self, sibling: &GatewaySibling, endpoint: Option<SocketAddr>) -> Lane {
+    fn begin(&self, sibling: &GatewaySibling, keys: PeerKeys, endpoint: Option<SocketAddr>) -> Lane {
         let seeker = Seeker {
             id: sibling.id,
-            key: sibling.wireguard,
+            keys,
             endpoints: sibling.endpoints.clone(),
             shards: self.shards.clone(),
             found: self.find.clone(),
         };
-        let feed = feed::run(
-            self.shards.clone(),
-            sibling.wireguard,
-            sibling.address,
-            self.told.subscribe(),
-        );
+        let feed = feed::run(self.shards.clone(), keys, sibling.address, self.told.subscribe());
         Lane {
             sibling: sibling.clone(),
+            keys,
             endpoint,
             _seeker: TaskGuard(self.local.spawn(seeker.run()).abort_handle()),
             _feed: TaskGuard(self.local.spawn(feed).abort_handle()),
@@ -143,7 +140,7 @@ impl SiblingLanes {
     pub(crate) fn peers(&self) -> Vec<PeerSettings> {
         let settings = |lane: &Lane| {
             let address = IpAddr::from(lane.sibling.address);
-            let mut wireguard = PeerConfig::new(lane.sibling.wireguard, vec![Cidr::host(address)]);
+            let mut wireguard = lane.keys.config(vec![Cidr::host(address)]);
             wireguard.endpoint = lane.endpoint;
             PeerSettings {
                 wireguard,
@@ -169,7 +166,7 @@ impl SiblingLanes {
         let mut seen = Vec::with_capacity(self.lanes.len());
         for lane in self.lanes.values() {
             let before = self.seen.iter().find(|before| before.id == lane.sibling.id);
-            let view = peers.get(&lane.sibling.wireguard);
+            let view = lane.keys.find(|key| peers.get(&key));
             let agents = self.siblings.agents(lane.sibling.id);
             let is = SiblingStatus::observe(&lane.sibling, view, agents, before, now);
             if before.is_some_and(|before| before.state.is_other(is.state)) {
@@ -201,13 +198,14 @@ fn turned(sibling: &SiblingStatus) {
 }
 
 /// Whether the lane to a peer is up.
-fn is_up(shards: &ShardSet, key: &WireGuardKey) -> bool {
-    shards.peer(key).is_some_and(|view| view.is_online())
+fn is_up(shards: &ShardSet, keys: PeerKeys) -> bool {
+    let view = keys.find(|key| shards.peer(&key));
+    view.is_some_and(|view| view.is_online())
 }
 
 /// Waits until the lane to a peer is up.
-pub(super) async fn up(shards: &ShardSet, peers: &mut WatchPeers, key: &WireGuardKey) {
-    while !is_up(shards, key) {
+pub(super) async fn up(shards: &ShardSet, peers: &mut WatchPeers, keys: PeerKeys) {
+    while !is_up(shards, keys) {
         peers.changed().await;
         let _ = peers.latest();
     }
@@ -218,7 +216,7 @@ pub(super) async fn up(shards: &ShardSet, peers: &mut WatchPeers, key: &WireGuar
 /// first, nothing has to be looked for.
 struct Seeker {
     id: GatewayId,
-    key: WireGuardKey,
+    keys: PeerKeys,
     endpoints: Vec<Endpoint>,
     shards: ShardSet,
     found: mpsc::Sender<(GatewayId, SocketAddr)>,
@@ -229,7 +227,7 @@ impl Seeker {
         let mut peers = self.shards.watch_peers();
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
-            while is_up(&self.shards, &self.key) {
+            while is_up(&self.shards, self.keys) {
                 backoff.reset();
                 peers.changed().await;
                 let _ = peers.latest();
@@ -239,18 +237,18 @@ impl Seeker {
                 tracing::warn!(sibling = %self.id, reasons = ?found.failures, "a sibling cannot be found");
             }
             for candidate in found.addresses {
-                if is_up(&self.shards, &self.key) {
+                if is_up(&self.shards, self.keys) {
                     break;
                 }
                 if self.found.send((self.id, candidate)).await.is_err() {
                     return;
                 }
-                let carries = up(&self.shards, &mut peers, &self.key);
+                let carries = up(&self.shards, &mut peers, self.keys);
                 if time::timeout(ATTEMPT, carries).await.is_ok() {
                     break;
                 }
             }
-            if !is_up(&self.shards, &self.key) {
+            if !is_up(&self.shards, self.keys) {
                 let random = crate::keys::random().map_or(u32::MAX, u32::from_le_bytes);
                 time::sleep(backoff.next(random)).await;
             }

@@ -9,25 +9,26 @@ use kakuremichi_core::{
     id::{AgentId, GatewayId, OrganizationId, ServiceId, TargetId},
     key::WireGuardKey,
     model::{Transport, VirtualPort},
-    plan::{GatewayPlan, PlannedKind, Via},
+    plan::{GatewayPlan, GatewaySibling, PlannedKind, Via},
 };
 use kakuremichi_proto::preface::Preface;
 
 use super::MAX_SIBLINGS;
-use crate::gateway::health::targets;
+use crate::{gateway::health::targets, peer::PeerKeys};
 
 /// The plan, as flows of siblings are judged by it.
 #[derive(Debug, Default)]
 pub(super) struct RelayTable {
     own: Option<GatewayId>,
-    keys: BTreeMap<WireGuardKey, Sibling>,
-    addresses: BTreeMap<GatewayId, (WireGuardKey, Ipv6Addr)>,
+    siblings: BTreeMap<GatewayId, Sibling>,
+    /// Each sibling is found by all its keys.
+    keys: BTreeMap<WireGuardKey, GatewayId>,
     targets: BTreeMap<(ServiceId, TargetId), Place>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Sibling {
-    id: GatewayId,
+    keys: PeerKeys,
     organization: OrganizationId,
     address: Ipv6Addr,
 }
@@ -48,7 +49,6 @@ pub(crate) struct RelayGrant {
     pub(crate) entry: GatewayId,
     /// This gateway.
     relay: GatewayId,
-    peer: WireGuardKey,
     remote: IpAddr,
     /// The service.
     pub(crate) service: ServiceId,
@@ -84,25 +84,25 @@ impl RelayTable {
     pub(super) fn new(plan: &GatewayPlan) -> Self {
         let own = plan.node().map(|node| node.id);
         let others = plan.siblings().filter(|sibling| Some(sibling.id) != own);
-        let siblings: Vec<_> = others.take(MAX_SIBLINGS).collect();
-        let keys = siblings.iter().map(|sibling| {
+        let siblings = others.take(MAX_SIBLINGS).map(|sibling| {
             let known = Sibling {
-                id: sibling.id,
+                keys: keys(plan, sibling),
                 organization: sibling.organization,
                 address: sibling.address,
             };
-            (sibling.wireguard, known)
+            (sibling.id, known)
         });
+        let siblings: BTreeMap<_, _> = siblings.collect();
+        let keys = siblings
+            .iter()
+            .flat_map(|(id, sibling)| sibling.keys.all().map(|key| (key, *id)));
         let mut table = Self {
             own,
             keys: keys.collect(),
-            addresses: siblings
-                .iter()
-                .map(|sibling| (sibling.id, (sibling.wireguard, sibling.address)))
-                .collect(),
+            siblings,
             targets: BTreeMap::new(),
         };
-        if !siblings.is_empty() {
+        if !table.siblings.is_empty() {
             table.add_targets(plan);
         }
         table
@@ -131,18 +131,20 @@ impl RelayTable {
 
     /// Whether the plan has this sibling.
     pub(super) fn is_sibling(&self, sibling: GatewayId) -> bool {
-        self.addresses.contains_key(&sibling)
+        self.siblings.contains_key(&sibling)
     }
 
-    /// A sibling's key, and its address in the overlay.
-    pub(super) fn address(&self, sibling: GatewayId) -> Option<(WireGuardKey, Ipv6Addr)> {
-        self.addresses.get(&sibling).copied()
+    /// A sibling's keys, and its address in the overlay.
+    pub(super) fn address(&self, sibling: GatewayId) -> Option<(PeerKeys, Ipv6Addr)> {
+        let known = self.siblings.get(&sibling)?;
+        Some((known.keys, known.address))
     }
 
     /// The sibling that has this key, and this address.
     pub(super) fn sibling(&self, key: &WireGuardKey, remote: IpAddr) -> Option<GatewayId> {
-        let sibling = self.keys.get(key)?;
-        (remote == IpAddr::from(sibling.address)).then_some(sibling.id)
+        let id = *self.keys.get(key)?;
+        let sibling = self.siblings.get(&id)?;
+        (remote == IpAddr::from(sibling.address)).then_some(id)
     }
 
     /// Judges a flow, or a session, that comes over the lane of `peer`. The sibling has authorized the visitor; that it
@@ -155,31 +157,33 @@ impl RelayTable {
         transport: Transport,
         preface: &Preface,
     ) -> Result<RelayGrant, RelayDenial> {
-        if self.sibling(&peer, remote) != Some(preface.gateway) {
-            return Err(RelayDenial::Gateway);
-        }
+        let sibling = self.sibling(&peer, remote);
+        let sibling = sibling.filter(|sibling| *sibling == preface.gateway);
+        let entry = sibling.ok_or(RelayDenial::Gateway)?;
         if preface.relay.is_some() {
             return Err(RelayDenial::Hop);
         }
         let asked = (transport, preface.service, preface.target);
-        self.find(peer, remote, asked)
+        self.find(entry, remote, asked)
     }
 
     /// Whether a flow that was admitted would be admitted now, to the same place.
     pub(super) fn grants(&self, grant: &RelayGrant) -> bool {
         let asked = (grant.transport, grant.service, grant.target);
-        self.find(grant.peer, grant.remote, asked)
+        self.find(grant.entry, grant.remote, asked)
             .is_ok_and(|now| now == *grant)
     }
 
     fn find(
         &self,
-        peer: WireGuardKey,
+        entry: GatewayId,
         remote: IpAddr,
         (transport, service, target): (Transport, ServiceId, TargetId),
     ) -> Result<RelayGrant, RelayDenial> {
         let relay = self.own.ok_or(RelayDenial::Gateway)?;
-        let sibling = self.keys.get(&peer).ok_or(RelayDenial::Gateway)?;
+        let sibling = self.siblings.get(&entry);
+        let sibling = sibling.filter(|sibling| remote == IpAddr::from(sibling.address));
+        let sibling = sibling.ok_or(RelayDenial::Gateway)?;
         let place = self.targets.get(&(service, target));
         let place = place.filter(|place| place.transport == transport);
         let place = place.ok_or(RelayDenial::Target)?;
@@ -187,9 +191,8 @@ impl RelayTable {
             return Err(RelayDenial::Organization);
         }
         Ok(RelayGrant {
-            entry: sibling.id,
+            entry,
             relay,
-            peer,
             remote,
             service,
             target,
@@ -198,6 +201,11 @@ impl RelayTable {
             port: place.port,
         })
     }
+}
+
+/// How a sibling is known to the engine.
+pub(super) fn keys(plan: &GatewayPlan, sibling: &GatewaySibling) -> PeerKeys {
+    PeerKeys::new(sibling.wireguard, plan.previous_keys(sibling.id.into()))
 }
 
 impl RelayGrant {
@@ -221,7 +229,8 @@ impl RelayGrant {
 #[cfg(test)]
 mod tests {
     use kakuremichi_core::{
-        plan::{GatewayNode, GatewayRecord, GatewaySibling},
+        key::IdentityKey,
+        plan::{GatewayNode, GatewayRecord, PlannedPreviousKeys},
         policy::Policy,
     };
     use kakuremichi_proto::preface::ConnectionId;
@@ -337,13 +346,54 @@ mod tests {
         }
     }
 
+    /// What was passed on before a rotation is passed on, and the sibling is known by either key while both count.
+    #[test]
+    fn a_sibling_that_has_another_key_is_the_one_that_it_was() {
+        let before = table(1, &[(2, OURS)]);
+        let rotated = |previous: Option<PlannedPreviousKeys>| {
+            let node = GatewayRecord::Node(GatewayNode {
+                id: id(1),
+                organization: OURS,
+                name: "own".parse().unwrap(),
+                address: address(1),
+                address_v4: [100, 64, 0, 1].into(),
+            });
+            let service = tcp_service(7, 5432, Policy::public(), vec![target(7)]);
+            let sibling = GatewayRecord::Sibling(GatewaySibling {
+                id: id(2),
+                organization: OURS,
+                name: "gate".parse().unwrap(),
+                wireguard: key(3),
+                address: address(2),
+                endpoints: Vec::new(),
+            });
+            let previous = previous.map(GatewayRecord::PreviousKeys);
+            RelayTable::new(&plan(2, [node, service, sibling].into_iter().chain(previous)))
+        };
+        let during = rotated(Some(PlannedPreviousKeys {
+            node: id(2).into(),
+            identity: IdentityKey::from_bytes([2; 32]),
+            wireguard: key(2),
+        }));
+        let after = rotated(None);
+        let from = IpAddr::from(address(2));
+        let by = |number: u8, table: &RelayTable| {
+            table.admit(key(number), from, Transport::Tcp, &preface(2, None, 7, 7))
+        };
+        let grant = by(2, &before).unwrap();
+        assert!(during.grants(&grant) && after.grants(&grant));
+        assert_eq!(by(2, &during).as_ref(), Ok(&grant));
+        assert_eq!(by(3, &during).as_ref(), Ok(&grant));
+        assert_eq!(by(2, &after), Err(RelayDenial::Gateway));
+    }
+
     #[test]
     fn siblings_are_bounded_and_a_gateway_is_not_its_own() {
         let many: Vec<_> = (1..=MAX_SIBLINGS as u8 + 5)
             .map(|number| (number, OURS))
             .collect();
         let table = table(3, &many);
-        assert_eq!(table.addresses.len(), MAX_SIBLINGS);
+        assert_eq!(table.siblings.len(), MAX_SIBLINGS);
         assert!(!table.is_sibling(id(3)));
     }
 

@@ -121,6 +121,31 @@ async fn a_node_keeps_its_keys_where_new_ones_are_refused() {
     ));
 }
 
+/// Their configurations have the key, and nobody can tell them another.
+#[tokio::test]
+async fn a_node_that_stock_devices_know_proposes_another_identity_only() {
+    let temp = TempDir::new().unwrap();
+    let control = FakeControl::start().await;
+    let (node, running) = start(&control.link(), temp.path());
+    let (mut connection, identity) = let_in(&control).await;
+    let wireguard = {
+        let keys = fs::read_to_string(temp.path().join("wireguard.key")).unwrap();
+        move |path: &Path| fs::read_to_string(path.join("wireguard.key")).unwrap() == keys
+    };
+    assert_eq!(connection.command(Command::RotateKeys).await, Ok(()));
+    let both = connection.rotation().await;
+    let known = Refusal::new(Code::WIREGUARD_KEY_KNOWN, "sites have it");
+    connection.answer_rotation(Err(known)).await;
+    let request = connection.rotation().await;
+    assert_ne!((request.new, request.wireguard), (both.new, both.wireguard));
+    connection.answer_rotation(Ok(Some(later()))).await;
+    promoted(temp.path()).await;
+    assert!(wireguard(temp.path()));
+    drop(connection);
+    kill(node, running, temp.path()).await;
+    assert_eq!(on_disk(temp.path()), (request.new, None, Some(identity)));
+}
+
 /// Control took them, the answer was lost, and the node was away until those of before counted no more.
 #[tokio::test]
 async fn a_node_whose_keys_are_refused_shows_those_that_it_proposed() {
