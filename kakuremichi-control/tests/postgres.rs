@@ -3,10 +3,15 @@
 
 use std::{slice, sync::Arc, time::Duration};
 
-use kakuremichi_control::store::{ConnectError, SqlStore};
+use kakuremichi_control::{
+    Control, identity_key,
+    service::UseCaseError,
+    store::{ConnectError, SqlStore},
+};
 use kakuremichi_core::{
     id::{OrganizationId, ServiceId},
-    model::{EnrolmentToken, Organization, Role},
+    key::{IdentityKey, WireGuardKey},
+    model::{EnrolmentToken, Node, Organization, Role},
     net::Overlay,
     store::{
         Batch, Change, CommitError, MAX_FEED, Mutation, Question, RecordId, Sequence, Sighting, Store,
@@ -14,6 +19,7 @@ use kakuremichi_core::{
     },
     time::Timestamp,
 };
+use kakuremichi_proto::session::RotateRequest;
 use kakuremichi_tests::{Postgres, TestCa, component};
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
@@ -518,4 +524,58 @@ async fn a_question_reaches_every_other_instance_once() {
     assert_eq!(store.questions(&other).await.unwrap(), [next]);
     store.answer(&other, question.id, "late").await.unwrap();
     assert_eq!(store.answers(question.id).await.unwrap(), [""; 0]);
+}
+
+/// A node that was connected to one instance is connected to another one, and both ask for it. Of two proposals that come
+/// at once one counts, whichever it is, and the other one is told that it comes from keys of before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_rotations_at_two_instances_one_counts() {
+    const ROUNDS: u8 = 8;
+    let Some(server) = Postgres::shared() else { return };
+    let (url, key) = (server.database(), identity_key().unwrap());
+    let mut instances = Vec::new();
+    for _ in 0..2 {
+        let store = SqlStore::connect(&url).await.unwrap();
+        let builder = Control::builder(store).public_url("https://control.example.net");
+        instances.push(builder.identity(key.expose()).build().unwrap());
+    }
+    let store = SqlStore::connect(&url).await.unwrap();
+    store.commit(create(sample::organization(0))).await.unwrap();
+    let id = sample::agent(0, 1).id;
+    store.commit(create(sample::agent(0, 1))).await.unwrap();
+    let read = async || {
+        let found = store.get(id.into()).await.unwrap().unwrap();
+        found.narrow::<Node>().unwrap().value
+    };
+    for round in 0..ROUNDS {
+        let before = read().await;
+        let proposed = [0, 1].map(|instance| RotateRequest {
+            old: before.identity,
+            new: IdentityKey::from_bytes([100 + 2 * round + instance; 32]),
+            wireguard: WireGuardKey::from_bytes([100 + 2 * round + instance; 32]),
+        });
+        let [one, two] = [0, 1].map(|instance: usize| {
+            let use_cases = instances[instance].use_cases().clone();
+            let request = proposed[instance];
+            tokio::spawn(async move { use_cases.rotate_keys(id, &request).await })
+        });
+        let answers = [one.await.unwrap(), two.await.unwrap()];
+        let winners: Vec<usize> = (0..2).filter(|instance| answers[*instance].is_ok()).collect();
+        assert_eq!(winners.len(), 1, "{answers:?}");
+        let winner = winners[0];
+        assert!(
+            matches!(answers[1 - winner], Err(UseCaseError::PreviousKeys)),
+            "{answers:?}"
+        );
+        let after = read().await;
+        assert_eq!(
+            (after.identity, after.wireguard),
+            (proposed[winner].new, proposed[winner].wireguard)
+        );
+        let previous = after.rotation.previous.unwrap();
+        assert_eq!(
+            (previous.identity, previous.wireguard),
+            (before.identity, before.wireguard)
+        );
+    }
 }

@@ -5,7 +5,8 @@
     reason = "a test fails by panicking"
 )]
 
-use std::fs;
+use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
 
 use data_encoding::BASE64;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -177,6 +178,57 @@ fn keys_of_before_are_refused_once_they_count_no_more() {
     wait::until("the node has promoted them", || {
         (fs::read(data.join("identity.pk8")).unwrap() != stolen).then_some(())
     });
+    assert!(world.agent.stop().success());
+    fs::write(data.join("identity.pk8"), stolen).unwrap();
+    world.agent.start_again();
+    let said = world.agent.process().line_with("KKM-E015");
+    assert!(said.contains("not the keys of the node"), "{said}");
+}
+
+/// A node whose keys are old makes new ones by itself, and those of before are gone by themselves once their time is over.
+#[test]
+fn old_keys_are_rotated_without_being_asked_and_the_overlap_ends() {
+    let Some(mut world) = Deployment::with_agent(&["--rotate-keys-after", "1"]) else {
+        return;
+    };
+    let origin = Origin::on(world.edge(), "origin");
+    world.publish("web", origin.port());
+    let rest = world.control.rest();
+    let before = identity(&rest, "edge");
+    let data = world.agent.data().to_owned();
+    assert!(world.agent.stop().success());
+    // The age of keys is that of their file.
+    let long_ago = SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60);
+    let file = File::options()
+        .write(true)
+        .open(data.join("identity.pk8"))
+        .unwrap();
+    file.set_modified(long_ago).unwrap();
+    world.agent.start_again();
+    world.agent.ready();
+    wait::until("the node has new keys", || {
+        (identity(&rest, "edge") != before).then_some(())
+    });
+    let node = rest.node("edge");
+    assert!(
+        node["keys_asked_at"].is_null() && node["previous_keys_until"].is_string(),
+        "{node}"
+    );
+    world.served("https://web.test/hello");
+    wait::until("the node has promoted them", || {
+        (!data.join("keys.next").exists()).then_some(())
+    });
+
+    // Those that it has now are not old. The next ones are asked for, so that the overlap ends soon.
+    let stolen = fs::read(data.join("identity.pk8")).unwrap();
+    rotate(&rest, "edge", 2);
+    wait::until("Control has forgotten those of before", || {
+        rest.node("edge")["previous_keys_until"].is_null().then_some(())
+    });
+    wait::until("the node has forgotten them, too", || {
+        (!data.join("keys.previous").exists()).then_some(())
+    });
+    world.served("https://web.test/hello");
     assert!(world.agent.stop().success());
     fs::write(data.join("identity.pk8"), stolen).unwrap();
     world.agent.start_again();
