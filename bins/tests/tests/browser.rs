@@ -13,7 +13,7 @@ use kakuremichi_tests::chromium::Chromium;
 use kakuremichi_tests::deployment::public;
 use kakuremichi_tests::{Deployment, Families, Origin, wait};
 use ring::hmac;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PASSWORD: &str = "correct horse battery";
 const EMAIL: &str = "root@example.net";
@@ -166,4 +166,96 @@ fn a_person_comes_with_a_browser_and_stays_with_a_passkey() {
     browser.shows(deep, "/request?a=b&c=%2Fd");
     browser.open("https://web.test/request");
     browser.until(r#"document.body?.innerText.includes('"x-kakuremichi-strength","phishing-resistant"')"#);
+}
+
+/// What comes of asking for a passkey of Control in the page that is shown: the credential as JSON, or the name of the
+/// error that the browser made of it.
+fn use_passkey(browser: &mut Chromium, asked: &Value) -> String {
+    browser.value("delete window.came");
+    browser.value(&format!(
+        "navigator.credentials
+            .get({{ publicKey: PublicKeyCredential.parseRequestOptionsFromJSON({asked}) }})
+            .then((credential) => JSON.stringify(credential.toJSON()), (error) => error.name)
+            .then((came) => {{ window.came = came; }})"
+    ));
+    browser.until("window.came !== undefined");
+    browser.value("window.came").as_str().unwrap().to_owned()
+}
+
+/// A page at another name gets no passkey of Control's; one at a name below, to which browsers give one, gets nothing for
+/// it.
+#[test]
+fn a_passkey_is_of_no_use_to_pages_at_another_origin() {
+    let Some(mut world) = Deployment::with(Families::Both, 1) else {
+        return;
+    };
+    let link = wait::until("the link of the first start", || {
+        let out = world.control.process().stdout();
+        let link = out.lines().find(|line| line.starts_with(CONTROL));
+        link.map(str::to_owned)
+    });
+    let control = &world.control;
+    let control_authority = std::fs::read_to_string(control.data().join("ca.pem")).unwrap();
+    let gateway = world.gateways[0].host().address();
+    let names = [
+        ("control.test", control.host().address()),
+        ("below.control.test", gateway),
+        ("web.test", gateway),
+    ];
+    let authorities = [control_authority, world.gateways[0].authority()];
+    let data = world.data("chromium");
+    let Some(mut browser) = Chromium::start(&world.visitors, &data, &names, &authorities) else {
+        return;
+    };
+    browser.add_authenticator();
+    let origin = Origin::on(world.edge(), "origin");
+    let rest = control.rest();
+    let mut service = public("web", origin.port());
+    service["http"]["hosts"] = json!(["web.test", "below.control.test"]);
+    rest.create("services", &service);
+    world.served("https://web.test/hello");
+
+    browser.open(&link);
+    browser.fill("#email", EMAIL);
+    browser.fill("#name", "Root");
+    browser.fill("#password", PASSWORD);
+    browser.press("Make the account");
+    browser.until("document.getElementById('done')?.checkVisibility()");
+    browser.open(&page("/account"));
+    browser.until("location.pathname === '/sign-in'");
+    enter_password(&mut browser);
+    browser.shows(&page("/account"), "There are none yet.");
+    browser.fill("#name", "Chromium");
+    browser.press("Add a passkey");
+    browser.shows(&page("/account/passkeys"), "It is done.");
+
+    let ask = || {
+        rest.send(Method::POST, "sessions/passkey/challenge", Some(&json!({})))
+            .json()
+    };
+    let sign_in = |asked: &Value, credential: &str| {
+        let credential: Value = serde_json::from_str(credential).unwrap();
+        let shown = json!({"challenge": asked["challenge"], "credential": credential});
+        rest.send(Method::POST, "sessions/passkey", Some(&shown))
+    };
+    // At the origin of Control it is as good as in its own pages.
+    let asked = ask();
+    let credential = use_passkey(&mut browser, &asked["options"]["publicKey"]);
+    assert_eq!(sign_in(&asked, &credential).status, StatusCode::CREATED);
+
+    // The browser gives it to no page at another name, whatever that asks for.
+    browser.open("https://web.test/hello");
+    browser.until("document.readyState === 'complete' && location.host === 'web.test'");
+    let mut public_key = ask()["options"]["publicKey"].clone();
+    assert_eq!(use_passkey(&mut browser, &public_key), "SecurityError");
+    public_key.as_object_mut().unwrap().remove("rpId");
+    assert_eq!(use_passkey(&mut browser, &public_key), "NotAllowedError");
+
+    // It does below that name: Control then is told where, and refuses.
+    browser.open("https://below.control.test/hello");
+    browser.until("document.readyState === 'complete' && location.host === 'below.control.test'");
+    let asked = ask();
+    let credential = use_passkey(&mut browser, &asked["options"]["publicKey"]);
+    let refused = sign_in(&asked, &credential);
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{}", refused.text());
 }
