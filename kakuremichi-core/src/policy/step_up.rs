@@ -10,8 +10,9 @@ use super::{
 };
 use crate::auth::Strength;
 
-/// A judgement, or in the place of a denial what the visitor can do about it. A challenge also offers what would do
-/// instead of what it asks for.
+/// A judgement, or in the place of a denial what the visitor can do about it. A challenge to sign in also takes what would
+/// do instead of what it asks for; one for a password or a token stays what it is, as whoever is sent away to sign in is
+/// not asked for those.
 pub(super) fn or_step_up<'a>(
     policy: &CompiledPolicy,
     subject: Subject,
@@ -23,7 +24,10 @@ pub(super) fn or_step_up<'a>(
     };
     match judgement.ruling {
         Ruling::Permit { .. } => {}
-        Ruling::Challenge(challenge) => judgement.ruling = Ruling::Challenge(join(challenge, step, false)),
+        Ruling::Challenge(challenge) if challenge.signed_in => {
+            judgement.ruling = Ruling::Challenge(join(challenge, step, false));
+        }
+        Ruling::Challenge(_) => {}
         Ruling::Deny(denial) => {
             judgement.ruling = Ruling::Challenge(step);
             judgement.instead_of = Some(denial);
@@ -68,7 +72,7 @@ fn step_up(
                 max_age: then.max_age,
                 ..asked
             }),
-            Ruling::Challenge(_) if denied => Some(asked),
+            Ruling::Challenge(then) if denied && then.basic => Some(asked),
             Ruling::Challenge(_) | Ruling::Deny(_) => None,
         }
     })

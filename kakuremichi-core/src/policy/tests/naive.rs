@@ -25,7 +25,12 @@ pub(super) fn told(lists: &[&[Rule]], access: &Access, visitor: &Visitor) -> Tol
     match now {
         Told::Permit { .. } => now,
         Told::Deny(_) => {
-            let further = stronger.find(|(_, then)| !matches!(then, Told::Deny(_)));
+            let further = stronger.find(|(_, then)| match then {
+                Told::Permit { .. } => true,
+                // A person has no service token to show then.
+                Told::Challenge(then) => then.signed_in || then.basic,
+                Told::Deny(_) => false,
+            });
             further.map_or(now, |(strength, then)| {
                 let (least, max_age) = match then {
                     Told::Challenge(then) if then.signed_in => (then.strength, then.max_age),
@@ -40,11 +45,11 @@ pub(super) fn told(lists: &[&[Rule]], access: &Access, visitor: &Visitor) -> Tol
                 })
             })
         }
+        Told::Challenge(asked) if !asked.signed_in => now,
         Told::Challenge(asked) => {
             let enough = stronger.find(|(_, then)| matches!(then, Told::Permit { .. }));
-            let instead = enough.filter(|(strength, _)| !asked.signed_in || *strength <= asked.strength);
+            let instead = enough.filter(|(strength, _)| *strength <= asked.strength);
             Told::Challenge(instead.map_or(asked, |(strength, _)| Challenge {
-                signed_in: true,
                 strength,
                 max_age: None,
                 ..asked
