@@ -1,5 +1,5 @@
-//! The resources, as the API's document describes them. What a newer Control says besides is not lost on the way: it is
-//! not read.
+//! The resources, as the API's document describes them. What a newer Control says besides is not read, but in
+//! [policies](policy), where it is kept.
 
 pub(crate) mod condition;
 pub(crate) mod credential;

@@ -56,6 +56,7 @@ impl std::ops::Not for Condition {
 
 /// What a header field is like.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Header {
     /// The field.
     pub name: String,
@@ -80,6 +81,7 @@ pub enum HeaderTest {
 
 /// A part of the day on some days of the week.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TimeWindow {
     /// The days on which it begins; every day if nothing is said.
     #[serde(default = "every_day")]
@@ -145,6 +147,7 @@ fn every_day() -> Vec<Weekday> {
 
 /// A principal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Principal {
     /// Who vouches for it: the authenticator's name.
     pub authority: String,

@@ -1,11 +1,12 @@
 //! Who may reach a service.
 //!
 //! What a newer Control has and this client does not know is kept as it came, so that a policy that is read, changed and
-//! put back loses nothing.
+//! put back loses nothing: it would let people past who were not before. A part with a field that is not known is one that is
+//! not known.
 
 use kakuremichi_core::id::PolicyId;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use time::{OffsetDateTime, serde::rfc3339};
 
 use super::{condition::Condition, condition::Strength, text};
@@ -20,6 +21,9 @@ pub struct Policy {
     /// What is asked of visitors for whom no rule decided.
     #[serde(default)]
     pub access: Access,
+    /// What this client does not know.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 impl Policy {
@@ -34,8 +38,8 @@ impl From<Access> for Policy {
     /// Without rules.
     fn from(access: Access) -> Self {
         Self {
-            rules: Vec::new(),
             access,
+            ..Self::default()
         }
     }
 }
@@ -52,6 +56,9 @@ pub struct Rule {
     /// It is only tried out: what it would do is logged and shown by the simulator, and not done.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// What this client does not know.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 impl Rule {
@@ -63,6 +70,7 @@ impl Rule {
             when,
             effect,
             dry_run: false,
+            other: Map::new(),
         }
     }
 }
@@ -122,6 +130,7 @@ pub enum Method {
 
 /// Names and passwords.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Basic {
     /// Who may pass.
     pub users: Vec<BasicUser>,
@@ -130,6 +139,7 @@ pub struct Basic {
 /// A name and a password. What is read has neither form of the password; in a change, a user without it keeps the one that
 /// is stored.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BasicUser {
     /// The name.
     pub name: String,
@@ -172,6 +182,7 @@ impl std::fmt::Debug for BasicUser {
 
 /// What somebody who signed in must be, too. The default asks for nothing more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Requirement {
     /// One of these roles, if any are given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -189,6 +200,7 @@ pub struct Requirement {
 
 /// Which service tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServiceTokens {
     /// These, by identifier or name; any of the organization's if there are none here. What is read has identifiers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

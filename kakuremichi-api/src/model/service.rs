@@ -77,7 +77,7 @@ pub struct Http {
     /// The routes; the most specific path wins.
     pub routes: Vec<Route>,
     /// In which form the targets are told who a visitor is.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "IdentityForm::is_default")]
     pub identity: IdentityForm,
 }
 
@@ -99,6 +99,13 @@ pub enum IdentityForm {
     /// What this client does not know.
     #[serde(untagged)]
     Other(Value),
+}
+
+impl IdentityForm {
+    /// An older Control knows of no other one, and takes no field that it does not know.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A path and where its requests go.

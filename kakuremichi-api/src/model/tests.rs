@@ -50,6 +50,23 @@ fn is_as_described<T: for<'de> Deserialize<'de>>(schema: &str) {
     assert_eq!(fields::<T>(), described, "{schema}");
 }
 
+/// The same of what keeps fields that it does not know.
+#[track_caller]
+fn is_written_as_described(full: &impl serde::Serialize, schema: &str) {
+    let document: Value = serde_json::from_str(DOCUMENT).unwrap();
+    let properties = document["components"]["schemas"][schema]["properties"].clone();
+    let written = serde_json::to_value(full).unwrap();
+    let names = |object: &Value| {
+        object
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(names(&written), names(&properties), "{schema}");
+}
+
 fn resource<T: Resource>() {
     is_as_described::<T>(T::SCHEMA);
     let document: Value = serde_json::from_str(DOCUMENT).unwrap();
@@ -74,8 +91,12 @@ fn each_type_has_what_the_document_has() {
     is_as_described::<Udp>("UdpView");
     is_as_described::<Target>("TargetView");
     is_as_described::<Health>("HealthView");
-    is_as_described::<Policy>("PolicyView");
-    is_as_described::<Rule>("RuleView");
+    is_written_as_described(&Policy::public(), "PolicyView");
+    let tried = Rule {
+        dry_run: true,
+        ..Rule::new("a", Condition::Asn(1), Effect::Deny)
+    };
+    is_written_as_described(&tried, "RuleView");
     is_as_described::<Agent>("AgentView");
     is_as_described::<Gateway>("GatewayView");
     is_as_described::<Scope>("ScopeView");
@@ -272,6 +293,22 @@ fn what_a_newer_control_has_in_a_policy_comes_back_as_it_was() {
     assert!(matches!(policy.rules[1].effect, Effect::Deny) && matches!(policy.access, Access::AnyOf(_)));
     assert_eq!(serde_json::to_value(&policy).unwrap(), newer);
     assert_eq!(serde_json::from_str::<Policy>("{}").unwrap(), Policy::default());
+    // A field that is left out would let more people past.
+    let fields = serde_json::json!({
+        "rules": [
+            {"name": "a", "when": {"user": {"authority": "x", "subject": "y", "since": 1}}, "effect": "deny", "until": 7},
+            {"name": "b", "when": {"header": {"name": "x", "is": "present", "twice": true}}, "effect": "deny"},
+            {"name": "c", "when": {"time": {"from": "09:00", "to": "18:00", "zone": "x"}}, "effect": "deny"},
+        ],
+        "access": {"all_of": [
+            {"signed_in_as": {"strength": "two_factors", "device": "managed"}},
+            {"service_token": {"labels": ["ci"]}},
+            {"basic": {"users": [{"name": "ann", "until": 7}]}},
+        ]},
+        "quota": 1,
+    });
+    let policy: Policy = serde_json::from_value(fields.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&policy).unwrap(), fields);
 }
 
 #[test]
