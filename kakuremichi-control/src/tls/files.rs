@@ -30,7 +30,15 @@ pub struct CertificateFiles {
     chain: PathBuf,
     key: PathBuf,
     newest: Mutex<Read>,
-    seen: Mutex<[Stamp; 2]>,
+    seen: Mutex<Seen>,
+}
+
+/// How the files were when they were looked at last.
+#[derive(Debug)]
+struct Seen {
+    stamps: [Stamp; 2],
+    /// Why they could not be used then, which is said once.
+    failure: Option<String>,
 }
 
 /// What was read.
@@ -78,7 +86,10 @@ impl CertificateFiles {
     pub fn open(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, CertificateFileError> {
         let (chain, key) = (chain.into(), key.into());
         // First how they are, then what is in them: a change in between is seen later.
-        let seen = stamps(&chain, &key);
+        let seen = Seen {
+            stamps: stamps(&chain, &key),
+            failure: None,
+        };
         Ok(Self {
             newest: Mutex::new(read_both(&chain, &key)?),
             seen: Mutex::new(seen),
@@ -90,7 +101,13 @@ impl CertificateFiles {
     /// Reads the files again if one of them changed. What is wrong with them is logged; then the certificate is the one
     /// that was read before. It blocks while it reads.
     pub fn refresh(&self) {
-        if let Err(error) = self.read_again() {
+        // Nothing panics under the lock.
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let failure = self.read_again(&mut seen.stamps).err();
+        let said = failure.as_ref().map(|error| format!("{error:?}"));
+        let is_news = seen.failure != said;
+        seen.failure = said;
+        if let Some(error) = failure.filter(|_| is_news) {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "Control's certificate is the one that was read before"
@@ -105,15 +122,17 @@ impl CertificateFiles {
         newest.status.clone()
     }
 
-    fn read_again(&self) -> Result<(), CertificateFileError> {
-        // Nothing panics under the lock.
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    fn read_again(&self, seen: &mut [Stamp; 2]) -> Result<(), CertificateFileError> {
         let now = stamps(&self.chain, &self.key);
         if *seen == now {
             return Ok(());
         }
-        *seen = now;
-        let read = read_both(&self.chain, &self.key)?;
+        let read = read_both(&self.chain, &self.key);
+        // What cannot be read may be readable later, and is the same file then.
+        if !matches!(read, Err(CertificateFileError::Read { .. })) {
+            *seen = now;
+        }
+        let read = read?;
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = read;
         tracing::info!("Control's certificate was read again");
         Ok(())
@@ -154,7 +173,10 @@ fn read(path: &Path) -> Result<Vec<u8>, CertificateFileError> {
     };
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(failed)?;
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(failed(io::ErrorKind::FileTooLarge.into()));
+    }
     Ok(bytes)
 }
 
@@ -211,5 +233,41 @@ mod tests {
         fs::remove_file(&key).unwrap();
         files.refresh();
         assert_eq!(name(), "new.example.net");
+    }
+
+    /// Whoever copies files first and says whose they are then does not change them with that.
+    #[test]
+    fn what_could_not_be_read_is_read_once_it_can() {
+        let directory = tempfile::tempdir().unwrap();
+        let [chain, key, moved] =
+            ["chain.pem", "key.pem", "moved.pem"].map(|name| directory.path().join(name));
+        let authority = TestCa::new("authority");
+        let old = authority.issue_for(&["old.example.net"], DAY, 9 * DAY);
+        let new = authority.issue_for(&["new.example.net"], DAY, 89 * DAY);
+        fs::write(&chain, &old.certificate_pem).unwrap();
+        fs::write(&key, &old.key_pem).unwrap();
+        let files = CertificateFiles::open(&chain, &key).unwrap();
+        let name = || files.status().unwrap().name;
+
+        fs::write(&moved, &new.key_pem).unwrap();
+        fs::write(&chain, &new.certificate_pem).unwrap();
+        fs::remove_file(&key).unwrap();
+        // A directory has a length and a time, too, and cannot be read by anybody.
+        fs::create_dir(&key).unwrap();
+        files.refresh();
+        let stamps_before = files.seen.lock().unwrap().stamps;
+        assert_eq!(name(), "old.example.net");
+        assert!(files.seen.lock().unwrap().failure.is_some());
+        files.refresh();
+        assert_eq!(
+            files.seen.lock().unwrap().stamps,
+            stamps_before,
+            "it is looked at again"
+        );
+        fs::remove_dir(&key).unwrap();
+        fs::rename(&moved, &key).unwrap();
+        files.refresh();
+        assert_eq!(name(), "new.example.net");
+        assert!(files.seen.lock().unwrap().failure.is_none());
     }
 }

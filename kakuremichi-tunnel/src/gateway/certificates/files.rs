@@ -26,7 +26,15 @@ const MAX_BYTES: u64 = 1024 * 1024;
 pub struct CertificateFiles {
     pairs: Vec<Pair>,
     newest: ArcSwap<GivenCertificates>,
-    seen: Mutex<Vec<Stamp>>,
+    seen: Mutex<Seen>,
+}
+
+/// How the files were when they were looked at last.
+#[derive(Debug)]
+struct Seen {
+    stamps: Vec<Stamp>,
+    /// Why they could not be used then, which is said once.
+    failure: Option<String>,
 }
 
 /// The files of a certificate.
@@ -73,7 +81,10 @@ impl CertificateFiles {
             .map(|(chain, key)| Pair { chain, key })
             .collect();
         // First how they are, then what is in them: a change in between is seen later.
-        let seen = stamps(&pairs);
+        let seen = Seen {
+            stamps: stamps(&pairs),
+            failure: None,
+        };
         Ok(Self {
             newest: ArcSwap::from_pointee(read_all(&pairs)?),
             seen: Mutex::new(seen),
@@ -82,15 +93,17 @@ impl CertificateFiles {
     }
 
     /// Reads the files again if one of them changed.
-    fn read_again(&self) -> Result<(), CertificateFileError> {
-        // Nothing panics under the lock.
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    fn read_again(&self, seen: &mut Vec<Stamp>) -> Result<(), CertificateFileError> {
         let now = stamps(&self.pairs);
         if *seen == now {
             return Ok(());
         }
-        *seen = now;
-        self.newest.store(Arc::new(read_all(&self.pairs)?));
+        let read = read_all(&self.pairs);
+        // What cannot be read may be readable later, and is the same file then.
+        if !matches!(read, Err(CertificateFileError::Read { .. })) {
+            *seen = now;
+        }
+        self.newest.store(Arc::new(read?));
         tracing::info!(pairs = self.pairs.len(), "the certificates were read again");
         Ok(())
     }
@@ -102,7 +115,13 @@ impl CertificateSource for CertificateFiles {
     }
 
     fn refresh(&self) {
-        if let Err(error) = self.read_again() {
+        // Nothing panics under the lock.
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let failure = self.read_again(&mut seen.stamps).err();
+        let said = failure.as_ref().map(|error| format!("{error:?}"));
+        let is_news = seen.failure != said;
+        seen.failure = said;
+        if let Some(error) = failure.filter(|_| is_news) {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "the certificates are those that were read before"
@@ -142,7 +161,10 @@ fn read(path: &Path) -> Result<Vec<u8>, CertificateFileError> {
     };
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(failed)?;
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(failed(io::ErrorKind::FileTooLarge.into()));
+    }
     Ok(bytes)
 }
 
