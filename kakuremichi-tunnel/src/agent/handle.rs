@@ -198,7 +198,7 @@ impl Agent {
     /// count beside them for a while. It waits until Control has answered, for as long as there is no link to it;
     /// dropping the future ends the waiting, and not the rotation. Control can ask for it, too.
     ///
-    /// The identity is replaced. The WireGuard key stays.
+    /// The identity and the WireGuard key are replaced, and flows through tunnels go on.
     ///
     /// # Errors
     /// When there is no Control, it does not take the keys, or they cannot be kept.

@@ -77,11 +77,15 @@ impl Shard {
         self.inbox.set_network(network.into());
     }
 
+    /// Has these WireGuard private keys and no others, at once and with all shards of the node, whichever is told. Each peer
+    /// goes over to the newest with its open flows once it knows it, see [`PeerSettings`](super::PeerSettings).
+    pub fn hold_keys(&self, newest: &Secret<[u8; 32]>, previous: Option<&Secret<[u8; 32]>>) {
+        self.keys.hold(newest, previous);
+    }
+
     /// Takes up a new WireGuard private key; with all shards of the node, whichever is told. The key before is kept
     /// beside it, and each peer goes over with its open flows once it knows the new one, see [`PeerSettings`](super::PeerSettings).
     /// A key that was kept before that is dropped. The newest key given again changes nothing.
-    ///
-    /// A node that starts while it has two keys is spawned with the older one, and told the newer one at once.
     pub fn rekey(&self, private: &Secret<[u8; 32]>) {
         self.keys.rekey(private);
     }

@@ -527,6 +527,8 @@ impl Conductor {
                 () = self.others.answered() => self.note_followed(),
                 // Who is revoked now does not stay until the end.
                 Ok(()) = self.node.plan.changed() => self.take_plan(),
+                // Nor does a key that counts no more.
+                Ok(()) = self.own_keys.changed() => self.take_keys(),
                 () = self.peers.changed() => self.observe(),
                 Ok(()) = self.streams.changed() => self.observe(),
                 () = &mut over => break,

@@ -146,7 +146,7 @@ impl Gateway {
     /// count beside them for a while. It waits until Control has answered, for as long as there is no link to it;
     /// dropping the future ends the waiting, and not the rotation. Control can ask for it, too.
     ///
-    /// The identity is replaced. The WireGuard key stays.
+    /// The identity and the WireGuard key are replaced, the latter not where its organization has sites, whose configurations have it.
     ///
     /// # Errors
     /// When there is no Control, it does not take the keys, or they cannot be kept.

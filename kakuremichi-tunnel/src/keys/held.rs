@@ -36,35 +36,32 @@ pub(crate) enum Renewed {
 }
 
 impl Held {
-    /// Those whose WireGuard key tunnels are begun with: it is tried beside the one in use, until others know it.
+    /// The keys whose WireGuard keys the engine has: those to begin tunnels with, and beside them those that others may
+    /// know still.
+    ///
+    /// It has two at most. Keys that are proposed are tried already, so that whoever hears of them goes over; while keys of
+    /// before count they wait, since a proposal must not end what counts.
     #[cfg(any(feature = "agent", feature = "gateway"))]
-    fn newest(&self) -> &NodeKeys {
-        self.next.as_ref().unwrap_or(&self.current)
-    }
-
-    /// Those whose WireGuard key others may know only.
-    #[cfg(any(feature = "agent", feature = "gateway"))]
-    fn oldest(&self) -> &NodeKeys {
+    fn for_tunnels(&self) -> (&NodeKeys, Option<&NodeKeys>) {
         match (&self.next, &self.previous) {
-            (None, Some(previous)) => previous,
-            _ => &self.current,
+            (_, Some(previous)) => (&self.current, Some(previous)),
+            (Some(next), None) => (next, Some(&self.current)),
+            (None, None) => (&self.current, None),
         }
     }
 
-    /// What the engine of a node that starts is made with; it is [given](Self::give) the others then.
+    /// What the engine of a node that starts is made with; it is [given](Self::give) the other one then.
     #[cfg(any(feature = "agent", feature = "gateway"))]
     pub(crate) fn first_wireguard(&self) -> Secret<[u8; 32]> {
-        self.oldest().wireguard_private()
+        self.for_tunnels().0.wireguard_private()
     }
 
-    /// Gives the node's shards the WireGuard keys that it holds. They have two at most: while keys are proposed, those
-    /// of before count no more in tunnels. That is the end only of peers that have not heard of those of now.
+    /// Gives the node's shards the WireGuard keys that it holds.
     #[cfg(any(feature = "agent", feature = "gateway"))]
     pub(crate) fn give(&self, shard: &Shard) {
-        shard.rekey(&self.newest().wireguard_private());
-        if self.next.is_none() && self.previous.is_none() {
-            shard.forget_previous_key();
-        }
+        let (newest, previous) = self.for_tunnels();
+        let previous = previous.map(NodeKeys::wireguard_private);
+        shard.hold_keys(&newest.wireguard_private(), previous.as_ref());
     }
 
     /// All, those first that most others know.
@@ -124,5 +121,44 @@ impl KeyRing {
     /// Those of before count no more.
     pub(crate) fn forget_previous(&self) {
         self.0.send_if_modified(|held| held.previous.take().is_some());
+    }
+}
+
+#[cfg(all(test, any(feature = "agent", feature = "gateway")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_counts_is_in_the_engine_whatever_is_proposed() {
+        let [first, second, third] = [(); 3].map(|()| NodeKeys::generate().unwrap());
+        let ring = KeyRing::of(first.clone());
+        let has = |newest: &NodeKeys, previous: Option<&NodeKeys>| {
+            let held = ring.held();
+            let (now, before) = held.for_tunnels();
+            assert_eq!(now.wireguard(), newest.wireguard());
+            assert_eq!(before.map(NodeKeys::wireguard), previous.map(NodeKeys::wireguard));
+            assert_eq!(
+                held.first_wireguard().expose(),
+                newest.wireguard_private().expose()
+            );
+        };
+        has(&first, None);
+        ring.propose(Some(second.clone()));
+        has(&second, Some(&first));
+        ring.propose(None);
+        has(&first, None);
+        ring.propose(Some(second.clone()));
+        ring.promote(true);
+        has(&second, Some(&first));
+        // Refused or not, it ends nothing that counts.
+        ring.propose(Some(third.clone()));
+        has(&second, Some(&first));
+        ring.propose(None);
+        has(&second, Some(&first));
+        ring.propose(Some(third.clone()));
+        ring.promote(true);
+        has(&third, Some(&second));
+        ring.forget_previous();
+        has(&third, None);
     }
 }

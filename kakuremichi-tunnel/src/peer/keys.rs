@@ -27,7 +27,7 @@ impl PeerKeys {
         [Some(self.newest), self.previous].into_iter().flatten()
     }
 
-    pub(crate) fn has(self, key: WireGuardKey) -> bool {
+    fn has(self, key: WireGuardKey) -> bool {
         self.all().any(|own| own == key)
     }
 

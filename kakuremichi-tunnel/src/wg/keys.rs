@@ -40,6 +40,29 @@ impl OwnKeys {
         }
     }
 
+    /// Has these private keys and no others, at once: the newest, and the one before it if there is another one. Those that
+    /// there are already stay what they are.
+    ///
+    /// Shards follow within a quarter of a second, and when a handshake arrives.
+    pub fn hold(&self, newest: &Secret<[u8; 32]>, previous: Option<&Secret<[u8; 32]>>) {
+        self.change(|keys| {
+            let of = |private| {
+                let identity = keys.newest.another(private);
+                let known = [Some(&keys.newest), keys.previous.as_ref()];
+                let mut known = known.into_iter().flatten();
+                let known = known.find(|known| known.public_key() == identity.public_key());
+                known.map_or_else(|| Arc::new(identity), Arc::clone)
+            };
+            let newest = of(newest);
+            let previous = previous.map(of);
+            let previous = previous.filter(|previous| previous.public_key() != newest.public_key());
+            let public = |identity: &Arc<Identity>| identity.public_key();
+            let changed = public(&newest) != public(&keys.newest)
+                || previous.as_ref().map(public) != keys.previous.as_ref().map(public);
+            changed.then_some((newest, previous))
+        });
+    }
+
     /// Takes up a new private key and keeps the one before beside it; one that was kept before that is
     /// dropped. The newest key given again changes nothing.
     ///
@@ -142,5 +165,26 @@ mod tests {
         assert_eq!(publics(&keys), [public(2)]);
         assert_eq!(keys.public_key(), public(2));
         assert!(keys.newer(&known).is_some());
+    }
+
+    #[test]
+    fn what_is_held_is_held_whatever_there_was() {
+        let public = |number| crate::wg::public_key(&secret(number));
+        let keys = OwnKeys::new(Identity::new(&secret(1)));
+        let hold = |newest, previous: Option<u8>| keys.hold(&secret(newest), previous.map(secret).as_ref());
+        for (newest, previous) in [(2, Some(1)), (3, Some(1)), (1, Some(3)), (4, None), (5, Some(6))] {
+            hold(newest, previous);
+            let all: Vec<_> = [Some(newest), previous]
+                .into_iter()
+                .flatten()
+                .map(public)
+                .collect();
+            assert_eq!(publics(&keys), all);
+        }
+        let known = keys.current();
+        hold(5, Some(6));
+        assert!(keys.newer(&known).is_none(), "nothing changed");
+        hold(5, Some(5));
+        assert_eq!(publics(&keys), [public(5)]);
     }
 }
