@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use kakuremichi_tests::deployment::target;
 use kakuremichi_tests::{Deployment, Echo, Families, Origin, wait};
 use serde_json::json;
@@ -88,6 +88,42 @@ fn a_gateway_without_the_lane_serves_through_one_that_has_it() {
     // It comes back, by the plan on its disk and without being told anything.
     world.gateways[1].start_again();
     world.answered(0, URL, StatusCode::OK);
+}
+
+/// Gateways that get other keys stay siblings: what one passes on for the other is passed on all the while.
+#[test]
+fn gateways_that_get_other_keys_pass_on_without_a_break() {
+    let Some(world) = Deployment::with(Families::Both, 2) else {
+        return;
+    };
+    let origin = Origin::on(world.edge(), "origin");
+    world.publish("web", origin.port());
+    wait::until_right("the gateways know each other", || {
+        holds(&world, 0, "kakuremichi_sibling_agents{gateway=\"gateway-2\"} 1")
+    });
+    world.edge().loses(world.gateways[0].host());
+    wait::until_right("a flow that is passed on", || {
+        let answer = world.get(URL);
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        match counted(&world, 0, "kakuremichi_relay_flows_total") {
+            0 => Err("none yet".to_owned()),
+            _ => Ok(()),
+        }
+    });
+    let rest = world.control.rest();
+    let traffic = world.traffic(0, URL);
+    traffic.more(100);
+    for name in ["gateway-1", "gateway-2"] {
+        let before = rest.node(name);
+        let path = format!("nodes/{}/rotate-keys", before["id"].as_str().unwrap());
+        let asked = rest.send(Method::POST, &path, Some(&json!({ "overlap": 3600 })));
+        assert_eq!(asked.status, StatusCode::OK);
+        wait::until("the gateway has new keys", || {
+            (rest.node(name)["wireguard_key"] != before["wireguard_key"]).then_some(())
+        });
+        traffic.more(200);
+    }
+    traffic.without_one_failure();
 }
 
 /// Whether a line stands in the metrics of a gateway.

@@ -4,8 +4,10 @@
 #![expect(clippy::disallowed_methods, reason = "a feed waits before it is tried again")]
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     net::{Ipv6Addr, SocketAddr},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -122,15 +124,15 @@ impl Told {
 /// Keeps a feed to one sibling, for as long as the lane to it is up.
 pub(super) async fn run(
     shards: ShardSet,
-    sibling: PeerKeys,
+    sibling: Rc<Cell<PeerKeys>>,
     address: Ipv6Addr,
     mut told: watch::Receiver<Arc<Told>>,
 ) {
     let remote = SocketAddr::from((address, FEED_PORT));
     let mut peers = shards.watch_peers();
     loop {
-        up(&shards, &mut peers, sibling).await;
-        let key = sibling.known(|key| shards.peer(&key).is_some());
+        up(&shards, &mut peers, &sibling).await;
+        let key = sibling.get().known(|key| shards.peer(&key).is_some());
         match shards.connect(Connect::new(key, remote)).await {
             Ok(stream) => tell(stream, &mut told).await,
             Err(error) => tracing::debug!(%key, %error, "no feed to a sibling"),

@@ -6,8 +6,10 @@
 )]
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -55,7 +57,8 @@ pub(crate) struct SiblingLanes {
 
 struct Lane {
     sibling: GatewaySibling,
-    keys: PeerKeys,
+    /// Its seeker and its feed go on when it has other keys.
+    keys: Rc<Cell<PeerKeys>>,
     endpoint: Option<SocketAddr>,
     _seeker: TaskGuard,
     _feed: TaskGuard,
@@ -91,9 +94,13 @@ impl SiblingLanes {
             }
             let keys = table::keys(plan, sibling);
             let lane = match before.remove(&sibling.id) {
-                Some(lane) if lane.sibling == *sibling => Lane { keys, ..lane },
+                Some(mut lane) if lane.is_where(sibling) && lane.keys.get().meet(keys) => {
+                    lane.keys.set(keys);
+                    lane.sibling = sibling.clone();
+                    lane
+                }
                 other => {
-                    let stays = |lane: &Lane| lane.keys.meet(keys);
+                    let stays = |lane: &Lane| lane.keys.get().meet(keys);
                     let endpoint = other.filter(stays).and_then(|lane| lane.endpoint);
                     self.begin(sibling, keys, endpoint)
                 }
@@ -103,14 +110,20 @@ impl SiblingLanes {
     }
 
     fn begin(&self, sibling: &GatewaySibling, keys: PeerKeys, endpoint: Option<SocketAddr>) -> Lane {
+        let keys = Rc::new(Cell::new(keys));
         let seeker = Seeker {
             id: sibling.id,
-            keys,
+            keys: Rc::clone(&keys),
             endpoints: sibling.endpoints.clone(),
             shards: self.shards.clone(),
             found: self.find.clone(),
         };
-        let feed = feed::run(self.shards.clone(), keys, sibling.address, self.told.subscribe());
+        let feed = feed::run(
+            self.shards.clone(),
+            Rc::clone(&keys),
+            sibling.address,
+            self.told.subscribe(),
+        );
         Lane {
             sibling: sibling.clone(),
             keys,
@@ -140,7 +153,7 @@ impl SiblingLanes {
     pub(crate) fn peers(&self) -> Vec<PeerSettings> {
         let settings = |lane: &Lane| {
             let address = IpAddr::from(lane.sibling.address);
-            let mut wireguard = lane.keys.config(vec![Cidr::host(address)]);
+            let mut wireguard = lane.keys.get().config(vec![Cidr::host(address)]);
             wireguard.endpoint = lane.endpoint;
             PeerSettings {
                 wireguard,
@@ -166,7 +179,7 @@ impl SiblingLanes {
         let mut seen = Vec::with_capacity(self.lanes.len());
         for lane in self.lanes.values() {
             let before = self.seen.iter().find(|before| before.id == lane.sibling.id);
-            let view = lane.keys.find(|key| peers.get(&key));
+            let view = lane.keys.get().find(|key| peers.get(&key));
             let agents = self.siblings.agents(lane.sibling.id);
             let is = SiblingStatus::observe(&lane.sibling, view, agents, before, now);
             if before.is_some_and(|before| before.state.is_other(is.state)) {
@@ -185,6 +198,17 @@ impl SiblingLanes {
     }
 }
 
+impl Lane {
+    /// Whether the sibling is where it was, whatever keys it has.
+    fn is_where(&self, now: &GatewaySibling) -> bool {
+        let before = GatewaySibling {
+            wireguard: now.wireguard,
+            ..self.sibling.clone()
+        };
+        before == *now
+    }
+}
+
 fn turned(sibling: &SiblingStatus) {
     match sibling.state {
         PeerState::Probing => {}
@@ -198,13 +222,13 @@ fn turned(sibling: &SiblingStatus) {
 }
 
 /// Whether the lane to a peer is up.
-fn is_up(shards: &ShardSet, keys: PeerKeys) -> bool {
-    let view = keys.find(|key| shards.peer(&key));
+fn is_up(shards: &ShardSet, keys: &Cell<PeerKeys>) -> bool {
+    let view = keys.get().find(|key| shards.peer(&key));
     view.is_some_and(|view| view.is_online())
 }
 
 /// Waits until the lane to a peer is up.
-pub(super) async fn up(shards: &ShardSet, peers: &mut WatchPeers, keys: PeerKeys) {
+pub(super) async fn up(shards: &ShardSet, peers: &mut WatchPeers, keys: &Cell<PeerKeys>) {
     while !is_up(shards, keys) {
         peers.changed().await;
         let _ = peers.latest();
@@ -216,7 +240,7 @@ pub(super) async fn up(shards: &ShardSet, peers: &mut WatchPeers, keys: PeerKeys
 /// first, nothing has to be looked for.
 struct Seeker {
     id: GatewayId,
-    keys: PeerKeys,
+    keys: Rc<Cell<PeerKeys>>,
     endpoints: Vec<Endpoint>,
     shards: ShardSet,
     found: mpsc::Sender<(GatewayId, SocketAddr)>,
@@ -227,7 +251,7 @@ impl Seeker {
         let mut peers = self.shards.watch_peers();
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
-            while is_up(&self.shards, self.keys) {
+            while is_up(&self.shards, &self.keys) {
                 backoff.reset();
                 peers.changed().await;
                 let _ = peers.latest();
@@ -237,18 +261,18 @@ impl Seeker {
                 tracing::warn!(sibling = %self.id, reasons = ?found.failures, "a sibling cannot be found");
             }
             for candidate in found.addresses {
-                if is_up(&self.shards, self.keys) {
+                if is_up(&self.shards, &self.keys) {
                     break;
                 }
                 if self.found.send((self.id, candidate)).await.is_err() {
                     return;
                 }
-                let carries = up(&self.shards, &mut peers, self.keys);
+                let carries = up(&self.shards, &mut peers, &self.keys);
                 if time::timeout(ATTEMPT, carries).await.is_ok() {
                     break;
                 }
             }
-            if !is_up(&self.shards, self.keys) {
+            if !is_up(&self.shards, &self.keys) {
                 let random = crate::keys::random().map_or(u32::MAX, u32::from_le_bytes);
                 time::sleep(backoff.next(random)).await;
             }
