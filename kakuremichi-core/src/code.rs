@@ -70,6 +70,8 @@ codes! {
     NODE_KEYS = "KKM-E015";
     /// Stock WireGuard devices know the gateway by its WireGuard key, so that it gets no other one.
     WIREGUARD_KEY_KNOWN = "KKM-E016";
+    /// The node's WireGuard key is to be replaced as well, since somebody else may have it.
+    WIREGUARD_KEY_WANTED = "KKM-E017";
     /// No protocol version, or no needed capability, is common to both sides.
     VERSION_UNSUPPORTED = "KKM-E020";
     /// A message breaks the protocol.

@@ -160,6 +160,7 @@ impl From<UseCaseError> for Problem {
             | UseCaseError::NodeKey
             | UseCaseError::PreviousKeys
             | UseCaseError::WireGuardKeyKnown
+            | UseCaseError::WireGuardKeyWanted
             | UseCaseError::ScopeNone
             | UseCaseError::ScopeHost(_)
             | UseCaseError::ScopePort(_)

@@ -96,6 +96,9 @@ pub enum UseCaseError {
         "sites have the gateway's WireGuard key in their configurations, so it gets another identity only"
     )]
     WireGuardKeyKnown,
+    /// Those that a node has are to count for nothing, and it proposes one of them again.
+    #[error("the keys that the node has are to count for nothing, so it gets another WireGuard key as well")]
+    WireGuardKeyWanted,
     /// An agent may declare nothing.
     #[error("the token that the agent enrolled with does not let it declare services")]
     ScopeNone,
@@ -251,6 +254,7 @@ impl UseCaseError {
             Self::NotPending => Code::CONFLICT,
             Self::NodeKey | Self::PreviousKeys => Code::NODE_KEYS,
             Self::WireGuardKeyKnown => Code::WIREGUARD_KEY_KNOWN,
+            Self::WireGuardKeyWanted => Code::WIREGUARD_KEY_WANTED,
             Self::ScopeNone => Code::SCOPE_NONE,
             Self::ScopeHost(_) => Code::SCOPE_HOST,
             Self::ScopePort(_) => Code::SCOPE_PORT,
@@ -312,6 +316,7 @@ impl UseCaseError {
             | Self::NodeKey
             | Self::PreviousKeys
             | Self::WireGuardKeyKnown
+            | Self::WireGuardKeyWanted
             | Self::ScopeNone
             | Self::ScopeHost(_)
             | Self::ScopePort(_)

@@ -74,7 +74,7 @@ impl UseCases {
     ///
     /// # Errors
     /// When the node is not there or does not take part, the keys it was let in with are no longer its own, the new ones
-    /// are or were somebody's, sites know the WireGuard key, or the storage fails.
+    /// are or were somebody's, sites know the WireGuard key, it is to be replaced and is not, or the storage fails.
     pub async fn rotate_keys(
         &self,
         id: NodeId,
@@ -98,7 +98,12 @@ impl UseCases {
             }
             let rotated = rotated(node, request, at)?;
             let until = rotated.rotation.previous.map(|previous| previous.until);
-            if until.is_some() && rotated.wireguard != node.wireguard && self.is_known_to_sites(node).await? {
+            let other_tunnels = rotated.wireguard != node.wireguard;
+            if until.is_none() && !other_tunnels {
+                return Err(UseCaseError::WireGuardKeyWanted);
+            }
+            // A site that is made in this very moment is not seen: whoever configures it reads the key later.
+            if until.is_some() && other_tunnels && self.is_known_to_sites(node).await? {
                 return Err(UseCaseError::WireGuardKeyKnown);
             }
             let actor = Actor::node(node);

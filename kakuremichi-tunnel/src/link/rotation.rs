@@ -55,6 +55,10 @@ impl<R: NodeRecord> Driver<R> {
     /// again.
     pub(super) async fn rotate(&mut self, renewed: Renewed) -> Result<(), Refusal> {
         let ring = self.supply.own_keys().ring.clone();
+        if let Some(next) = ring.held().next {
+            self.client.rotate_keys(shown(&next));
+            return Ok(());
+        }
         let (state, current) = (self.supply.state().clone(), ring.current());
         let made = tokio::task::spawn_blocking(move || state.next_keys(&current, renewed)).await;
         let failed = |error: &dyn std::error::Error| {
@@ -87,16 +91,16 @@ impl<R: NodeRecord> Driver<R> {
 
     /// Control answered.
     pub(super) async fn rotated(&mut self, result: Result<Option<Timestamp>, Refusal>) {
-        let result = match result {
-            Err(refusal) if refusal.code() == Some(Code::WIREGUARD_KEY_KNOWN) => {
-                tracing::info!("stock WireGuard devices know this node: its WireGuard key stays");
-                self.discard().await;
-                match self.rotate(Renewed::Identity).await {
-                    Ok(()) => return,
-                    Err(refusal) => Err(refusal),
-                }
-            }
-            result => result,
+        let otherwise = result
+            .as_ref()
+            .err()
+            .and_then(|refusal| self.renewed_otherwise(refusal));
+        let result = match otherwise {
+            Some(renewed) => match self.propose_otherwise(renewed).await {
+                Ok(()) => return,
+                Err(refusal) => Err(refusal),
+            },
+            None => result,
         };
         let told = match result {
             Ok(until) => {
@@ -120,11 +124,39 @@ impl<R: NodeRecord> Driver<R> {
         }
     }
 
-    /// The keys that were proposed are none.
-    async fn discard(&self) {
-        let state = self.supply.state().clone();
-        on_disk("that no keys are proposed", move || state.discard_next_keys()).await;
+    /// Which keys Control wants in the place of those that were proposed, if that is why it refuses them.
+    fn renewed_otherwise(&self, refusal: &Refusal) -> Option<Renewed> {
+        let held = self.supply.own_keys().ring.held();
+        let other_tunnels = held.next?.wireguard() != held.current.wireguard();
+        match refusal.code()? {
+            Code::WIREGUARD_KEY_KNOWN if other_tunnels => Some(Renewed::Identity),
+            Code::WIREGUARD_KEY_WANTED if !other_tunnels => Some(Renewed::Both),
+            _ => None,
+        }
+    }
+
+    /// Proposes other keys in the place of those that Control refused.
+    async fn propose_otherwise(&mut self, renewed: Renewed) -> Result<(), Refusal> {
+        tracing::info!(?renewed, "Control wants other keys of this node");
+        if !self.discard().await {
+            return Err(Refusal::new(
+                Code::INTERNAL,
+                "the node cannot take keys off its disk",
+            ));
+        }
+        self.rotate(renewed).await
+    }
+
+    /// The keys that were proposed are none. Returns whether they are off the disk, too.
+    async fn discard(&self) -> bool {
         self.supply.own_keys().ring.propose(None);
+        let state = self.supply.state().clone();
+        match tokio::task::spawn_blocking(move || state.discard_next_keys()).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => tracing::error!(error = %Chain(&error), "keys cannot be taken off the disk"),
+            Err(error) => tracing::error!(%error, "keys cannot be taken off the disk"),
+        }
+        false
     }
 
     /// The keys that were proposed are those that the node has.

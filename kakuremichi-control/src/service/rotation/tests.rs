@@ -212,6 +212,14 @@ async fn sites_are_not_cut_off_by_a_rotation() {
     // What somebody else has is replaced, whoever knows it.
     let leaked = control.ask_for_keys(&actor, gateway, Some(Duration::ZERO));
     leaked.await.unwrap();
+    // Also by who has proposed an identity only, and was not answered.
+    let identity_only = RotateRequest {
+        wireguard: same.wireguard,
+        ..request(13, 15)
+    };
+    let error = control.rotate_keys(gateway, &identity_only).await.unwrap_err();
+    assert_eq!(error.code(), Code::WIREGUARD_KEY_WANTED);
+    assert!(node(&control, gateway).await.rotation.asked.is_some());
     assert_eq!(
         control.rotate_keys(gateway, &request(13, 14)).await.unwrap(),
         None
