@@ -33,9 +33,12 @@ pub(crate) struct HttpView {
     hosts: Vec<HostPatternText>,
     /// The routes. The most specific path wins.
     routes: Vec<RouteView>,
-    /// In which form the targets are told who a visitor is. Whichever it is, what visitors send under the names of these
-    /// header fields does not reach them.
+    /// In which form the targets are told who a visitor is: not at all, by header fields such as `X-Kakuremichi-User`
+    /// (which whoever reaches a target past the gateway can write, too), by `X-Kakuremichi-Assertion`, a JSON Web Token that
+    /// the gateway signs, or by both, which is what it is if left out. Whichever it is, what visitors send under the names
+    /// of these header fields does not reach them.
     #[serde(default)]
+    #[schema(default = "both")]
     identity: IdentityFormView,
 }
 
