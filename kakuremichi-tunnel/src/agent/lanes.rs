@@ -29,6 +29,7 @@ use super::{
     feed,
     incoming::Shared,
     streams::{Dialling, StreamLane, StreamParts},
+    table::keys,
 };
 use crate::{
     engine::{PeerSettings, PeerView, Peers, Shard},
@@ -384,11 +385,6 @@ impl Lane {
         let up = |stream: &StreamLane| matches!(stream.view().health, PathHealth::Up { .. });
         self.choice.chosen() == LaneKind::WireGuard && self.stream.as_ref().is_some_and(up)
     }
-}
-
-/// How a gateway is known to the engine.
-fn keys(plan: &AgentPlan, gateway: &AgentGateway) -> PeerKeys {
-    PeerKeys::new(gateway.wireguard, plan.previous_keys(gateway.id))
 }
 
 /// Who a gateway is.

@@ -9,7 +9,7 @@ use kakuremichi_core::{
     id::{GatewayId, ServiceId, TargetId},
     key::WireGuardKey,
     model::{TargetAddress, Transport},
-    plan::{AgentPlan, AgentTarget},
+    plan::{AgentGateway, AgentPlan, AgentTarget},
 };
 use kakuremichi_proto::preface::Preface;
 
@@ -107,10 +107,9 @@ impl Table {
         let gateways = plan
             .gateways()
             .map(|gateway| (gateway.id, gateway.address.into()));
-        let keys = plan.gateways().flat_map(|gateway| {
-            let keys = PeerKeys::new(gateway.wireguard, plan.previous_keys(gateway.id));
-            keys.all().map(|key| (key, gateway.id))
-        });
+        let keys = plan
+            .gateways()
+            .flat_map(|gateway| keys(plan, gateway).all().map(|key| (key, gateway.id)));
         let targets = plan.services().flat_map(|service| {
             let at = |target: &AgentTarget| (service.transport, target.port.get());
             let entry = move |target: &AgentTarget| (at(target), (service.id, target.clone()));
@@ -192,6 +191,11 @@ impl Table {
     }
 }
 
+/// How a gateway is known to the engine.
+pub(super) fn keys(plan: &AgentPlan, gateway: &AgentGateway) -> PeerKeys {
+    PeerKeys::new(gateway.wireguard, plan.previous_keys(gateway.id))
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv6Addr;
@@ -201,7 +205,7 @@ mod tests {
         id::{AgentId, OrganizationId},
         key::IdentityKey,
         model::VirtualPort,
-        plan::{AgentGateway, AgentNode, AgentRecord, AgentService, Plan, PlannedPreviousKeys, Revision},
+        plan::{AgentNode, AgentRecord, AgentService, Plan, PlannedPreviousKeys, Revision},
     };
     use kakuremichi_proto::preface::ConnectionId;
 
